@@ -1,0 +1,161 @@
+"""The flow of a network under a learning rule: forward pass, risk, gradient, velocity.
+
+Formulas: theorems/README.md, section 1. Every function broadcasts over leading dimensions, so that weights may carry
+times in front of the ensemble, `*times x *batch x m x d`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsim.data import Dataset
+from flowsim.losses import Loss, named
+from flowsim.rules import FeedbackAlignment, GradientDescent, Rule, SignFeedbackAlignment
+from flowsim.weights import AnyWeights, NetworkWeights, Weights
+
+__all__ = ["Flow", "Weights"]
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """d theta / dt = -fa(theta) for a leaky-ReLU network of any depth >= 2 on a data set.
+
+    With a_0 = x, z_l = W_l a_{l-1}, a_l = phi(z_l), f = z_{H+1}, delta_{H+1} = -dl/df / n:
+
+        delta_l = phi'(z_l) * (B_{l+1}^T delta_{l+1}),        dW_l / dt = sum over samples of delta_l a_{l-1}^T
+
+    with the feedback matrices B of the rule. phi(z) = z for z > 0 and slope z for z <= 0; phi'(0) = slope.
+
+    Args:
+        dataset: inputs `*batch x n x d` and labels.
+        rule: GradientDescent(), FeedbackAlignment(feedback) or SignFeedbackAlignment(scale).
+        loss: "exponential", "logistic", "squared", "cross-entropy", or a `flowsim.losses.Loss`.
+        slope: gamma in [0, 1]; 0 is ReLU, 1 a linear network.
+
+    Raises:
+        ValueError: for an unknown loss or rule, a slope outside [0, 1], or a loss that does not fit the labels.
+
+    >>> from flowsim import Dataset, Weights
+    >>> flow = Flow(Dataset([[2.0]], [1]), FeedbackAlignment([1.0]), slope=0.5)
+    >>> weights = Weights(hidden=torch.tensor([[0.5]]).double(), output=torch.tensor([0.0]).double())
+    >>> flow.risk(weights).item(), flow.velocity(weights).hidden.item(), flow.velocity(weights).output.item()
+    (1.0, 2.0, 1.0)
+    """
+
+    dataset: Dataset
+    rule: Rule
+    loss: str | Loss = "exponential"
+    slope: float = 0.3
+
+    stays_in_span: ClassVar[bool] = True
+    """The first layer moves in the span of the inputs only, so that the flow can be reduced to it."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dataset, Dataset):
+            raise ValueError(f"dataset must be a flowsim.Dataset, got {type(self.dataset).__name__}")
+        if not isinstance(self.rule, (GradientDescent, FeedbackAlignment, SignFeedbackAlignment)):
+            raise ValueError(
+                "rule must be GradientDescent(), FeedbackAlignment(feedback) or SignFeedbackAlignment(scale), "
+                f"got {self.rule!r}"
+            )
+        if not (isinstance(self.slope, (int, float)) and 0 <= self.slope <= 1):
+            raise ValueError(f"slope must lie in [0, 1], got {self.slope!r}")
+        loss = named(self.loss)
+        kind = "signs" if self.dataset.classes is None else "classes"
+        if loss.targets not in ("any", kind):
+            needed = "labels -1 or +1" if loss.targets == "signs" else "class numbers as labels (classes=k)"
+            raise ValueError(f"loss {loss.name!r} needs {needed}, got classes={self.dataset.classes}")
+
+    def require_fit(self, weights: NetworkWeights) -> torch.Size:
+        """Return the joint ensemble shape `*batch` of data set, feedback and weights.
+
+        Raises:
+            ValueError: if the weights do not fit the inputs, the labels, the feedback or their batch shapes.
+        """
+        first, last = weights.layers[0], weights.layers[-1]
+        if first.shape[-1] != self.dataset.dimension:
+            raise ValueError(
+                f"hidden weights must have d = {self.dataset.dimension} columns as the inputs, "
+                f"got shape {tuple(first.shape)}"
+            )
+        outputs = self.dataset.targets.shape[-1]
+        if last.shape[-2] != outputs:
+            raise ValueError(
+                f"output weights must give k = {outputs} outputs, one per label column, got {last.shape[-2]}"
+            )
+        feedback = [matrix.shape[:-2] for matrix in self.rule.feedback_matrices(weights)]
+        shapes = [self.dataset.batch_shape, weights.batch_shape, *feedback]
+        try:
+            return torch.broadcast_shapes(*shapes)
+        except RuntimeError:
+            found = [tuple(shape) for shape in shapes]
+            raise ValueError(f"batch shapes of data, weights and feedback must broadcast, got {found}") from None
+
+    def activation(self, pre_activations: Tensor) -> tuple[Tensor, Tensor]:
+        """phi(z) and phi'(z): the latter is 1 for z > 0, the slope for z <= 0, and phi(z) = phi'(z) z."""
+        derivative = (pre_activations > 0).to(pre_activations.dtype).clamp(min=self.slope)
+        return derivative * pre_activations, derivative
+
+    def _forward(self, layers: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
+        """Outputs, then a_0 .. a_H, z_1 .. z_H and phi'(z_1) .. phi'(z_H), each with samples as rows."""
+        activations, pre_activations, derivatives = [self.dataset.inputs], [], []
+        for layer in layers[:-1]:
+            pre_activations.append(activations[-1] @ layer.mT)
+            activation, derivative = self.activation(pre_activations[-1])
+            activations.append(activation)
+            derivatives.append(derivative)
+        return activations[-1] @ layers[-1].mT, activations, pre_activations, derivatives
+
+    def _descent(self, layers: Sequence[Tensor], feedback: Sequence[Tensor]) -> list[Tensor]:
+        """dW_l / dt for each layer, with the given matrices B_2 .. B_{H+1} in the backward pass."""
+        outputs, activations, _, derivatives = self._forward(layers)
+        delta = named(self.loss).negative_gradient(outputs, self.dataset.targets) / self.dataset.samples
+        descent = [delta.mT @ activations[-1]]
+        for level in reversed(range(len(derivatives))):
+            delta = derivatives[level] * (delta @ feedback[level])
+            descent.insert(0, delta.mT @ activations[level])
+        return descent
+
+    def pre_activations(self, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch n m"], ...]:
+        """z_l of each hidden layer, entry (i, j) for sample i and neuron j."""
+        return tuple(self._forward(weights.layers)[2])
+
+    def outputs(self, weights: NetworkWeights) -> Float[Tensor, "*batch n k"]:
+        """f(x_i), with k = 1 for a scalar output."""
+        return self._forward(weights.layers)[0]
+
+    def risk(self, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
+        """L = (1/n) sum_i l(f(x_i), y_i)."""
+        return named(self.loss).value(self.outputs(weights), self.dataset.targets).mean(-1)
+
+    def gradient(self, weights: AnyWeights) -> AnyWeights:
+        """The gradient of the risk, written out (phi'(0) = slope)."""
+        return weights.with_layers([-part for part in self._descent(weights.layers, weights.layers[1:])])
+
+    def velocity(self, weights: AnyWeights) -> AnyWeights:
+        """D theta / dt = -fa, the negative update direction of the rule."""
+        return weights.with_layers(self._descent(weights.layers, self.rule.feedback_matrices(weights)))
+
+    def with_inputs(self, inputs: Float[Tensor, "*batch n r"]) -> Flow:
+        """Return the same flow on other inputs with the same labels."""
+        return replace(self, dataset=Dataset(inputs, self.dataset.labels, self.dataset.classes))
+
+    def map_matrices(self, weights: AnyWeights, function: Callable[[Tensor], Tensor]) -> tuple[Flow, AnyWeights]:
+        """Return flow and weights with `function` applied to inputs, labels, feedback and layers as `*batch x p x q`.
+
+        Ensembles are flattened and taken apart with it; `function` must leave the last two dimensions alone.
+        """
+        data = self.dataset
+        labels = function(data.labels.unsqueeze(-1)).squeeze(-1)
+        flow = replace(
+            self,
+            dataset=Dataset(function(data.inputs), labels, data.classes),
+            rule=self.rule.map_matrices(weights, function),
+        )
+        return flow, weights.with_layers([function(layer) for layer in weights.layers])

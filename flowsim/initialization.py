@@ -1,0 +1,110 @@
+"""Initial weights: plain Gaussian, with prescribed gaps c_j, and the adaFA pairing of feedback with them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsim.rules import FeedbackAlignment, GradientDescent, Rule, SignFeedbackAlignment
+from flowsim.validation import as_finite, require_count, require_positive
+from flowsim.weights import DeepWeights, NetworkWeights, Weights
+
+
+def gaussian(width: int, dimension: int, seed: int, *, outputs: int | None = None, scale: float = 1.0) -> Weights:
+    """Return independent Gaussian weights, of variance scale^2 / fan-in: hidden `m x d`, output `m` or `k x m`.
+
+    Raises:
+        ValueError: if a size is not a positive integer, or the scale not positive.
+
+    >>> gaussian(width=5, dimension=3, seed=0, outputs=2).output.shape
+    torch.Size([2, 5])
+    """
+    layers = deep_gaussian((dimension, width, 1 if outputs is None else outputs), seed, scale=scale).layers
+    return Weights(layers[0], layers[1][0] if outputs is None else layers[1])
+
+
+def deep_gaussian(widths: Sequence[int], seed: int, *, scale: float = 1.0) -> DeepWeights:
+    """Return independent Gaussian weights, of variance scale^2 / fan-in, for the widths d, m_1, .., m_H, k.
+
+    Raises:
+        ValueError: if a width is not a positive integer, or the scale not positive.
+
+    >>> [tuple(layer.shape) for layer in deep_gaussian((3, 5, 4, 1), seed=0).layers]
+    [(5, 3), (4, 5), (1, 4)]
+    """
+    for width in widths:
+        require_count("width", width)
+    scale = require_positive("scale", scale)
+    generator = torch.Generator().manual_seed(seed)
+    return DeepWeights(
+        tuple(
+            torch.randn(above, below, generator=generator, dtype=torch.float64) * (scale / below**0.5)
+            for below, above in itertools.pairwise(widths)
+        )
+    )
+
+
+def random_signs(width: int, seed: int) -> Float[Tensor, " m"]:
+    """Return m random signs +-1, both of them present for m >= 2.
+
+    >>> sorted(random_signs(2, seed=0).tolist())
+    [-1.0, 1.0]
+    """
+    generator = torch.Generator().manual_seed(seed)
+    alternating = 1.0 - 2.0 * (torch.arange(require_count("width", width)) % 2)
+    return alternating[torch.randperm(width, generator=generator)].to(torch.float64)
+
+
+def with_gaps(
+    hidden: Float[Tensor, "*batch m d"], rule: Rule, gaps: Any, signs: Float[Tensor, "*batch m"] | None = None
+) -> Weights:
+    """Return scalar-output weights with hidden layer W and the conserved quantities c_j = Psi_j - |w_j|^2 / 2 = gaps.
+
+    FA: v_j = (c_j + |w_j|^2 / 2) / b_j. sign-FA: |v_j| = (c_j + |w_j|^2 / 2) / s. GD: v_j^2 = 2 c_j + |w_j|^2.
+    (theorems/README.md, section 4.)
+
+    Args:
+        hidden: W.
+        rule: the learning rule; for FA its feedback is b, `*batch x m`.
+        gaps: c_j, a number or `*batch x m`.
+        signs: of v_j, for sign-FA and GD; all + if not given.
+
+    Raises:
+        ValueError: if no v_j has the gap: c_j + |w_j|^2 / 2 < 0 for sign-FA or GD, b_j = 0 for FA; or if signs are
+            given for FA, where b decides them.
+
+    >>> weights = with_gaps(torch.eye(2, dtype=torch.float64), FeedbackAlignment([1.0, -1.0]), gaps=0.25)
+    >>> weights.output
+    tensor([ 0.7500, -0.7500], dtype=torch.float64)
+    """
+    hidden = as_finite("hidden", hidden)
+    potential = as_finite("gaps", gaps).to(hidden.device) + 0.5 * hidden.square().sum(-1)
+    if isinstance(rule, FeedbackAlignment):
+        if signs is not None:
+            raise ValueError("signs must not be given for feedback alignment: the feedback decides them")
+        feedback = rule.feedback
+        if isinstance(feedback, tuple) or (feedback == 0).any():
+            raise ValueError(f"feedback must be a vector b (*batch, m) without zeros, got {feedback}")
+        return Weights(hidden, potential / feedback)
+    if (potential < 0).any():
+        raise ValueError(f"gaps must be at least -|w_j|^2 / 2, got one {-potential.min().item():g} below it")
+    sign = torch.ones_like(potential) if signs is None else torch.sign(signs).to(potential)
+    if isinstance(rule, SignFeedbackAlignment):
+        return Weights(hidden, sign * potential / rule.scale)
+    if isinstance(rule, GradientDescent):
+        return Weights(hidden, sign * (2 * potential).sqrt())
+    raise ValueError(f"rule must be one of flowsim's, got {rule!r}")
+
+
+def adafa(weights: NetworkWeights) -> FeedbackAlignment:
+    """Return adaFA's rule: feedback alignment with the feedback set to the initial forward weights, B = W(0).
+
+    >>> adafa(Weights(torch.ones(2, 3), torch.tensor([1.0, -2.0]))).feedback
+    tensor([ 1., -2.], dtype=torch.float64)
+    """
+    return FeedbackAlignment(weights.output if isinstance(weights, Weights) else weights.layers[1:])

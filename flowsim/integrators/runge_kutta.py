@@ -1,0 +1,258 @@
+"""Adaptive Runge-Kutta integration by torchdiffeq, for networks of any depth (theorems/README.md, section 10)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize.elementwise import find_root
+from torch import Tensor
+from torchdiffeq import odeint
+
+from flowsim.flow import Flow
+from flowsim.solution import Events
+from flowsim.weights import NetworkWeights
+
+METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+"""The solvers of torchdiffeq that control their error; its fixed-step ones would ignore the tolerances."""
+
+CHUNK = 2**22
+"""Numbers evaluated at a time in dense output, to bound its memory."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to integrate: torchdiffeq's solver, its tolerances per step, and the steps allowed per trajectory."""
+
+    method: str
+    rtol: float
+    atol: float
+    max_steps: int
+
+
+class StoppedError(Exception):
+    """One trajectory of the ensemble could not go on; `path` is what it has gone, None if it took no step."""
+
+    def __init__(self, index: int, time: float, reason: str, path: RungeKuttaPath | None) -> None:
+        super().__init__(reason)
+        self.index, self.time, self.reason, self.path = index, time, reason, path
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One trajectory: its flattened weights at the accepted steps, the last one at the end."""
+
+    times: Float[Tensor, " steps"]
+    states: Float[Tensor, "steps parameters"]
+    rejected: int
+    evaluations: int
+
+    def before(self, times: Float[Tensor, " times"]) -> tuple[Tensor, Tensor]:
+        """The states at the last step before each time, and how long ago that was."""
+        index = (torch.searchsorted(self.times, times, right=True) - 1).clamp(min=0)
+        return self.states[index], times - self.times[index]
+
+
+def integrate(
+    flow: Flow,
+    weights: NetworkWeights,
+    t_final: float,
+    settings: Settings,
+    advanced: Callable[[float], None] = lambda gained: None,
+) -> RungeKuttaPath:
+    """Integrate every trajectory of a flattened ensemble with steps of its own.
+
+    torchdiffeq advances all that it is given with one common step: taken one at a time, trajectories do not depend
+    on each other.
+
+    Args:
+        flow: data and feedback with one batch dimension.
+        weights: initial weights with one batch dimension.
+        t_final: end of the time interval.
+        settings: solver, tolerances, limit.
+        advanced: called after each step with the time gained.
+
+    Raises:
+        StoppedError: if a trajectory cannot go on.
+    """
+    tracks = []
+    for index in range(weights.layers[0].shape[0]):
+        alone, start = flow.map_matrices(weights, lambda matrix, index=index: matrix[index])
+        recorder = _Recorder(alone, start, advanced)
+        try:
+            recorder.run(t_final, settings)
+        except AssertionError as stop:  # this is how torchdiffeq says that it cannot go on
+            only = flow.map_matrices(weights, lambda matrix, index=index: matrix[index : index + 1])
+            track = recorder.track(recorder.reached, settings) if recorder.times else None
+            path = RungeKuttaPath(*only, (track,), settings) if track else None
+            raise StoppedError(index, recorder.reached, recorder.reason(str(stop), settings), path) from None
+        tracks.append(recorder.track(t_final, settings))
+    return RungeKuttaPath(flow, weights, tuple(tracks), settings)
+
+
+@dataclass(frozen=True, eq=False)
+class RungeKuttaPath:
+    """The accepted steps of an ensemble. Inside a step, the dense output is the step retaken at the shorter length."""
+
+    flow: Flow
+    weights: NetworkWeights
+    tracks: tuple[Track, ...]
+    settings: Settings
+
+    def evaluate(self, times: Float[Tensor, " times"]) -> NetworkWeights:
+        """Weights at the times, `times x ensemble` in front."""
+
+        def states(part: Tensor) -> Tensor:
+            starts, lengths = zip(*(track.before(part) for track in self.tracks), strict=True)
+            return _retaken(self.flow, self.weights, torch.stack(starts, 1), torch.stack(lengths, 1), self.settings)
+
+        numbers = sum(track.states.shape[-1] for track in self.tracks)
+        return _unpacked(self.weights, _in_chunks(states, times, numbers))
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """Accepted steps, rejected steps, and evaluations of the velocity."""
+        return {
+            "steps": torch.tensor([len(track.times) - 1 for track in self.tracks]),
+            "rejected": torch.tensor([track.rejected for track in self.tracks]),
+            "evaluations": torch.tensor([track.evaluations for track in self.tracks]),
+        }
+
+    def events(self) -> Events:
+        """Sign changes of pre-activations between accepted steps, located by root finding in the dense output.
+
+        A pre-activation that changes sign twice within one step is not seen; the error control keeps steps across a
+        kink short.
+        """
+        crossings = [self._crossings(index) for index in range(len(self.tracks))]
+        columns = [torch.cat(column) for column in zip(*crossings, strict=True)]
+        counts = torch.tensor([len(times) for times, *_ in crossings], device=columns[0].device)
+        owner = torch.repeat_interleave(torch.arange(len(crossings), device=counts.device), counts)
+        return Events(columns[0], owner, *columns[1:])
+
+    def _trajectory(self, index: int) -> tuple[Flow, NetworkWeights]:
+        return self.flow.map_matrices(self.weights, lambda matrix: matrix[index])
+
+    def _alone(self, index: int, times: Float[Tensor, " times"]) -> Float[Tensor, "times parameters"]:
+        """Flattened weights of one trajectory at its own times."""
+        track, problem = self.tracks[index], self._trajectory(index)
+        return _in_chunks(
+            lambda part: _retaken(*problem, *track.before(part), self.settings), times, track.states.shape[-1]
+        )
+
+    def _crossings(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Times, layers, samples and neurons of the kinks that one trajectory met, in order of time."""
+        track, (flow, weights) = self.tracks[index], self._trajectory(index)
+        crossings = []
+        for level, values in enumerate(flow.pre_activations(_unpacked(weights, track.states))):
+            step, sample, neuron = torch.nonzero((values[:-1] > 0) != (values[1:] > 0), as_tuple=True)
+
+            def pre_activation(time: np.ndarray, i: np.ndarray, j: np.ndarray, level: int = level) -> np.ndarray:
+                states = self._alone(index, torch.as_tensor(time).to(track.times))
+                hidden = flow.pre_activations(_unpacked(weights, states))[level]
+                return hidden[range(len(time)), torch.as_tensor(i), torch.as_tensor(j)].cpu().numpy()
+
+            time = track.times[step]
+            if len(step):
+                bracket = time.cpu().numpy(), track.times[step + 1].cpu().numpy()
+                root = find_root(pre_activation, bracket, args=(sample.cpu().numpy(), neuron.cpu().numpy()))
+                time = torch.as_tensor(root.x).to(time)
+            crossings.append((time, torch.full_like(sample, level + 1), sample, neuron))
+        time, layer, sample, neuron = (torch.cat(column) for column in zip(*crossings, strict=True))
+        order = torch.argsort(time, stable=True)
+        return time[order], layer[order], sample[order], neuron[order]
+
+
+class _Recorder:
+    """The velocity of one trajectory as torchdiffeq calls it, noting what it accepts and rejects on the way."""
+
+    def __init__(self, flow: Flow, weights: NetworkWeights, advanced: Callable[[float], None]) -> None:
+        self.flow, self.weights, self.advanced = flow, weights, advanced
+        self.times: list[Tensor] = []
+        self.states: list[Tensor] = []
+        self.reached = 0.0
+        self.rejected = 0
+        self.evaluations = 0
+
+    def __call__(self, time: Tensor, state: Tensor) -> Tensor:
+        self.evaluations += 1
+        return _packed(self.flow.velocity(_unpacked(self.weights, state)))
+
+    def callback_accept_step(self, time: Tensor, state: Tensor, length: Tensor) -> None:
+        """Torchdiffeq accepted the step of this length from this state."""
+        self.times.append(time)
+        self.states.append(state)
+        self.reached = (time + length).item()
+        self.advanced(length.item())
+
+    def callback_reject_step(self, time: Tensor, state: Tensor, length: Tensor) -> None:
+        """Torchdiffeq rejected the step."""
+        self.rejected += 1
+
+    def run(self, t_final: float, settings: Settings) -> None:
+        """Integrate to t_final.
+
+        Raises:
+            AssertionError: from torchdiffeq, when it cannot go on.
+        """
+        start = _packed(self.weights)
+        odeint(
+            self, start, torch.tensor([0.0, t_final]).to(start),
+            method=settings.method, rtol=settings.rtol, atol=settings.atol,
+            options={"max_num_steps": settings.max_steps},
+        )  # fmt: skip
+
+    def track(self, end: float, settings: Settings) -> Track:
+        """The accepted steps up to `end`, which lies inside the last of them or at its end."""
+        times, states = torch.stack(self.times), torch.stack(self.states)
+        last = torch.as_tensor(end).to(times)
+        state = _retaken(self.flow, self.weights, states[-1], last - times[-1], settings)
+        return Track(torch.cat([times, last[None]]), torch.cat([states, state[None]]), self.rejected, self.evaluations)
+
+    def reason(self, message: str, settings: Settings) -> str:
+        """Why torchdiffeq stopped, in the problem's words."""
+        if "max_num_steps" in message:
+            return (
+                f"more than max_steps = {settings.max_steps} steps; a neuron that slides on a kink makes a "
+                "Runge-Kutta method take ever smaller ones"
+            )
+        state = self.weights if not self.states else _unpacked(self.weights, self.states[-1])
+        if not torch.isfinite(_packed(self.flow.velocity(state))).all():
+            lowest = (self.flow.outputs(state) * self.flow.dataset.targets).min().item()
+            return f"the velocity overflows: the loss is too steep at the smallest margin y f = {lowest:.4g}"
+        return f"the step size fell below rounding ({message})"
+
+
+def _packed(weights: NetworkWeights) -> Float[Tensor, "*batch parameters"]:
+    return torch.cat([layer.flatten(-2) for layer in weights.layers], -1)
+
+
+def _unpacked(like: NetworkWeights, states: Float[Tensor, "*batch parameters"]) -> NetworkWeights:
+    shapes = [layer.shape[-2:] for layer in like.layers]
+    parts = states.split([shape.numel() for shape in shapes], -1)
+    return like.with_layers([part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)])
+
+
+def _retaken(flow: Flow, like: NetworkWeights, states: Tensor, lengths: Tensor, settings: Settings) -> Tensor:
+    """One step of the solver from each state (`*batch x parameters`), of its own length (`*batch`)."""
+    scale = lengths.unsqueeze(-1)
+    step = odeint(
+        lambda _, state: scale * _packed(flow.velocity(_unpacked(like, state))),
+        states,
+        torch.tensor([0.0, 1.0]).to(states),
+        method=settings.method,
+        rtol=0.0,
+        atol=math.inf,  # with no error to control, torchdiffeq takes the first step as it is
+        options={"first_step": 1.0},
+    )
+    assert isinstance(step, Tensor)
+    return step[-1]
+
+
+def _in_chunks(function: Callable[[Tensor], Tensor], times: Tensor, numbers: int) -> Tensor:
+    """`function` of the times, so many at once that CHUNK numbers result."""
+    return torch.cat([function(part) for part in times.split(max(1, CHUNK // numbers))])

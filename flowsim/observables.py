@@ -1,0 +1,122 @@
+"""What is measured along a solution: functions of a flow and weights, broadcasting over times and ensemble.
+
+    accuracy              the share of samples on the right side
+    alignment             cos(W_l, B_l) per layer, and over the network           Def. 4.1
+    conserved             Psi(W_{l+1}[:, i]) - |W_l[i, :]|^2 / 2                   Theorem 5.2, Eq. (2)
+    descent_factors       |grad|, |fa|, their cosine and inner product            Eq. (1)
+    dominance_ratio       <grad, fa> / (L - L*)^alpha                             Def. 4.2
+
+Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsim.flow import Flow
+from flowsim.weights import NetworkWeights
+
+
+def accuracy(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
+    """The share of samples with y f > 0, or with the largest output at their class.
+
+    >>> from flowsim import Dataset, GradientDescent, Weights
+    >>> flow = Flow(Dataset([[1.0], [-1.0]], [1, 1]), GradientDescent())
+    >>> accuracy(flow, Weights(torch.ones(1, 1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))).item()
+    0.5
+    """
+    outputs, targets = flow.outputs(weights), flow.dataset.targets
+    if flow.dataset.classes is None:
+        right = (outputs * targets > 0).squeeze(-1)
+    else:
+        right = outputs.argmax(-1) == targets.argmax(-1)
+    return right.to(outputs.dtype).mean(-1)
+
+
+def alignment(flow: Flow, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch"], ...]:
+    """cos(W_l, B_l) = <W_l, B_l> / (|W_l|_F |B_l|_F) of the layers l = 2 .. H+1 (NaN where one of them is 0).
+
+    >>> from flowsim import Dataset, FeedbackAlignment, Weights
+    >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0, 1.0]))
+    >>> cosine, = alignment(flow, Weights(torch.ones(2, 1), torch.tensor([3.0, 4.0])))
+    >>> round(cosine.item(), 6) == round(7 / (5 * 2**0.5), 6)
+    True
+    """
+    pairs = zip(weights.layers[1:], flow.rule.feedback_matrices(weights), strict=True)
+    return tuple(_cosine([layer], [feedback]) for layer, feedback in pairs)
+
+
+def network_alignment(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
+    """The cosine of all forward weights W_2 .. W_{H+1} with all feedback weights, as one vector each."""
+    return _cosine(weights.layers[1:], flow.rule.feedback_matrices(weights))
+
+
+def conserved(flow: Flow, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch m"], ...]:
+    """Psi(W_{l+1}[:, i]) - |W_l[i, :]|^2 / 2 for the neurons i of each hidden layer l = 1 .. H.
+
+    Psi is the rule's potential: <W, B> for FA, s |W|_1 for sign-FA, |W|^2 / 2 for GD. For a scalar output these are
+    the gaps c_j = b_j v_j - |w_j|^2 / 2. Theorem 5.2: constant along the flow.
+
+    >>> from flowsim import Dataset, FeedbackAlignment, Weights
+    >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0, -1.0]))
+    >>> conserved(flow, Weights(torch.ones(2, 1), torch.tensor([3.0, 4.0])))
+    (tensor([ 2.5000, -4.5000], dtype=torch.float64),)
+    """
+    pairs = zip(flow.rule.potentials(weights), weights.layers[:-1], strict=True)
+    return tuple(potential - 0.5 * layer.square().sum(-1) for potential, layer in pairs)
+
+
+def conserved_per_layer(flow: Flow, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch"], ...]:
+    """The sum of `conserved` over the neurons of each hidden layer, Psi(W_{l+1}) - |W_l|_F^2 / 2."""
+    return tuple(values.sum(-1) for values in conserved(flow, weights))
+
+
+class DescentFactors(NamedTuple):
+    """The factors of Eq. (1), dL/dt = -|grad| |fa| cos; `product` is <grad, fa>, computed without dividing."""
+
+    gradient_norm: Float[Tensor, "*batch"]
+    update_norm: Float[Tensor, "*batch"]
+    cosine: Float[Tensor, "*batch"]
+    product: Float[Tensor, "*batch"]
+
+
+def descent_factors(flow: Flow, weights: NetworkWeights) -> DescentFactors:
+    """|grad|, |fa|, cos(grad, fa) (NaN where one of them is 0) and <grad, fa>, with d theta / dt = -fa.
+
+    >>> from flowsim import Dataset, GradientDescent, Weights
+    >>> flow = Flow(Dataset([[2.0]], [1]), GradientDescent())
+    >>> factors = descent_factors(flow, Weights(torch.ones(1, 1).double(), torch.ones(1).double()))
+    >>> round(factors.cosine.item(), 12)
+    1.0
+    """
+    gradient = flow.gradient(weights).layers
+    update = [-part for part in flow.velocity(weights).layers]
+    return DescentFactors(_norm(gradient), _norm(update), _cosine(gradient, update), _inner(gradient, update))
+
+
+def dominance_ratio(flow: Flow, weights: NetworkWeights, alpha: float) -> Float[Tensor, "*batch"]:
+    """<grad, fa> / (L - L*)^alpha with L* = 0: alpha-alignment dominance says that it stays above some mu > 0.
+
+    >>> from flowsim import Dataset, FeedbackAlignment, Weights
+    >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+    >>> dominance_ratio(flow, Weights(torch.ones(1, 1).double(), torch.zeros(1).double()), alpha=2).item()
+    1.0
+    """
+    return descent_factors(flow, weights).product / flow.risk(weights) ** alpha
+
+
+def _inner(left: tuple[Tensor, ...] | list[Tensor], right: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
+    """Inner product over all layers."""
+    return torch.stack([(a * b).sum((-2, -1)) for a, b in zip(left, right, strict=True)]).sum(0)
+
+
+def _norm(layers: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
+    return _inner(layers, layers).sqrt()
+
+
+def _cosine(left: tuple[Tensor, ...] | list[Tensor], right: tuple[Tensor, ...] | list[Tensor]) -> Tensor:
+    return _inner(left, right) / (_norm(left) * _norm(right))

@@ -1,0 +1,141 @@
+"""What a solve hands back: dense output, error estimate, events, statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from flowsim.flow import Flow
+from flowsim.reduction import Reduction
+from flowsim.validation import as_finite
+from flowsim.weights import AnyWeights, NetworkWeights
+
+LOOSER = 100.0
+"""Ratio of the companion's tolerances to the solution's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Kinks met: pre-activation z_ij of `sample` i and `neuron` j of hidden layer `layer` passed through 0 at `time`.
+
+    One entry per event, ordered by trajectory (in the flattened ensemble), then time; layers count from 1,
+    samples, neurons and trajectories from 0.
+    """
+
+    time: Float[Tensor, " events"]
+    trajectory: Int[Tensor, " events"]
+    layer: Int[Tensor, " events"]
+    sample: Int[Tensor, " events"]
+    neuron: Int[Tensor, " events"]
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
+class Path(Protocol):
+    """What an integrator returns: the curves of a flattened ensemble in the coordinates they were integrated in."""
+
+    def evaluate(self, times: Tensor) -> NetworkWeights:
+        """Weights at the times (one dimension), `times x ensemble` in front."""
+        ...
+
+    def events(self) -> Events:
+        """The kinks met."""
+        ...
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """Counts of work, one entry per trajectory."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Solution(Generic[AnyWeights]):
+    """The solution of a flow on [0, t_final].
+
+    Made by `flowsim.solve`; `t_final` is the time reached. `statistics` holds counts per trajectory.
+
+    >>> from flowsim import Dataset, FeedbackAlignment, Weights, solve
+    >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+    >>> solution = solve(flow, Weights(torch.tensor([[1.0]]), torch.tensor([0.5])), t_final=2.0)
+    >>> solution.evaluate([0.0, 1.0, 2.0]).hidden.shape
+    torch.Size([3, 1, 1])
+    >>> at_end = solution.evaluate(2.0)
+    >>> abs(at_end.output - at_end.hidden[0] ** 2 / 2).item() < 1e-9  # Theorem 5.2: b v - |w|^2 / 2 stays 0
+    True
+    """
+
+    flow: Flow
+    t_final: float
+    batch_shape: torch.Size
+    path: Path
+    reduction: Reduction[AnyWeights]
+    solve_looser: Callable[[], Solution[AnyWeights]]
+
+    def evaluate(self, times: float | list[float] | Float[Tensor, "*times"]) -> AnyWeights:
+        """Return the weights at the given times, `*times x *batch x m x d` (and likewise for the output).
+
+        Raises:
+            ValueError: if a time lies outside [0, t_final].
+        """
+        times = self._checked(times)
+        return self._unflattened(self.reduction.lift(self.path.evaluate(times.reshape(-1))), times.shape)
+
+    @cached_property
+    def companion(self) -> Solution[AnyWeights]:
+        """The same problem solved with tolerances LOOSER times as large.
+
+        Whatever is observed along both estimates its own error: the two differ by about the companion's error, and
+        that is expected to be well above this solution's. An estimate, not a guarantee (theorems/README.md,
+        section 10). Solved at the first use.
+        """
+        return self.solve_looser()
+
+    def error(self, times: float | list[float] | Float[Tensor, "*times"]) -> AnyWeights:
+        """Return the absolute error of every weight at the given times, estimated by the companion.
+
+        Raises:
+            ValueError: if a time lies outside [0, t_final].
+        """
+        here, there = self.evaluate(times), self.companion.evaluate(times)
+        pairs = zip(here.layers, there.layers, strict=True)
+        return here.with_layers([(layer - other).abs() for layer, other in pairs])
+
+    @cached_property
+    def events(self) -> Events:
+        """The kinks met, see `Events`."""
+        return self.path.events()
+
+    @property
+    def statistics(self) -> dict[str, Int[Tensor, "*batch"]]:
+        """Counts of work per trajectory: accepted steps, rejected steps, evaluations of the velocity."""
+        return {name: count.reshape(self.batch_shape) for name, count in self.path.statistics.items()}
+
+    def _unflattened(self, weights: AnyWeights, times_shape: torch.Size) -> AnyWeights:
+        shape = (*times_shape, *self.batch_shape)
+        return weights.with_layers([layer.reshape(*shape, *layer.shape[-2:]) for layer in weights.layers])
+
+    def _checked(self, times: float | list[float] | Tensor) -> Tensor:
+        values = as_finite("times", times).to(self.flow.dataset.inputs.device)
+        outside = values[(values < 0) | (values > self.t_final)]
+        if len(outside):
+            raise ValueError(f"times must lie in [0, t_final] = [0, {self.t_final:g}], got {outside[0].item():g}")
+        return values
+
+
+class IntegrationError(RuntimeError):
+    """A solve that could not go on. `time` and `reason` say where and why; `solution` is what was reached by then.
+
+    `time` and `solution` belong to the trajectory that failed: `index` in the flattened ensemble. `solution` is None
+    if not a single step was taken.
+    """
+
+    def __init__(self, time: float, reason: str, index: int, solution: Solution | None) -> None:
+        super().__init__(f"trajectory {index} stopped at t = {time:.6g}: {reason}")
+        self.time, self.reason, self.index, self.solution = time, reason, index, solution
