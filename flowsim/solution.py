@@ -16,7 +16,7 @@ from flowsim.reduction import Reduction
 from flowsim.validation import as_finite
 from flowsim.weights import AnyWeights, NetworkWeights
 
-LOOSER = 100.0
+LOOSER = 30.0
 """Ratio of the companion's tolerances to the solution's."""
 
 

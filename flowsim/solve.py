@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from flowsim.flow import Flow
@@ -80,7 +81,7 @@ def solve(
         )  # fmt: skip
 
     columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
-    with torch.no_grad(), Progress(*columns, disable=not progress) as bar:
+    with torch.no_grad(), Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task(f"solving {batch_shape.numel()} x [0, {t_final:g}]", total=batch_shape.numel() * t_final)
         try:
             path = runge_kutta.integrate(

@@ -1,0 +1,139 @@
+"""Simulate a problem of your own from the shell: `python -m flowsim simulate FILE.npz ... --output RUN.npz`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+
+import torch
+from numpy.typing import NDArray
+
+from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights, solve
+from flowsim.files import PROBLEM_KEYS, read_npz, write_npz
+from flowsim.integrators.runge_kutta import METHODS
+from flowsim.observables import conserved, network_alignment
+from flowsim.rules import Rule
+from flowsim.solution import IntegrationError, Solution
+from flowsim.validation import as_finite, require_count, require_positive
+
+FIRST = 1e-6
+"""The first time after 0 that is reported, relative to t_final."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main = argparse.ArgumentParser(prog="python -m flowsim", description="Simulate the flow of a learning rule.")
+    commands = main.add_subparsers(required=True, metavar="simulate")
+    simulate = commands.add_parser(
+        "simulate",
+        description="Simulate a two-layer network with scalar output from the initial weights in FILE.npz "
+        "(keys inputs (n, d), labels (n) in {-1, +1}, hidden (m, d), output (m); for fa also feedback (m)).",
+    )
+    simulate.add_argument("file", metavar="FILE.npz")
+    simulate.add_argument("--rule", choices=["fa", "sign-fa", "gd"], required=True)
+    simulate.add_argument(
+        "--slope", type=float, default=0.3, metavar="G", help="of the leaky ReLU, in [0, 1] (default 0.3)"
+    )
+    simulate.add_argument("--loss", choices=["exponential", "logistic", "squared"], default="exponential")
+    simulate.add_argument("--t-final", type=float, required=True, metavar="T")
+    simulate.add_argument("--times", type=int, default=200, metavar="N", help="number of times reported (default 200)")
+    simulate.add_argument("--method", choices=METHODS, default="dopri5")
+    simulate.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    simulate.add_argument("--output", required=True, metavar="RUN.npz")
+    return main
+
+
+def read_problem(path: str, rule: str, loss: str, slope: float, device: str) -> tuple[Flow, Weights]:
+    """Return flow and initial weights from an .npz file.
+
+    Raises:
+        ValueError: if the file cannot be read, lacks a key, or holds something that does not fit.
+    """
+    arrays = read_npz(path, (*PROBLEM_KEYS, "feedback") if rule == "fa" else PROBLEM_KEYS)
+
+    def tensor(key: str) -> torch.Tensor:
+        return as_finite(key, arrays[key]).to(device)
+
+    inputs, labels = tensor("inputs"), tensor("labels")
+    for key, dimensions in [("inputs", 2), ("labels", 1), ("hidden", 2), ("output", 1)]:
+        if arrays[key].ndim != dimensions:
+            raise ValueError(f"{key} must have {dimensions} dimension(s), got shape {arrays[key].shape}")
+    learning: Rule = {"gd": GradientDescent, "sign-fa": SignFeedbackAlignment}.get(
+        rule, lambda: FeedbackAlignment(tensor("feedback"))
+    )()
+    weights = Weights(tensor("hidden"), tensor("output"))
+    flow = Flow(Dataset(inputs, labels), learning, loss, slope)
+    flow.require_fit(weights)
+    return flow, weights
+
+
+def observed(solution: Solution, times: int) -> dict[str, NDArray]:
+    """The run as arrays: times (0, then logarithmically spaced up to t_final) and what is measured at them."""
+    positive = torch.logspace(0, 1, times - 1, base=1 / FIRST, dtype=torch.float64) * FIRST * solution.t_final
+    at = torch.cat([torch.zeros(1, dtype=torch.float64), positive.clamp(max=solution.t_final)])
+    flow, weights = solution.flow, solution.evaluate(at)
+    tensors = {
+        "times": at,
+        "loss": flow.risk(weights),
+        "hidden": weights.layers[0],
+        "output": weights.layers[1].squeeze(-2),
+        "conserved": conserved(flow, weights)[0],
+        "alignment": network_alignment(flow, weights),
+        "event_times": solution.events.time,
+    }
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0, 1 if the flow could not be solved, 2 for bad input."""
+    options = parser().parse_args(arguments)
+    try:
+        require_positive("--t-final", options.t_final)
+        if require_count("--times", options.times) < 2:
+            raise ValueError(f"--times must be at least 2, got {options.times}")
+        flow, weights = read_problem(options.file, options.rule, options.loss, options.slope, device_of(options.device))
+        solution = solve(flow, weights, options.t_final, method=options.method, progress=True)
+        settings = {
+            "rule": options.rule,
+            "slope": options.slope,
+            "loss_function": options.loss,
+            "t_final": options.t_final,
+            "method": options.method,
+            "version": importlib.metadata.version("flowsim"),
+        }
+        run = observed(solution, options.times)
+        write_npz(options.output, {**run, **settings})
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except IntegrationError as error:
+        print(f"error: {error}; nothing was written, a --t-final up to there can be solved", file=sys.stderr)
+        return 1
+    print(
+        f"{options.output}: t = {solution.t_final:g}, loss {run['loss'][0]:.6g} -> {run['loss'][-1]:.6g}, "
+        f"largest change of a conserved quantity {abs(run['conserved'] - run['conserved'][0]).max():.1e}, "
+        f"{len(run['event_times'])} kinks, {int(solution.statistics['steps'])} steps"
+    )
+    return 0
+
+
+def device_of(name: str) -> str:
+    """Return the name of a device that works here.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} does not work here: {str(error).splitlines()[0]}") from None
+    return name
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted; nothing was written")

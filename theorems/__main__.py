@@ -1,0 +1,142 @@
+"""Run the checks: `python -m theorems [NAME ...]`, see `--help`.
+
+Exit status 0 exactly when every theorem case holds and every control is violated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from flowsim import IntegrationError
+from flowsim.__main__ import device_of
+from flowsim.validation import require_count
+from theorems import (
+    equation_1,
+    lemma_5_4,
+    own_data,
+    proposition_5_3,
+    proposition_5_7,
+    report,
+    theorem_5_1,
+    theorem_5_2,
+)
+from theorems.check import Case, Check, DoesNotApplyError, check, run
+
+MODULES = {
+    "equation_1": equation_1,
+    "theorem_5_1": theorem_5_1,
+    "theorem_5_2": theorem_5_2,
+    "proposition_5_3": proposition_5_3,
+    "lemma_5_4": lemma_5_4,
+    "proposition_5_7": proposition_5_7,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main = argparse.ArgumentParser(prog="python -m theorems", description="Check the statements of the paper.")
+    main.add_argument("names", nargs="*", metavar="NAME", help=f"statements, of {', '.join(MODULES)} (default: all)")
+    main.add_argument("--seeds", type=int, default=2, metavar="N", help="trajectories per case (default 2)")
+    main.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    main.add_argument("--json", metavar="FILE", help="write the verdicts as JSON")
+    main.add_argument("--html", metavar="FILE", help="write the verdicts as one HTML page")
+    main.add_argument("--data", metavar="FILE.npz", help="check the statements on a problem of your own")
+    return main
+
+
+def outcome(case: Case) -> Check:
+    """The check of a case; a run that cannot go on is undecided, with the reason."""
+    try:
+        return run(case)
+    except IntegrationError as stop:
+        return Check(case.statement.name, case.label, case.role, "undecided", None, None, 0, {"reason": str(stop)})
+
+
+def checks_of_cases(names: Sequence[str], seeds: int, device: str, console: Console) -> list[Check]:
+    """Run the cases of the named statements."""
+    cases = [case for name in names for case in MODULES[name].cases(seeds, device)]
+    checks = []
+    columns = TextColumn("{task.description:60}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=len(cases))
+        for case in cases:
+            bar.update(task, description=f"{case.statement.name}: {case.label}")
+            checks.append(outcome(case))
+            bar.advance(task)
+    return checks
+
+
+def checks_of_data(path: str, names: Sequence[str], device: str) -> tuple[list[Check], dict[str, object]]:
+    """Check the named statements on the problem in a file; also return its constants and what does not apply."""
+    checks, inapplicable, constants = [], [], {}
+    for rule, solution in own_data.runs(path, device):
+        constants = own_data.constants(solution)
+        for statement in own_data.STATEMENTS:
+            if statement.name not in names:
+                continue
+            label = f"{rule}, {statement.title.split(', ', 1)[1]}"
+            try:
+                checks.append(check(statement, label, "theorem", solution))
+            except DoesNotApplyError as error:
+                hypotheses = {item.name: item.slack.min().item() for item in error.hypotheses if not item.holds}
+                inapplicable.append({"name": statement.name, "case": label, "fails": hypotheses})
+    return checks, {"data": constants, "inapplicable": inapplicable}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0 if all came out as they should, 1 if not, 2 for bad input."""
+    options = parser().parse_args(arguments)
+    out, err = Console(), Console(stderr=True)
+    started = time.perf_counter()
+    more: dict[str, object] = {}
+    try:
+        unknown = [name for name in options.names if name not in MODULES]
+        if unknown:
+            raise ValueError(f"NAME must be one of {', '.join(MODULES)}, got {unknown[0]!r}")
+        require_count("--seeds", options.seeds)
+        names, device = options.names or list(MODULES), device_of(options.device)
+        if options.data:
+            checks, more = checks_of_data(options.data, names, device)
+        else:
+            checks = checks_of_cases(names, options.seeds, device, err)
+    except (ValueError, IntegrationError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    seconds = time.perf_counter() - started
+    out.print(report.table(checks))
+    show_data(out, more)
+    unexpected = [item for item in checks if not item.as_expected]
+    for item in unexpected:
+        out.print(f"unexpected: {item.name}, {item.case}: {item.verdict} {item.details.get('reason', '')}")
+    out.print(f"{len(checks) - len(unexpected)} of {len(checks)} checks as expected, {seconds:.0f} s")
+    summary = report.summary(checks, device, seconds, **more)
+    if options.json:
+        report.write_json(options.json, summary)
+    if options.html:
+        statements = [case.statement for name in names for case in MODULES[name].cases(1, device)]
+        report.write_html(options.html, summary, statements, options.seeds)
+    return 1 if unexpected else 0
+
+
+def show_data(out: Console, more: dict[str, object]) -> None:
+    """Print the constants of the user's data and what does not apply to it, each with the slack that is missing."""
+    constants, inapplicable = more.get("data"), more.get("inapplicable")
+    if isinstance(constants, dict):
+        out.print("data: " + ", ".join(f"{name} = {value:.6g}" for name, value in constants.items()))
+    if isinstance(inapplicable, list):
+        for item in inapplicable:
+            reasons = "; ".join(f"{name} fails by {slack:.3g}" for name, slack in item["fails"].items())
+            out.print(f"does not apply: {item['name']}, {item['case']}: {reasons}")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

@@ -1,0 +1,65 @@
+"""The statements on a problem of your own: which hypotheses hold, with which constants, and the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from flowsim import FeedbackAlignment, GradientDescent, SignFeedbackAlignment, Solution, solve
+from flowsim.__main__ import read_problem
+from flowsim.files import read_npz
+from flowsim.validation import as_finite, require_positive
+from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
+from theorems.check import Statement
+from theorems.problems import ATOL, RTOL
+
+RULES = {"fa": FeedbackAlignment, "sign-fa": SignFeedbackAlignment, "gd": GradientDescent}
+
+STATEMENTS: list[Statement] = [
+    equation_1.STATEMENT,
+    theorem_5_1.statement(2, theorem_5_1.mu_measured(2, 0.99)),
+    theorem_5_2.STATEMENT,
+    proposition_5_3.STATEMENT,
+    lemma_5_4.STATEMENT,
+    proposition_5_7.SEPARABLE,
+    proposition_5_7.BOUNDARY,
+    proposition_5_7.NEARLY_ORTHOGONAL,
+]
+"""Theorem 5.1 takes for mu 99 % of the smallest dominance ratio measured along the run."""
+
+
+def runs(path: str, device: str) -> Iterator[tuple[str, Solution]]:
+    """Solve the problem in an .npz file under each rule: sign-FA, GD, and FA if the file has feedback weights.
+
+    Optional keys beside those of `python -m flowsim simulate`: `slope` (default 0.3), `t_final` (default 10). The loss
+    is exponential, as in Proposition 5.7.
+
+    Raises:
+        ValueError: if the file cannot be read, lacks a key, or holds something that does not fit.
+        flowsim.IntegrationError: if a run cannot go on.
+    """
+    arrays = read_npz(path)
+    slope = as_finite("slope", arrays.get("slope", 0.3))
+    t_final = as_finite("t_final", arrays.get("t_final", 10.0))
+    for name, value in [("slope", slope), ("t_final", t_final)]:
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be one number, got shape {tuple(value.shape)}")
+    require_positive("t_final", t_final.item())
+    for rule in RULES:
+        if rule == "fa" and "feedback" not in arrays:
+            continue
+        flow, weights = read_problem(path, rule, "exponential", slope.item(), device)
+        yield rule, solve(flow, weights, t_final.item(), rtol=RTOL, atol=ATOL, progress=True)
+
+
+def constants(solution: Solution) -> dict[str, float]:
+    """The separability constants of the data."""
+    dataset = solution.flow.dataset
+    values: dict[str, torch.Tensor] = {
+        "kappa": dataset.kappa,
+        "rho": dataset.rho,
+        "R": dataset.squared_radius.sqrt(),
+        "SVM margin": dataset.svm_margin,
+    }
+    return {name: value.item() for name, value in values.items()}

@@ -1,0 +1,179 @@
+"""The ensembles that the checks run on, and their solutions, each solved once per process.
+
+Every function returns the solution of an ensemble with one trajectory per seed 0 .. seeds-1. Sizes are small, since
+each kink costs a Runge-Kutta method about 50 steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Literal
+
+import torch
+
+from flowsim import (
+    Dataset,
+    DeepWeights,
+    FeedbackAlignment,
+    Flow,
+    GradientDescent,
+    IntegrationError,
+    SignFeedbackAlignment,
+    Solution,
+    Weights,
+    data,
+    solve,
+)
+from flowsim.initialization import adafa, deep_gaussian, gaussian, random_signs, with_gaps
+from flowsim.losses import Loss
+from flowsim.rules import Rule
+from flowsim.weights import AnyWeights
+
+RTOL, ATOL, MAX_STEPS = 1e-13, 1e-15, 10_000
+SAMPLES, DIMENSION, WIDTH = 5, 6, 6
+SLOPE, KAPPA, GAP, SCALE = 0.3, 0.2, 0.05, 0.5
+RHO = 0.5 * SLOPE**2
+"""Half of what Proposition 5.7 allows on nearly orthogonal data."""
+
+RuleName = Literal["gd", "fa", "adafa", "sign-fa"]
+MarginRule = Literal["fa", "sign-fa"]
+DataKind = Literal["separable", "boundary", "nearly orthogonal", "contradictory", "opposed"]
+
+
+def solved(flow: Flow, weights: AnyWeights, t_final: float, device: str) -> Solution[AnyWeights]:
+    """The solution at the tolerances of the checks, on the device."""
+    on_device = flow.map_matrices(weights, lambda matrix: matrix.to(device))
+    return solve(*on_device, t_final, rtol=RTOL, atol=ATOL, max_steps=MAX_STEPS)
+
+
+@cache
+def margin_run(
+    kind: DataKind,
+    rule: MarginRule,
+    seeds: int,
+    device: str,
+    *,
+    loss: str | Loss = "exponential",
+    gap: float = GAP,
+    slope: float = SLOPE,
+    t_final: float = 30.0,
+    flow_type: Callable[..., Flow] = Flow,
+) -> Solution[Weights]:
+    """Two layers, scalar output, with all gaps c_j = gap: the setting of Lemma 5.4 and Proposition 5.7.
+
+    No neuron slides on separable data with c_j > 0 (section 1); elsewhere slope = 1 has no kinks.
+    """
+    dataset = data.stack([dataset_of(kind, seed) for seed in range(seeds)])
+    hidden = torch.stack([gaussian(WIDTH, DIMENSION, seed).hidden for seed in range(seeds)])
+    signs = torch.stack([random_signs(WIDTH, seed) for seed in range(seeds)])
+    if rule == "fa":
+        learning: Rule = FeedbackAlignment(signs)
+        weights = with_gaps(hidden, learning, gap)
+    else:
+        learning = SignFeedbackAlignment(SCALE)
+        weights = with_gaps(hidden, learning, gap, signs)
+    return solved(flow_type(dataset, learning, loss, slope), weights, t_final, device)
+
+
+def dataset_of(kind: DataKind, seed: int) -> Dataset:
+    """Data of the kinds of section 7, and two that are not separable enough for it.
+
+    "boundary": orthogonal inputs, M_ik = 0 off the diagonal. "contradictory": separable data with one input repeated
+    under the opposite label. "opposed": nearly parallel inputs with both labels.
+    """
+    if kind == "nearly orthogonal":
+        return data.nearly_orthogonal(SAMPLES, DIMENSION, RHO, seed)
+    if kind == "boundary":
+        return data.nearly_orthogonal(SAMPLES, DIMENSION, 0.0, seed)
+    separable = data.orthogonally_separable(SAMPLES, DIMENSION, KAPPA, seed)
+    if kind == "separable":
+        return separable
+    inputs, labels = separable.inputs.clone(), separable.labels.clone()
+    if kind == "contradictory":
+        inputs[1], labels[1] = inputs[0], -labels[0]
+        return Dataset(inputs, labels)
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
+    return Dataset(inputs.new_ones(DIMENSION) / DIMENSION**0.5 + 0.05 * spread, labels)
+
+
+@cache
+def any_run(
+    rule: RuleName,
+    seeds: int,
+    device: str,
+    *,
+    loss: str = "logistic",
+    outputs: int | None = None,
+    hidden_layers: int = 1,
+    t_final: float = 0.5,
+    flow_type: Callable[..., Flow] = Flow,
+) -> Solution:
+    """Gaussian inputs, weights and feedback, arbitrary labels: what Theorem 5.2 and Proposition 5.3 are about.
+
+    Where a neuron slides before t_final, which stops a Runge-Kutta method, the run ends a tenth short of that.
+    """
+    parts = [_any_problem(rule, seed, outputs, hidden_layers) for seed in range(seeds)]
+    datasets, weights, feedback = zip(*parts, strict=True)
+    layers = [torch.stack(level) for level in zip(*(item.layers for item in weights), strict=True)]
+    matrices = [torch.stack(level) for level in zip(*feedback, strict=True)]
+    start = DeepWeights(tuple(layers))
+    rules: dict[RuleName, Rule] = {
+        "gd": GradientDescent(),
+        "fa": FeedbackAlignment(tuple(matrices)),
+        "adafa": adafa(start),
+        "sign-fa": SignFeedbackAlignment(SCALE),
+    }
+    flow = flow_type(data.stack(datasets), rules[rule], loss, 0.7)
+    try:
+        return solved(flow, start, t_final, device)
+    except IntegrationError as stop:
+        return solved(flow, start, 0.9 * stop.time, device)
+
+
+def _any_problem(
+    rule: RuleName, seed: int, outputs: int | None, hidden_layers: int
+) -> tuple[Dataset, DeepWeights, tuple[torch.Tensor, ...]]:
+    generator = torch.Generator().manual_seed(1000 + seed)
+    inputs = torch.randn(3, DIMENSION, generator=generator, dtype=torch.float64)
+    if outputs is None:
+        dataset = Dataset(inputs, 1.0 - 2.0 * (torch.arange(3) % 2))
+    else:
+        dataset = Dataset(inputs, torch.arange(3) % outputs, classes=outputs)
+    widths = (DIMENSION, *[4] * hidden_layers, outputs or 1)
+    return dataset, deep_gaussian(widths, seed), deep_gaussian(widths, 500 + seed).layers[1:]
+
+
+@cache
+def wide_run(seeds: int, device: str) -> Solution[Weights]:
+    """A wide network under adaFA with squared loss: the kernel regime of Theorem 5.1 with alpha = 1."""
+    dataset = data.stack([data.nearly_orthogonal(4, DIMENSION, 0.0, seed) for seed in range(seeds)])
+    parts = [gaussian(32, DIMENSION, seed, scale=2.0) for seed in range(seeds)]
+    weights = Weights(torch.stack([part.hidden for part in parts]), torch.stack([part.output for part in parts]))
+    return solved(Flow(dataset, adafa(weights), "squared", SLOPE), weights, 4.0, device)
+
+
+@cache
+def linear_run(seeds: int, device: str) -> Solution[Weights]:
+    """Linear networks from zero hidden weights, FA, squared loss (section 8, solution 3)."""
+    generator = torch.Generator().manual_seed(7)
+    inputs = torch.randn(seeds, 4, DIMENSION, generator=generator, dtype=torch.float64)
+    labels = (1.0 - 2.0 * (torch.arange(4) % 2)).expand(seeds, 4)
+    feedback = torch.stack([random_signs(WIDTH, seed) for seed in range(seeds)])
+    weights = Weights(torch.zeros(seeds, WIDTH, DIMENSION, dtype=torch.float64), 0.5 * feedback)
+    return solved(Flow(Dataset(inputs, labels), FeedbackAlignment(feedback), "squared", 1.0), weights, 3.0, device)
+
+
+@cache
+def shrinking_run(seeds: int, device: str) -> Solution[Weights]:
+    """FA with b_j v_j(0) > 0 but c_j < 0: hidden weights start against the data, shrink, and v_j changes sign.
+
+    With orthonormal x_i and w_j = -0.3 b_j sum_i y_i x_i, each |w_j| first shrinks to 0; there b_j v_j = c_j < 0.
+    """
+    dataset = data.stack([dataset_of("boundary", seed) for seed in range(seeds)])
+    signs = torch.stack([random_signs(WIDTH, seed) for seed in range(seeds)])
+    direction = (dataset.labels.unsqueeze(-1) * dataset.inputs).sum(-2)
+    hidden = -0.3 * signs.unsqueeze(-1) * direction.unsqueeze(-2)
+    rule = FeedbackAlignment(signs)
+    return solved(Flow(dataset, rule, "exponential", SLOPE), with_gaps(hidden, rule, -0.05), 30.0, device)
