@@ -20,6 +20,9 @@ from flowsim.weights import NetworkWeights
 METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 """The solvers of torchdiffeq that control their error; its fixed-step ones would ignore the tolerances."""
 
+OVERFLOW = 1e100
+"""Stands for a velocity that is not finite: a trial step that overflows is then rejected, where a NaN would end it."""
+
 CHUNK = 2**22
 """Numbers evaluated at a time in dense output, to bound its memory."""
 
@@ -82,6 +85,8 @@ def integrate(
     tracks = []
     for index in range(weights.layers[0].shape[0]):
         alone, start = flow.map_matrices(weights, lambda matrix, index=index: matrix[index])
+        if not torch.isfinite(_packed(alone.velocity(start))).all():
+            raise StoppedError(index, 0.0, _overflow(alone, start), None)
         recorder = _Recorder(alone, start, advanced)
         try:
             recorder.run(t_final, settings)
@@ -180,7 +185,8 @@ class _Recorder:
 
     def __call__(self, time: Tensor, state: Tensor) -> Tensor:
         self.evaluations += 1
-        return _packed(self.flow.velocity(_unpacked(self.weights, state)))
+        velocity = _packed(self.flow.velocity(_unpacked(self.weights, state)))
+        return velocity.nan_to_num(nan=OVERFLOW, posinf=OVERFLOW, neginf=-OVERFLOW)
 
     def callback_accept_step(self, time: Tensor, state: Tensor, length: Tensor) -> None:
         """Torchdiffeq accepted the step of this length from this state."""
@@ -220,11 +226,13 @@ class _Recorder:
                 f"more than max_steps = {settings.max_steps} steps; a neuron that slides on a kink makes a "
                 "Runge-Kutta method take ever smaller ones"
             )
-        state = self.weights if not self.states else _unpacked(self.weights, self.states[-1])
-        if not torch.isfinite(_packed(self.flow.velocity(state))).all():
-            lowest = (self.flow.outputs(state) * self.flow.dataset.targets).min().item()
-            return f"the velocity overflows: the loss is too steep at the smallest margin y f = {lowest:.4g}"
-        return f"the step size fell below rounding ({message})"
+        speed = _packed(self.flow.velocity(_unpacked(self.weights, self.states[-1]))).abs().max().item()
+        return f"the step size fell below rounding, where the largest velocity is {speed:.3g}"
+
+
+def _overflow(flow: Flow, weights: NetworkWeights) -> str:
+    lowest = (flow.outputs(weights) * flow.dataset.targets).min().item()
+    return f"the velocity overflows: the loss is too steep at the smallest margin y f = {lowest:.4g}"
 
 
 def _packed(weights: NetworkWeights) -> Float[Tensor, "*batch parameters"]:

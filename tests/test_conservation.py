@@ -1,0 +1,101 @@
+"""Theorem 5.2 as a numerical proof: for every rule, loss, depth and output width, along flows and discrete steps."""
+
+import itertools
+
+import pytest
+import torch
+
+from flowsim import Dataset, DeepWeights, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, solve
+from flowsim.initialization import adafa, deep_gaussian
+from flowsim.observables import conserved, conserved_per_layer
+from flowsim.rules import Rule
+from theorems.controls import DecayFlow, TanhFlow
+
+RULES = ["gd", "fa", "adafa", "sign-fa"]
+LOSSES_AND_OUTPUTS = [("exponential", 1), ("logistic", 1), ("squared", 1), ("squared", 3), ("cross-entropy", 3)]
+HIDDEN_LAYERS = [1, 2, 3]
+
+
+def random_flow(
+    rule: str, loss: str, outputs: int, hidden_layers: int, flow_type: type[Flow] = Flow
+) -> tuple[Flow, DeepWeights]:
+    generator = torch.Generator().manual_seed(11)
+    inputs = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    dataset = Dataset(inputs, [1, -1, 1]) if outputs == 1 else Dataset(inputs, [0, 1, 2], classes=3)
+    widths = (5, *[4] * hidden_layers, outputs)
+    weights = deep_gaussian(widths, seed=4)
+    learning: dict[str, Rule] = {
+        "gd": GradientDescent(),
+        "fa": FeedbackAlignment(deep_gaussian(widths, seed=5).layers[1:]),
+        "adafa": adafa(weights),
+        "sign-fa": SignFeedbackAlignment(0.5),
+    }
+    return flow_type(dataset, learning[rule], loss, slope=0.7), weights
+
+
+@pytest.mark.parametrize(
+    ("rule", "loss_and_outputs", "hidden_layers"), list(itertools.product(RULES, LOSSES_AND_OUTPUTS, HIDDEN_LAYERS))
+)
+def test_flow_conserves_every_neuron_within_the_estimated_error(
+    rule: str, loss_and_outputs: tuple[str, int], hidden_layers: int
+) -> None:
+    flow, weights = random_flow(rule, *loss_and_outputs, hidden_layers)
+    solution = solve(flow, weights, 0.1, rtol=1e-11, atol=1e-13, max_steps=3000)
+    times = torch.linspace(0, 0.1, 30, dtype=torch.float64)
+    here, there = (conserved(flow, curve.evaluate(times)) for curve in (solution, solution.companion))
+    moved = solution.evaluate(0.1).layers[0] - weights.layers[0]
+    assert moved.abs().max() > 1e-3, "a run at rest would conserve everything"
+    for ours, looser in zip(here, there, strict=True):
+        deviation, error = (ours - ours[0]).abs().max(), (ours - looser).abs().max()
+        # sums of a few numbers of size 1 over at most 3000 steps of 16 roundings
+        assert deviation <= error + 16 * 3000 * 2.2e-16
+        assert deviation < 1e-9
+    for ours, layer in zip(conserved_per_layer(flow, solution.evaluate(0.1)), here, strict=True):
+        torch.testing.assert_close(ours, layer[-1].sum(-1))
+
+
+@pytest.mark.parametrize("flow_type", [TanhFlow, DecayFlow])
+@pytest.mark.parametrize("rule", RULES)
+def test_tanh_and_weight_decay_break_conservation(rule: str, flow_type: type[Flow]) -> None:
+    """The control: the same measurement shows a deviation a million times its tolerance."""
+    flow, weights = random_flow(rule, "squared", 3, 2, flow_type)
+    ends = solve(flow, weights, 0.1, rtol=1e-11, atol=1e-13).evaluate([0.0, 0.1])
+    assert max((layer[1] - layer[0]).abs().max() for layer in conserved(flow, ends)) > 1e-3
+
+
+@pytest.mark.parametrize("eta", [0.1, 0.01])
+@pytest.mark.parametrize(("outputs", "loss"), [(1, "logistic"), (3, "cross-entropy")])
+@pytest.mark.parametrize("hidden_layers", HIDDEN_LAYERS)
+def test_discrete_fa_steps_conserve_with_the_exact_correction(
+    hidden_layers: int, outputs: int, loss: str, eta: float
+) -> None:
+    """<W_2, B> - |W_1|^2 / 2 + eta^2 / 2 sum |Delta_1|^2 is constant at every layer, step by step (section 4)."""
+    flow, weights = random_flow("fa", loss, outputs, hidden_layers)
+    start = conserved(flow, weights)
+    correction = [torch.zeros_like(values) for values in start]
+    for _ in range(200):
+        moves = flow.velocity(weights)
+        for total, move in zip(correction, moves.layers[:-1], strict=True):
+            total += 0.5 * eta**2 * move.square().sum(-1)
+        weights = DeepWeights(tuple(w + eta * move for w, move in zip(weights.layers, moves.layers, strict=True)))
+    for before, after, total in zip(start, conserved(flow, weights), correction, strict=True):
+        # 200 steps with a few roundings of numbers of size 10 each
+        torch.testing.assert_close(after + total, before, rtol=0, atol=200 * 10 * 10 * 2.2e-16)
+    uncorrected = max(
+        (after - before).abs().max() for before, after in zip(start, conserved(flow, weights), strict=True)
+    )
+    assert uncorrected > 1e-4, "without the correction the law fails visibly"
+
+
+def test_deviation_of_discrete_steps_is_proportional_to_the_step_size() -> None:
+    """Over a fixed time, halving eta halves sum eta^2 |Delta|^2 / 2: the law is that of the flow."""
+    deviations = []
+    for steps in (400, 800):
+        flow, weights = random_flow("fa", "logistic", 1, 1)
+        start = conserved(flow, weights)[0]
+        for _ in range(steps):
+            moves = flow.velocity(weights)
+            pairs = zip(weights.layers, moves.layers, strict=True)
+            weights = DeepWeights(tuple(w + move * (2.0 / steps) for w, move in pairs))
+        deviations.append((conserved(flow, weights)[0] - start).abs().sum().item())
+    assert deviations[0] / deviations[1] == pytest.approx(2, rel=0.05)

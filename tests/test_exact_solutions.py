@@ -1,0 +1,162 @@
+"""Solutions known in closed form up to a quadrature (theorems/README.md, section 8), and the error estimate on them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+
+from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights, solve
+from flowsim.integrators.runge_kutta import METHODS
+from flowsim.observables import conserved
+
+# Error per unit step is controlled at rtol = 1e-12; fewer than 1000 steps without growth give at most 1e-9.
+TIGHT = {"rtol": 1e-12, "atol": 1e-14}
+BOUND = 1e-9
+
+
+def integral(function: Callable[[float], float], a: float, b: float) -> float:
+    return quad(function, a, b, epsabs=1e-14, epsrel=1e-13)[0]
+
+
+def one_neuron() -> tuple[Flow, Weights]:
+    """Solution 1: |x|^2 = 5, z(0) = 1, v(0) = 0.3."""
+    flow = Flow(Dataset([[1.0, 2.0]], [1]), FeedbackAlignment([1.0]))
+    return flow, Weights(torch.tensor([[0.6, 0.2]], dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64))
+
+
+def time_of_one_neuron(z: float) -> float:
+    return integral(lambda s: np.exp((0.3 + (s**2 - 1) / 10) * s), 1.0, z) / 5
+
+
+@pytest.mark.parametrize("method", ["dopri5", "dopri8"])
+def test_one_active_neuron_on_one_sample_reaches_z_at_the_time_of_the_quadrature(method: str) -> None:
+    flow, weights = one_neuron()
+    solution = solve(flow, weights, 100.0, method=method, **TIGHT)
+    times = torch.tensor([0.01, 0.3, 2.0, 17.0, 100.0], dtype=torch.float64)
+    at = solution.evaluate(times)
+    z = (at.hidden @ flow.dataset.inputs.mT)[:, 0, 0]
+    for time, value in zip(times.tolist(), z.tolist(), strict=True):
+        # dz/dt = 5 exp(-v z) < 5, so that an error dz in z shows as dz / (dz/dt) in time
+        speed = 5 * np.exp(-(0.3 + (value**2 - 1) / 10) * value)
+        assert abs(time_of_one_neuron(value) - time) * speed < BOUND
+    torch.testing.assert_close(at.output[:, 0], 0.3 + (z**2 - 1) / 10, rtol=0, atol=BOUND)
+
+
+R, GAMMA, N, M, V0 = 2.0, 0.3, 3, 4, 0.2
+
+
+def crossing(z0: float) -> tuple[Flow, Weights]:
+    """Solution 5: n orthogonal inputs of norm R, labels +1, m equal neurons, all z_ij(0) = z0 < 0."""
+    inputs = R * torch.eye(N, dtype=torch.float64)
+    flow = Flow(Dataset(inputs, torch.ones(N)), FeedbackAlignment(torch.ones(M)), slope=GAMMA)
+    return flow, Weights(torch.full((M, N), z0 / R, dtype=torch.float64), torch.full((M,), V0, dtype=torch.float64))
+
+
+def time_of_crossing_run(z: float, z0: float) -> float:
+    def slowness(s: float) -> float:
+        slope = 1.0 if s > 0 else GAMMA
+        v = V0 + N * (s**2 - z0**2) / (2 * R**2)
+        return np.exp(M * v * slope * s) / slope
+
+    return N / R**2 * (integral(slowness, z0, min(z, 0.0)) + integral(slowness, 0.0, max(z, 0.0)))
+
+
+def test_equal_neurons_on_orthogonal_inputs_cross_the_kink_at_the_time_of_the_quadrature() -> None:
+    z0 = -0.5
+    flow, weights = crossing(z0)
+    solution = solve(flow, weights, 20.0, **TIGHT)
+    expected = time_of_crossing_run(0.0, z0)
+    assert len(solution.events) == N * M
+    # all kinks are met in one step, whose length is such that the jump of the velocity times it is the tolerance
+    torch.testing.assert_close(
+        solution.events.time, torch.full((N * M,), expected, dtype=torch.float64), rtol=0, atol=BOUND
+    )
+    at = solution.evaluate([0.5 * expected, 2 * expected, 20.0])
+    z = (at.hidden @ flow.dataset.inputs.mT)[:, 0, 0]
+    for time, value in zip([0.5 * expected, 2 * expected, 20.0], z.tolist(), strict=True):
+        assert abs(time_of_crossing_run(value, z0) - time) < BOUND * np.exp(M * value * (V0 + value**2))
+
+
+def test_on_orthogonal_inputs_samples_decouple_inside_each_neuron() -> None:
+    """Solution 4: (Phi(z_ij(t)) - Phi(z_ij(0))) / b_j is the same for all neurons j; Phi' = 1 / phi'."""
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.tensor([0.5, 1.0, 1.5, 2.0], dtype=torch.float64)
+    inputs = torch.linalg.qr(torch.randn(6, 4, generator=generator, dtype=torch.float64))[0].mT * scales.unsqueeze(-1)
+    feedback = torch.tensor([1.0, -0.5, 2.0, -1.5, 0.7], dtype=torch.float64)
+    flow = Flow(Dataset(inputs, [1, -1, -1, 1]), FeedbackAlignment(feedback), slope=GAMMA)
+    hidden = torch.randn(5, 6, generator=generator, dtype=torch.float64)
+    weights = Weights(hidden, feedback)
+    solution = solve(flow, weights, 20.0, **TIGHT)
+    z = flow.pre_activations(solution.evaluate(torch.linspace(0, 20, 50)))[0]
+    primitive = torch.where(z > 0, z, z / GAMMA)
+    progress = (primitive - primitive[0]) / feedback
+    assert len(solution.events) > 0
+    torch.testing.assert_close(progress, progress[..., :1].expand_as(progress), rtol=0, atol=BOUND)
+    pairs = torch.stack([solution.events.sample, solution.events.neuron], -1)
+    assert len(pairs.unique(dim=0)) == len(pairs), "every (sample, neuron) crosses at most once"
+
+
+def test_linear_network_conserves_the_matrix_and_finds_the_minimum_norm_interpolant() -> None:
+    """Solution 3: B^T W_2 + W_2^T B - W_1 W_1^T is constant; a = W^T v tends to X^T (X X^T)^-1 y."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(3, 6, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
+    feedback = torch.tensor([1.0, -1.0, 0.5, 2.0], dtype=torch.float64)
+    flow = Flow(Dataset(inputs, labels), FeedbackAlignment(feedback), "squared", slope=1.0)
+    solution = solve(flow, Weights(torch.zeros(4, 6).double(), feedback), 60.0, **TIGHT)
+    at = solution.evaluate([0.0, 0.5, 60.0])
+    outer = feedback.unsqueeze(-1) * at.output.unsqueeze(-2)
+    matrix = outer + outer.mT - at.hidden @ at.hidden.mT
+    torch.testing.assert_close(matrix, matrix[:1].expand_as(matrix), rtol=0, atol=BOUND)
+    # the residual falls like exp(-mu t / 2) with mu = (2/n) (b.v(0)) lambda_min(K): its logarithm at t = 60
+    smallest = torch.linalg.eigvalsh(inputs @ inputs.mT)[0].item()
+    assert 60.0 * feedback.square().sum().item() * smallest / 3 > np.log(1 / BOUND)
+    interpolant = inputs.mT @ torch.linalg.solve(inputs @ inputs.mT, labels)
+    torch.testing.assert_close(at.hidden[-1].mT @ at.output[-1], interpolant, rtol=0, atol=BOUND)
+
+
+@pytest.mark.parametrize("rtol", [1e-6, 1e-8])
+@pytest.mark.parametrize("method", ["dopri5", "bosh3"])
+def test_error_estimate_bounds_the_true_error_and_is_at_most_1000_times_larger(method: str, rtol: float) -> None:
+    flow, weights = one_neuron()
+    solution = solve(flow, weights, 20.0, method=method, rtol=rtol, atol=rtol / 100)
+    times = torch.linspace(1, 20, 20, dtype=torch.float64)
+    z = (solution.evaluate(times).hidden @ flow.dataset.inputs.mT)[:, 0, 0]
+    truth = [solved_for_z(time) for time in times.tolist()]
+    true_error = (z - torch.tensor(truth)).abs().max().item()
+    estimate = (solution.error(times).hidden[:, 0] @ flow.dataset.inputs[0].abs()).max().item()
+    assert true_error < estimate < 1000 * true_error
+
+
+def solved_for_z(time: float) -> float:
+    """Invert t(z) by Newton's method, which converges quadratically from below since t is convex in z here."""
+    z = 1.0
+    for _ in range(100):
+        step = (time - time_of_one_neuron(z)) * 5 * np.exp(-(0.3 + (z**2 - 1) / 10) * z)
+        z += min(step, 0.2)
+        if abs(step) < 1e-15 * z:
+            break
+    return z
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_converges_to_the_exact_solution_through_a_kink(method: str) -> None:
+    """At z = 0 the quadrature gives the time; v there is exact too. Errors fall with the tolerance."""
+    z0 = -0.5
+    flow, weights = crossing(z0)
+    time = time_of_crossing_run(0.4, z0)
+    errors = []
+    for rtol in (1e-3, 1e-5, 1e-7):
+        at: Weights = solve(flow, weights, time, method=method, rtol=rtol, atol=rtol / 100).evaluate(time)
+        errors.append((at.hidden * R - 0.4).abs().max().item())
+    assert errors[2] < 1e-2 * errors[0]
+    assert errors[2] < 1e-5
+
+
+def test_eq_2_holds_on_the_crossing_solution() -> None:
+    flow, weights = crossing(-0.5)
+    solution: Solution[Weights] = solve(flow, weights, 20.0, **TIGHT)
+    (gaps,) = conserved(flow, solution.evaluate(torch.linspace(0, 20, 100)))
+    torch.testing.assert_close(gaps, gaps[:1].expand_as(gaps), rtol=0, atol=BOUND)

@@ -1,0 +1,193 @@
+"""solve and its Solution: ensembles, dense output, events, failures."""
+
+import math
+
+import pytest
+import torch
+
+from flowsim import (
+    Dataset,
+    DeepWeights,
+    FeedbackAlignment,
+    Flow,
+    GradientDescent,
+    IntegrationError,
+    SignFeedbackAlignment,
+    Weights,
+    data,
+    solve,
+)
+from flowsim.initialization import deep_gaussian, gaussian, random_signs, with_gaps
+from flowsim.weights import stack
+
+
+def ensemble(seeds: int) -> tuple[Flow, Weights]:
+    datasets = data.stack([data.orthogonally_separable(4, 6, 0.3, seed) for seed in range(seeds)])
+    rule = FeedbackAlignment(torch.stack([random_signs(3, seed) for seed in range(seeds)]))
+    hidden = torch.stack([gaussian(3, 6, seed).hidden for seed in range(seeds)])
+    return Flow(datasets, rule), with_gaps(hidden, rule, 0.05)
+
+
+def test_a_trajectory_does_not_depend_on_the_rest_of_its_ensemble() -> None:
+    flow, weights = ensemble(3)
+    together = solve(flow, weights, 5.0, rtol=1e-8)
+    times = torch.linspace(0, 5, 20, dtype=torch.float64)
+    for index in range(3):
+        alone_flow, alone = flow.map_matrices(weights, lambda matrix, index=index: matrix[index]), None
+        alone = solve(*alone_flow, 5.0, rtol=1e-8)
+        for name, count in alone.statistics.items():
+            assert count == together.statistics[name][index]
+        # the steps agree bit by bit; matrix products over a batch may round differently from single ones
+        torch.testing.assert_close(
+            together.evaluate(times).hidden[:, index], alone.evaluate(times).hidden, rtol=1e-12, atol=1e-12
+        )
+
+
+def test_data_weights_and_feedback_broadcast_to_one_ensemble() -> None:
+    flow, weights = ensemble(1)
+    single = flow.map_matrices(weights, lambda matrix: matrix[0])
+    starts = stack([single[1], single[1].map(lambda tensor: 0.5 * tensor)])
+    solution = solve(single[0], starts, 1.0, rtol=1e-8)
+    assert solution.evaluate(1.0).hidden.shape == (2, 3, 6)
+    assert solution.evaluate(torch.zeros(4, 5)).hidden.shape == (4, 5, 2, 3, 6)
+    assert solution.statistics["steps"].shape == (2,)
+
+
+def test_the_start_is_the_given_start_and_dense_output_is_continuous_across_steps() -> None:
+    flow, weights = ensemble(1)
+    solution = solve(flow, weights, 5.0, rtol=1e-9)
+    torch.testing.assert_close(
+        solution.evaluate(0.0).hidden, weights.hidden, rtol=0, atol=1e-14
+    )  # rotated there and back
+    steps = solution.path.tracks[0].times[1:-1]  # type: ignore[attr-defined]
+    before, after = (solution.evaluate(steps * (1 + side)) for side in (-1e-13, 1e-13))
+    # the velocity is below 10, and 2e-13 * 5 * 10 = 1e-11
+    torch.testing.assert_close(before.hidden, after.hidden, rtol=0, atol=1e-11)
+    torch.testing.assert_close(before.output, after.output, rtol=0, atol=1e-11)
+
+
+def test_dense_output_inside_steps_is_as_accurate_as_a_tighter_solve() -> None:
+    flow, weights = ensemble(1)
+    times = torch.linspace(0, 5, 301, dtype=torch.float64)
+    solution, tighter = solve(flow, weights, 5.0, rtol=1e-8), solve(flow, weights, 5.0, rtol=1e-12, atol=1e-14)
+    difference = (solution.evaluate(times).hidden - tighter.evaluate(times).hidden).abs().max()
+    estimate = solution.error(times).hidden.max()
+    assert difference < estimate
+
+
+def test_events_are_the_zeros_of_the_pre_activations() -> None:
+    flow, weights = ensemble(2)
+    solution = solve(flow, weights, 5.0, rtol=1e-9)
+    events = solution.events
+    assert len(events) > 0
+    z = flow.pre_activations(solution.evaluate(events.time))[0]
+    at_event = z[range(len(events)), events.trajectory, events.sample, events.neuron]
+    # a step retaken across a kink jumps by its error: |dz| <= |x| |dw| <= |x| sqrt(P) rtol max|theta|, here
+    # 3 * sqrt(21) * 1e-9 * 2
+    assert at_event.abs().max() < 3e-8
+    start, end = (flow.pre_activations(solution.evaluate(t))[0] > 0 for t in (0.0, 5.0))
+    changed = torch.nonzero(start != end)
+    found = torch.stack([events.trajectory, events.sample, events.neuron], -1)
+    assert {tuple(row) for row in changed.tolist()} == {tuple(row) for row in found.tolist()}
+    assert (events.layer == 1).all()
+
+
+def test_reduction_to_the_span_of_the_data_changes_nothing() -> None:
+    """d = 30 > n = 4, against the same data rotated into R^4 by hand, with the orthogonal part of W put aside."""
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(4, 30, generator=generator, dtype=torch.float64) / 5
+    hidden = torch.randn(3, 30, generator=generator, dtype=torch.float64) / 5
+    rows = torch.linalg.qr(inputs.mT)[0].mT
+    output = torch.tensor([0.5, -0.5, 0.2], dtype=torch.float64)
+    labels, rule = [1, -1, 1, 1], SignFeedbackAlignment()
+    full = solve(Flow(Dataset(inputs, labels), rule), Weights(hidden, output), 0.3, rtol=1e-11, atol=1e-13)
+    small = solve(
+        Flow(Dataset(inputs @ rows.mT, labels), rule), Weights(hidden @ rows.mT, output), 0.3, rtol=1e-11, atol=1e-13
+    )
+    here, there = full.evaluate(0.3), small.evaluate(0.3)
+    rest = hidden - hidden @ rows.mT @ rows
+    torch.testing.assert_close(here.hidden, there.hidden @ rows + rest, rtol=0, atol=1e-9)
+    torch.testing.assert_close(here.output, there.output, rtol=0, atol=1e-9)
+
+
+def test_deep_weights_come_back_as_deep_weights() -> None:
+    flow = Flow(Dataset([[1.0, 0.5]], [1]), GradientDescent())
+    solution = solve(flow, deep_gaussian((2, 3, 3, 1), seed=0), 1.0, rtol=1e-8)
+    assert isinstance(solution.evaluate(0.5), DeepWeights)
+    assert isinstance(solution.error(0.5), DeepWeights)
+
+
+def one_neuron(output: float) -> tuple[Flow, Weights]:
+    return Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0])), Weights(torch.ones(1, 1), torch.tensor([output]))
+
+
+def test_overflow_of_the_loss_is_explained() -> None:
+    with pytest.raises(IntegrationError, match=r"t = 0: the velocity overflows.* y f = -800") as caught:
+        solve(*one_neuron(-800.0), t_final=1.0)
+    assert caught.value.time == 0
+    assert caught.value.solution is None
+
+
+def test_a_trial_step_that_overflows_is_rejected_and_the_run_goes_on() -> None:
+    """Long steps on a flat loss meet a steep one: y f = -25 decays slowly at first under a wrong sign of b."""
+    flow = Flow(Dataset([[3.0]], [1]), FeedbackAlignment([-1.0]))
+    weights = Weights(torch.full((1, 1), 1.0), torch.tensor([2.0]))
+    solution = solve(flow, weights, 50.0, rtol=1e-6, atol=1e-8)
+    assert math.isfinite(flow.risk(solution.evaluate(50.0)))
+
+
+def sliding() -> tuple[Flow, Weights]:
+    """Solution 2 of theorems/README.md, section 8: the neuron slides on the kink of the first sample at once."""
+    dataset = Dataset([[1.0, 0.0], [0.6, 1.2]], [-1, 1])
+    return Flow(dataset, FeedbackAlignment([1.0])), Weights(torch.tensor([[0.0, 0.25]]), torch.tensor([0.1]))
+
+
+def test_a_sliding_neuron_stops_the_run_with_what_was_reached() -> None:
+    flow, weights = sliding()
+    with pytest.raises(IntegrationError, match="more than max_steps = 300 steps; a neuron that slides") as caught:
+        solve(flow, weights, 1.0, max_steps=300)
+    stop = caught.value
+    assert stop.index == 0
+    assert stop.solution is not None
+    assert stop.solution.t_final == stop.time > 0
+    assert stop.solution.evaluate(stop.time).hidden.shape == (1, 2)
+    with pytest.raises(ValueError, match="times must lie in"):
+        stop.solution.evaluate(1.0)
+
+
+def test_in_an_ensemble_the_error_names_the_trajectory_that_stopped() -> None:
+    flow, weights = sliding()
+    starts = Weights(torch.stack([weights.hidden + 1.0, weights.hidden]), torch.stack([weights.output] * 2))
+    with pytest.raises(IntegrationError, match="trajectory 1 stopped") as caught:
+        solve(flow, starts, 0.1, max_steps=300)
+    assert caught.value.index == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"t_final": 0.0}, "t_final must be a finite number above 0, got 0.0"),
+        ({"t_final": math.inf}, "t_final must be a finite number above 0, got inf"),
+        ({"t_final": math.nan}, "t_final must be a finite number above 0, got nan"),
+        ({"t_final": "1"}, "t_final must be a finite number above 0, got '1'"),
+        ({"rtol": 0.0}, "rtol must be a finite number above 0, got 0.0"),
+        ({"atol": -1.0}, "atol must be a finite number above 0, got -1.0"),
+        ({"method": "rk4"}, "method must be one of dopri5, .* got 'rk4'"),
+        ({"method": "event"}, "method must be one of dopri5, .* got 'event'"),
+        ({"max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
+        ({"weights": Weights(torch.ones(1, 1), torch.tensor([math.nan]))}, "output must be finite, got nan at index"),
+        ({"weights": Weights(torch.full((1, 1), math.inf), torch.ones(1))}, "hidden must be finite, got inf at index"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(arguments: dict, message: str) -> None:
+    flow, weights = one_neuron(0.5)
+    with pytest.raises(ValueError, match=message) as caught:
+        solve(**{"flow": flow, "weights": weights, "t_final": 1.0, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("times", [-0.1, 2.5, [0.0, math.nan]])
+def test_times_outside_the_run_are_refused(times: float) -> None:
+    solution = solve(*one_neuron(0.5), t_final=2.0)
+    with pytest.raises(ValueError, match="times must"):
+        solution.evaluate(times)
