@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights, solve
-from flowsim.files import PROBLEM_KEYS, read_npz, write_npz
+from flowsim.files import PROBLEM_KEYS, read_npz, require_writable, write_npz
 from flowsim.integrators.runge_kutta import METHODS
 from flowsim.observables import conserved, network_alignment
 from flowsim.rules import Rule
@@ -20,6 +20,10 @@ from flowsim.validation import as_finite, require_count, require_positive
 
 FIRST = 1e-6
 """The first time after 0 that is reported, relative to t_final."""
+
+
+SHAPES = {"inputs": "nd", "labels": "n", "hidden": "md", "output": "m", "feedback": "m"}
+"""Dimensions of the arrays in a problem's file."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,9 +61,9 @@ def read_problem(path: str, rule: str, loss: str, slope: float, device: str) -> 
         return as_finite(key, arrays[key]).to(device)
 
     inputs, labels = tensor("inputs"), tensor("labels")
-    for key, dimensions in [("inputs", 2), ("labels", 1), ("hidden", 2), ("output", 1)]:
-        if arrays[key].ndim != dimensions:
-            raise ValueError(f"{key} must have {dimensions} dimension(s), got shape {arrays[key].shape}")
+    for key, shape in SHAPES.items():
+        if key in arrays and arrays[key].ndim != len(shape):
+            raise ValueError(f"{key} must have shape ({', '.join(shape)}), got {arrays[key].shape}")
     learning: Rule = {"gd": GradientDescent, "sign-fa": SignFeedbackAlignment}.get(
         rule, lambda: FeedbackAlignment(tensor("feedback"))
     )()
@@ -71,8 +75,9 @@ def read_problem(path: str, rule: str, loss: str, slope: float, device: str) -> 
 
 def observed(solution: Solution, times: int) -> dict[str, NDArray]:
     """The run as arrays: times (0, then logarithmically spaced up to t_final) and what is measured at them."""
-    positive = torch.logspace(0, 1, times - 1, base=1 / FIRST, dtype=torch.float64) * FIRST * solution.t_final
-    at = torch.cat([torch.zeros(1, dtype=torch.float64), positive.clamp(max=solution.t_final)])
+    # from t_final downwards, so that t_final is there, exactly, for two times too
+    positive = solution.t_final * torch.logspace(0, 1, times - 1, base=FIRST, dtype=torch.float64).flip(0)
+    at = torch.cat([torch.zeros(1, dtype=torch.float64), positive])
     flow, weights = solution.flow, solution.evaluate(at)
     tensors = {
         "times": at,
@@ -91,8 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         require_positive("--t-final", options.t_final)
-        if require_count("--times", options.times) < 2:
-            raise ValueError(f"--times must be at least 2, got {options.times}")
+        require_count("--times", options.times, least=2)
+        require_writable("--output", options.output)
         flow, weights = read_problem(options.file, options.rule, options.loss, options.slope, device_of(options.device))
         solution = solve(flow, weights, options.t_final, method=options.method, progress=True)
         settings = {
@@ -109,7 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except IntegrationError as error:
-        print(f"error: {error}; nothing was written, a --t-final up to there can be solved", file=sys.stderr)
+        advice = "; a --t-final up to there can be solved" if error.time > 0 else ""
+        print(f"error: {error}; nothing was written{advice}", file=sys.stderr)
         return 1
     print(
         f"{options.output}: t = {solution.t_final:g}, loss {run['loss'][0]:.6g} -> {run['loss'][-1]:.6g}, "
@@ -126,7 +132,7 @@ def device_of(name: str) -> str:
         ValueError: if there is no such device.
     """
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name} does not work here: {str(error).splitlines()[0]}") from None
     return name

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class Dataset:
                 f"got {tuple(labels.shape)}"
             )
         if classes is None:
-            allowed, rule = labels.abs() == 1, "-1 or +1 (for class numbers pass classes=k)"
+            allowed, rule = labels.abs() == 1, "-1 or +1"
         else:
             allowed = (labels >= 0) & (labels < require_count("classes", classes)) & (labels == labels.round())
             rule = f"class numbers 0 .. {classes - 1}"
@@ -183,15 +184,16 @@ def orthogonally_separable(samples: int, dimension: int, kappa: float, seed: int
     """
     n, d = require_count("samples", samples), require_count("dimension", dimension)
     kappa = require_positive("kappa", kappa)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(require_count("seed", seed, least=0))
     axis = _unit_rows(generator.standard_normal((1, d)))[0]
     spread = generator.standard_normal((n, d)) / np.sqrt(d)
     spread -= np.outer(spread @ axis, axis)
-    signed = spread + np.sqrt(1 - min((spread @ spread.T).min(), 0.0)) * axis
+    spread /= np.sqrt(max((spread @ spread.T).min(), 1.0))
+    signed = spread + np.sqrt(max(1 - (spread @ spread.T).min(), 0.0)) * axis
     labels = _random_labels(n, generator)
     for inflation in (0.0, 1e-15, 1e-14, 1e-13, 1e-12):  # rounding may leave the smallest product below kappa
         dataset = Dataset(labels[:, None] * signed * (np.sqrt(kappa) * (1 + inflation)), labels)
-        if dataset.kappa >= kappa:
+        if dataset.kappa >= kappa and torch.isfinite(dataset.gram).all():
             return dataset
     raise ValueError(f"kappa must be representable: {kappa} gives inputs whose products under- or overflow")
 
@@ -201,8 +203,9 @@ def nearly_orthogonal(samples: int, dimension: int, rho: float, seed: int) -> Da
 
     With d >= n: rows cos(t) q_i + sin(t) s_i u of orthonormal q_i, random signs s_i and a random unit vector u,
     normalised, with t chosen such that max_{i != k} |x_i . x_k| = rho / n (at most 1).
-    With d < n the Welch bound sqrt((n-d)/(d(n-1))) limits max |x_i . x_k| from below; between it and what alternating
-    projections reach, whether such data exists is not known in general, and the request is refused too.
+    With d < n, rho >= n is no restriction. Below that the Welch bound sqrt((n-d)/(d(n-1))) limits max |x_i . x_k|;
+    between it and what alternating projections reach, whether such data exists is not known in general, and the
+    request is refused too.
     Labels are random, both of them present for n >= 2.
 
     Raises:
@@ -212,12 +215,12 @@ def nearly_orthogonal(samples: int, dimension: int, rho: float, seed: int) -> Da
     tensor(True)
     """
     n, d = require_count("samples", samples), require_count("dimension", dimension)
-    if not (isinstance(rho, (int, float)) and np.isfinite(rho) and rho >= 0):
+    if not (isinstance(rho, Real) and np.isfinite(rho) and rho >= 0):
         raise ValueError(f"rho must be a finite number of at least 0, got {rho!r}")
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(require_count("seed", seed, least=0))
     coherence = min(rho / n, 1.0)
-    if n == 1:
-        rows = _unit_rows(generator.standard_normal((1, d)))
+    if d < n <= rho or n == 1:  # no restriction on unit vectors
+        rows = _unit_rows(generator.standard_normal((n, d)))
     elif d >= n:
         rows = _frame_around_a_basis(n, d, coherence, generator)
     else:
@@ -226,7 +229,7 @@ def nearly_orthogonal(samples: int, dimension: int, rho: float, seed: int) -> Da
     dataset = Dataset(rows, labels)
     if dataset.rho > rho:
         raise ValueError(
-            f"rho must be above the rounding of the inner products, got {rho}: reached {dataset.rho.item():.3g}"
+            f"rho must be above the rounding of the inner products, got {rho}, reached {dataset.rho.item()}"
         )
     return dataset
 
@@ -269,7 +272,8 @@ def _frame_by_projections(
 ) -> np.ndarray:
     """N > d unit vectors of at most the given coherence, by alternating projections (Tropp et al. 2005).
 
-    The Gram matrix goes back and forth between the matrices of rank d and those with entries clipped to the target.
+    The Gram matrix goes back and forth between the matrices of rank d and those with entries clipped half-way between
+    the Welch bound and the target, since the limit is reached from above.
     """
     welch = np.sqrt((n - d) / (d * (n - 1)))
     if coherence < welch:
@@ -277,12 +281,13 @@ def _frame_by_projections(
             f"rho must be at least n sqrt((n-d)/(d(n-1))) = {n * welch:.6g} for n = {n} inputs in dimension d = {d} "
             f"(Welch bound), got {rho}"
         )
+    aim = (welch + coherence) / 2
     rows = _unit_rows(generator.standard_normal((n, d)))
     best = _coherence(rows)
     for _ in range(rounds):
-        if best <= coherence:
+        if best <= coherence * (1 - 1e-15):
             return rows
-        gram = np.clip(rows @ rows.T, -coherence, coherence)
+        gram = np.clip(rows @ rows.T, -aim, aim)
         np.fill_diagonal(gram, 1.0)
         values, vectors = np.linalg.eigh(gram)
         rows = _unit_rows(vectors[:, -d:] * np.sqrt(np.maximum(values[-d:], 0.0)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -27,18 +27,43 @@ def read_npz(path: str | Path, required: Iterable[str] = PROBLEM_KEYS) -> dict[s
     ValueError: missing.npz cannot be read: No such file or directory
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array, not named ones")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError(f"{path} is not an .npz file of named arrays but a single array")
+        with archive:
             arrays = {key: archive[key] for key in archive.files}
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not an .npz file of numbers: {error}") from None
+    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not an .npz file that can be read: {error}") from None
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path} is not an .npz file of numbers") from None
     for key in required:
         if key not in arrays:
             raise ValueError(f"{path} lacks the key {key!r}; it has {', '.join(sorted(arrays)) or 'none'}")
     return arrays
+
+
+def require_writable(option: str, path: str | None) -> None:
+    """Check before a long run that its result can be written to `path`, if one is given.
+
+    Raises:
+        ValueError: if the folder does not exist or cannot be written to, or the path is a folder.
+
+    >>> require_writable("--output", "no/such/folder/run.npz")
+    Traceback (most recent call last):
+        ...
+    ValueError: --output no/such/folder/run.npz cannot be written: no/such/folder is not a folder to write to
+    """
+    if path is None:
+        return
+    folder = Path(path).parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise ValueError(f"{option} {path} cannot be written: {folder} is not a folder to write to")
+    if Path(path).is_dir():
+        raise ValueError(f"{option} {path} cannot be written: it is a folder")
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
@@ -49,13 +74,12 @@ def write_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
     """
     path = Path(path)
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with partial.open("wb") as file:
                 np.savez(file, allow_pickle=False, **{key: np.asarray(value) for key, value in arrays.items()})
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink()
-            raise
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None

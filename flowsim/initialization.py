@@ -24,7 +24,8 @@ def gaussian(width: int, dimension: int, seed: int, *, outputs: int | None = Non
     >>> gaussian(width=5, dimension=3, seed=0, outputs=2).output.shape
     torch.Size([2, 5])
     """
-    layers = deep_gaussian((dimension, width, 1 if outputs is None else outputs), seed, scale=scale).layers
+    sizes = {"dimension": dimension, "width": width, "outputs": 1 if outputs is None else outputs}
+    layers = deep_gaussian([require_count(name, size) for name, size in sizes.items()], seed, scale=scale).layers
     return Weights(layers[0], layers[1][0] if outputs is None else layers[1])
 
 
@@ -37,10 +38,9 @@ def deep_gaussian(widths: Sequence[int], seed: int, *, scale: float = 1.0) -> De
     >>> [tuple(layer.shape) for layer in deep_gaussian((3, 5, 4, 1), seed=0).layers]
     [(5, 3), (4, 5), (1, 4)]
     """
-    for width in widths:
-        require_count("width", width)
+    widths = [require_count("widths", width) for width in widths]
     scale = require_positive("scale", scale)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(require_count("seed", seed, least=0))
     return DeepWeights(
         tuple(
             torch.randn(above, below, generator=generator, dtype=torch.float64) * (scale / below**0.5)
@@ -55,7 +55,7 @@ def random_signs(width: int, seed: int) -> Float[Tensor, " m"]:
     >>> sorted(random_signs(2, seed=0).tolist())
     [-1.0, 1.0]
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(require_count("seed", seed, least=0))
     alternating = 1.0 - 2.0 * (torch.arange(require_count("width", width)) % 2)
     return alternating[torch.randperm(width, generator=generator)].to(torch.float64)
 
@@ -83,22 +83,40 @@ def with_gaps(
     tensor([ 0.7500, -0.7500], dtype=torch.float64)
     """
     hidden = as_finite("hidden", hidden)
-    potential = as_finite("gaps", gaps).to(hidden.device) + 0.5 * hidden.square().sum(-1)
+    norms = 0.5 * hidden.square().sum(-1)
+    potential = norms + _per_neuron("gaps", gaps, norms)
     if isinstance(rule, FeedbackAlignment):
         if signs is not None:
             raise ValueError("signs must not be given for feedback alignment: the feedback decides them")
-        feedback = rule.feedback
-        if isinstance(feedback, tuple) or (feedback == 0).any():
-            raise ValueError(f"feedback must be a vector b (*batch, m) without zeros, got {feedback}")
-        return Weights(hidden, potential / feedback)
+        if isinstance(rule.feedback, tuple):
+            raise ValueError(f"feedback must be a vector b (*batch, m), got {len(rule.feedback)} matrices")
+        return Weights(hidden, potential / _nonzero("feedback", rule.feedback, norms))
     if (potential < 0).any():
-        raise ValueError(f"gaps must be at least -|w_j|^2 / 2, got one {-potential.min().item():g} below it")
-    sign = torch.ones_like(potential) if signs is None else torch.sign(signs).to(potential)
+        index = tuple(torch.nonzero(potential < 0)[0].tolist())
+        lowest, gap = -norms[index].item(), (potential - norms)[index].item()
+        raise ValueError(f"gaps must be at least -|w_j|^2 / 2 = {lowest:g}, got {gap:g} at index {index}")
+    sign = torch.ones_like(potential) if signs is None else torch.sign(_nonzero("signs", signs, norms))
     if isinstance(rule, SignFeedbackAlignment):
         return Weights(hidden, sign * potential / rule.scale)
     if isinstance(rule, GradientDescent):
         return Weights(hidden, sign * (2 * potential).sqrt())
     raise ValueError(f"rule must be one of flowsim's, got {rule!r}")
+
+
+def _per_neuron(name: str, value: Any, like: Tensor) -> Tensor:
+    tensor = as_finite(name, value).to(like.device)
+    try:
+        return tensor.expand_as(like)
+    except RuntimeError:
+        wanted, got = tuple(like.shape), tuple(tensor.shape)
+        raise ValueError(f"{name} must be a number or of shape (*batch, m) = {wanted}, got {got}") from None
+
+
+def _nonzero(name: str, value: Any, like: Tensor) -> Tensor:
+    tensor = _per_neuron(name, value, like)
+    if (tensor == 0).any():
+        raise ValueError(f"{name} must not be 0, got 0 at index {tuple(torch.nonzero(tensor == 0)[0].tolist())}")
+    return tensor
 
 
 def adafa(weights: NetworkWeights) -> FeedbackAlignment:

@@ -96,7 +96,8 @@ class FeedbackAlignment:
         if isinstance(self.feedback, tuple):
             matrices = self.feedback
         else:
-            matrices = (self.feedback.unsqueeze(-2) if weights.scalar_output else self.feedback,)
+            vector = weights.scalar_output and self.feedback.ndim > 0
+            matrices = (self.feedback.unsqueeze(-2) if vector else self.feedback,)
         wanted = [tuple(layer.shape[-2:]) for layer in weights.layers[1:]]
         given = [tuple(matrix.shape[-2:]) for matrix in matrices]
         if wanted != given:

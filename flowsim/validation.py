@@ -1,6 +1,8 @@
 """Checks of arguments: each error names the argument, its value and the rule it broke, in one line."""
 
 import math
+import operator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -8,22 +10,40 @@ import torch
 from torch import Tensor
 
 
+def as_real(name: str, value: Any) -> Tensor:
+    """Return `value` as a float64 tensor, on the device it is on.
+
+    Raises:
+        ValueError: if `value` is not an array of real numbers.
+
+    >>> as_real("inputs", [[1, 2]])
+    tensor([[1., 2.]], dtype=torch.float64)
+    """
+    if isinstance(value, Tensor):
+        if value.is_complex() or value.dtype == torch.bool:
+            raise ValueError(f"{name} must be an array of real numbers, got dtype {value.dtype}")
+        return value.to(torch.float64)
+    try:
+        array = np.asarray(value)
+    except (ValueError, RuntimeError):
+        raise ValueError(f"{name} must be an array of real numbers, got rows of different lengths") from None
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} must be an array of real numbers, got {array.ravel()[:1].tolist()} of {array.dtype}")
+    return torch.from_numpy(array.astype(np.float64, order="C"))
+
+
 def as_finite(name: str, value: Any) -> Tensor:
     """Return `value` as a float64 tensor on the device it is on; every entry must be finite.
 
     Raises:
-        ValueError: if `value` is not numeric, or holds a NaN or an infinity.
+        ValueError: if `value` is not an array of real numbers, or holds a NaN or an infinity.
 
-    >>> as_finite("inputs", [[1, 2]])
-    tensor([[1., 2.]], dtype=torch.float64)
+    >>> as_finite("inputs", [1.0, float("inf")])
+    Traceback (most recent call last):
+        ...
+    ValueError: inputs must be finite, got inf at index (1,)
     """
-    try:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))  # lists become float64
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}") from None
-    if tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"{name} must be an array of real numbers, got dtype {tensor.dtype}")
-    tensor = tensor.to(torch.float64)
+    tensor = as_real(name, value)
     bad = torch.nonzero(~torch.isfinite(tensor))
     if len(bad):
         index = tuple(bad[0].tolist())
@@ -31,7 +51,7 @@ def as_finite(name: str, value: Any) -> Tensor:
     return tensor
 
 
-def require_positive(name: str, value: float) -> float:
+def require_positive(name: str, value: Any) -> float:
     """Return `value` as a float; it must be finite and above 0.
 
     Raises:
@@ -40,13 +60,14 @@ def require_positive(name: str, value: float) -> float:
     >>> require_positive("t_final", 2)
     2.0
     """
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+    number = float(value) if isinstance(value, Real) else math.nan
+    if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
-    return float(value)
+    return number
 
 
-def require_count(name: str, value: int) -> int:
-    """Return `value`; it must be an integer of at least 1.
+def require_count(name: str, value: int, least: int = 1) -> int:
+    """Return `value`; it must be an integer of at least `least`.
 
     Raises:
         ValueError: if it is not.
@@ -54,6 +75,10 @@ def require_count(name: str, value: int) -> int:
     >>> require_count("samples", 3)
     3
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-    return value
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = least - 1
+    if isinstance(value, bool) or count < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return count

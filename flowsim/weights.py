@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim.validation import as_finite
+from flowsim.validation import as_finite, as_real
 
 
 class NetworkWeights(Protocol):
@@ -68,11 +68,11 @@ class Weights:
     output: Float[Tensor, "*batch m"] | Float[Tensor, "*batch k m"]
 
     def __post_init__(self) -> None:
-        hidden, output = torch.as_tensor(self.hidden), torch.as_tensor(self.output)
+        hidden, output = _tensor("hidden", self.hidden), _tensor("output", self.output)
         object.__setattr__(self, "hidden", hidden)
         object.__setattr__(self, "output", output)
-        if hidden.ndim < 2:
-            raise ValueError(f"hidden must have shape (*batch, m, d), got {tuple(hidden.shape)}")
+        if hidden.ndim < 2 or 0 in hidden.shape:
+            raise ValueError(f"hidden must have shape (*batch, m, d) with m, d >= 1, got {tuple(hidden.shape)}")
         batch = hidden.shape[:-2]
         scalar = output.shape[:-1] == batch and output.ndim == hidden.ndim - 1
         vector = output.shape[:-2] == batch and output.ndim == hidden.ndim
@@ -129,13 +129,14 @@ class DeepWeights:
     layers: tuple[Float[Tensor, "*batch fan_out fan_in"], ...]
 
     def __post_init__(self) -> None:
-        layers = tuple(torch.as_tensor(layer) for layer in self.layers)
+        layers = tuple(_tensor(f"layers[{index}]", layer) for index, layer in enumerate(self.layers))
         object.__setattr__(self, "layers", layers)
         if len(layers) < 2:
             raise ValueError(f"layers must hold at least two matrices, got {len(layers)}")
         shapes = [tuple(layer.shape) for layer in layers]
         for below, above in itertools.pairwise(shapes):
-            if len(below) < 2 or below[:-2] != above[:-2] or below[-2] != above[-1]:
+            fit = len(below) == len(above) >= 2 and below[:-2] == above[:-2] and below[-2] == above[-1]
+            if not fit or 0 in below or 0 in above:
                 raise ValueError(f"layers must fit each other as (*batch, fan_out, fan_in), got {shapes}")
 
     @property
@@ -160,6 +161,11 @@ class DeepWeights:
     def map(self, function: Callable[[Tensor], Tensor]) -> DeepWeights:
         """Return the weights with `function` applied to every layer."""
         return DeepWeights(tuple(function(layer) for layer in self.layers))
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """Tensors stay as they are, since weights are made in every step; anything else becomes float64."""
+    return value if isinstance(value, Tensor) else as_real(name, value)
 
 
 def checked(weights: AnyWeights) -> AnyWeights:

@@ -76,7 +76,7 @@ def test_discrete_fa_steps_conserve_with_the_exact_correction(
     for _ in range(200):
         moves = flow.velocity(weights)
         for total, move in zip(correction, moves.layers[:-1], strict=True):
-            total += 0.5 * eta**2 * move.square().sum(-1)
+            total.add_(0.5 * eta**2 * move.square().sum(-1))
         weights = DeepWeights(tuple(w + eta * move for w, move in zip(weights.layers, moves.layers, strict=True)))
     for before, after, total in zip(start, conserved(flow, weights), correction, strict=True):
         # 200 steps with a few roundings of numbers of size 10 each

@@ -12,8 +12,11 @@ from flowsim.integrators.runge_kutta import METHODS
 from flowsim.observables import conserved
 
 # Error per unit step is controlled at rtol = 1e-12; fewer than 1000 steps without growth give at most 1e-9.
-TIGHT = {"rtol": 1e-12, "atol": 1e-14}
 BOUND = 1e-9
+
+
+def solve_tightly(flow: Flow, weights: Weights, t_final: float, method: str = "dopri5") -> Solution[Weights]:
+    return solve(flow, weights, t_final, method=method, rtol=1e-12, atol=1e-14)
 
 
 def integral(function: Callable[[float], float], a: float, b: float) -> float:
@@ -33,7 +36,7 @@ def time_of_one_neuron(z: float) -> float:
 @pytest.mark.parametrize("method", ["dopri5", "dopri8"])
 def test_one_active_neuron_on_one_sample_reaches_z_at_the_time_of_the_quadrature(method: str) -> None:
     flow, weights = one_neuron()
-    solution = solve(flow, weights, 100.0, method=method, **TIGHT)
+    solution = solve_tightly(flow, weights, 100.0, method=method)
     times = torch.tensor([0.01, 0.3, 2.0, 17.0, 100.0], dtype=torch.float64)
     at = solution.evaluate(times)
     z = (at.hidden @ flow.dataset.inputs.mT)[:, 0, 0]
@@ -66,7 +69,7 @@ def time_of_crossing_run(z: float, z0: float) -> float:
 def test_equal_neurons_on_orthogonal_inputs_cross_the_kink_at_the_time_of_the_quadrature() -> None:
     z0 = -0.5
     flow, weights = crossing(z0)
-    solution = solve(flow, weights, 20.0, **TIGHT)
+    solution = solve_tightly(flow, weights, 20.0)
     expected = time_of_crossing_run(0.0, z0)
     assert len(solution.events) == N * M
     # all kinks are met in one step, whose length is such that the jump of the velocity times it is the tolerance
@@ -88,7 +91,7 @@ def test_on_orthogonal_inputs_samples_decouple_inside_each_neuron() -> None:
     flow = Flow(Dataset(inputs, [1, -1, -1, 1]), FeedbackAlignment(feedback), slope=GAMMA)
     hidden = torch.randn(5, 6, generator=generator, dtype=torch.float64)
     weights = Weights(hidden, feedback)
-    solution = solve(flow, weights, 20.0, **TIGHT)
+    solution = solve_tightly(flow, weights, 20.0)
     z = flow.pre_activations(solution.evaluate(torch.linspace(0, 20, 50)))[0]
     primitive = torch.where(z > 0, z, z / GAMMA)
     progress = (primitive - primitive[0]) / feedback
@@ -105,7 +108,7 @@ def test_linear_network_conserves_the_matrix_and_finds_the_minimum_norm_interpol
     labels = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
     feedback = torch.tensor([1.0, -1.0, 0.5, 2.0], dtype=torch.float64)
     flow = Flow(Dataset(inputs, labels), FeedbackAlignment(feedback), "squared", slope=1.0)
-    solution = solve(flow, Weights(torch.zeros(4, 6).double(), feedback), 60.0, **TIGHT)
+    solution = solve_tightly(flow, Weights(torch.zeros(4, 6).double(), feedback), 60.0)
     at = solution.evaluate([0.0, 0.5, 60.0])
     outer = feedback.unsqueeze(-1) * at.output.unsqueeze(-2)
     matrix = outer + outer.mT - at.hidden @ at.hidden.mT
@@ -157,6 +160,6 @@ def test_every_method_converges_to_the_exact_solution_through_a_kink(method: str
 
 def test_eq_2_holds_on_the_crossing_solution() -> None:
     flow, weights = crossing(-0.5)
-    solution: Solution[Weights] = solve(flow, weights, 20.0, **TIGHT)
+    solution = solve_tightly(flow, weights, 20.0)
     (gaps,) = conserved(flow, solution.evaluate(torch.linspace(0, 20, 100)))
     torch.testing.assert_close(gaps, gaps[:1].expand_as(gaps), rtol=0, atol=BOUND)

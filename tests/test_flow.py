@@ -22,7 +22,10 @@ from flowsim.initialization import deep_gaussian, gaussian
 SLOPE = 0.3
 BATCH, SAMPLES, DIMENSION = 3, 7, 5
 # sums of at most 50 products of numbers of size 1: rounding stays below 50 * 2.2e-16 * 10
-ROUNDING = {"rtol": 1e-12, "atol": 1e-13}
+
+
+def assert_equal(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
 class FeedbackLinear(torch.autograd.Function):
@@ -101,9 +104,9 @@ def test_velocity_and_risk_equal_automatic_differentiation_with_the_rules_backwa
                 hidden = functional.leaky_relu(hidden, SLOPE)
         expected = torch_risk(loss, hidden, dataset.labels[b])
         gradients = torch.autograd.grad(expected, leaves)
-        torch.testing.assert_close(risk[b], expected.detach(), **ROUNDING)
+        assert_equal(risk[b], expected.detach())
         for ours, theirs in zip(velocity.layers, gradients, strict=True):
-            torch.testing.assert_close(ours[b], -theirs, **ROUNDING)
+            assert_equal(ours[b], -theirs)
 
 
 @pytest.mark.parametrize("rule", [FeedbackAlignment(torch.ones(4)), SignFeedbackAlignment(), GradientDescent()])
@@ -113,8 +116,8 @@ def test_gradient_is_that_of_the_risk_whatever_the_rule(rule: Any) -> None:
     flow = Flow(dataset, rule, "logistic", SLOPE)
     expected = torch.autograd.grad(flow.risk(Weights(hidden, output)).sum(), (hidden, output))
     gradient = flow.gradient(Weights(hidden, output))
-    torch.testing.assert_close(gradient.hidden, expected[0], **ROUNDING)
-    torch.testing.assert_close(gradient.output, expected[1], **ROUNDING)
+    assert_equal(gradient.hidden, expected[0])
+    assert_equal(gradient.output, expected[1])
 
 
 def test_scalar_output_is_the_vector_output_with_one_row() -> None:
@@ -133,7 +136,7 @@ def test_times_in_front_of_the_ensemble_broadcast() -> None:
     for row, factor in enumerate([1, 2]):
         alone = flow.velocity(DeepWeights(tuple(factor * layer for layer in layers)))
         for ours, theirs in zip(stacked.layers, alone.layers, strict=True):
-            torch.testing.assert_close(ours[row], theirs, **ROUNDING)
+            assert_equal(ours[row], theirs)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1, 0.3, 1 / 3, 1.0])
@@ -150,8 +153,8 @@ def test_a_repeated_sample_weighs_like_a_sample_counted_twice() -> None:
     weights = gaussian(4, 2, seed=0)
     one = Flow(Dataset([[1.0, -2.0]], [1]), GradientDescent(), "logistic").velocity(weights)
     three = Flow(Dataset([[1.0, -2.0]] * 3, [1] * 3), GradientDescent(), "logistic").velocity(weights)
-    torch.testing.assert_close(three.hidden, one.hidden, **ROUNDING)
-    torch.testing.assert_close(three.output, one.output, **ROUNDING)
+    assert_equal(three.hidden, one.hidden)
+    assert_equal(three.output, one.output)
 
 
 DATA = Dataset([[1.0, 0.0], [0.6, 1.2]], [1, -1])

@@ -93,7 +93,7 @@ def test_events_are_the_zeros_of_the_pre_activations() -> None:
 
 
 def test_reduction_to_the_span_of_the_data_changes_nothing() -> None:
-    """d = 30 > n = 4, against the same data rotated into R^4 by hand, with the orthogonal part of W put aside."""
+    """D = 30 > n = 4, against the same data rotated into R^4 by hand, with the orthogonal part of W put aside."""
     generator = torch.Generator().manual_seed(3)
     inputs = torch.randn(4, 30, generator=generator, dtype=torch.float64) / 5
     hidden = torch.randn(3, 30, generator=generator, dtype=torch.float64) / 5

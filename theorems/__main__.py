@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flowsim import IntegrationError
 from flowsim.__main__ import device_of
+from flowsim.files import require_writable
 from flowsim.validation import require_count
 from theorems import (
     equation_1,
@@ -100,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             raise ValueError(f"NAME must be one of {', '.join(MODULES)}, got {unknown[0]!r}")
         require_count("--seeds", options.seeds)
+        require_writable("--json", options.json)
+        require_writable("--html", options.html)
         names, device = options.names or list(MODULES), device_of(options.device)
         if options.data:
             checks, more = checks_of_data(options.data, names, device)
@@ -131,8 +134,11 @@ def show_data(out: Console, more: dict[str, object]) -> None:
         out.print("data: " + ", ".join(f"{name} = {value:.6g}" for name, value in constants.items()))
     if isinstance(inapplicable, list):
         for item in inapplicable:
-            reasons = "; ".join(f"{name} fails by {slack:.3g}" for name, slack in item["fails"].items())
-            out.print(f"does not apply: {item['name']}, {item['case']}: {reasons}")
+            reasons = [
+                f"{name} fails" + (f" by {-slack:.3g}" if slack > float("-inf") else "")
+                for name, slack in item["fails"].items()
+            ]
+            out.print(f"does not apply: {item['name']}, {item['case']}: {'; '.join(reasons)}")
 
 
 if __name__ == "__main__":

@@ -261,5 +261,9 @@ def follows_its_rule(solution: Solution) -> Hypothesis:
 def is_rule(solution: Solution, *rules: type) -> Hypothesis:
     """The hypothesis that the learning rule is one of the given."""
     name = " or ".join(rule.__name__ for rule in rules)
-    matches = isinstance(solution.flow.rule, rules)
-    return Hypothesis(f"rule is {name}", torch.tensor(0.0 if matches else -1.0))
+    return fact(f"rule is {name}", isinstance(solution.flow.rule, rules))
+
+
+def fact(name: str, true: bool) -> Hypothesis:
+    """A hypothesis that is true or false, with nothing to measure."""
+    return Hypothesis(name, torch.tensor(0.0 if true else -torch.inf))

@@ -12,7 +12,7 @@ from torch import Tensor
 from flowsim import FeedbackAlignment, Solution
 from flowsim.observables import alignment
 from theorems import problems
-from theorems.check import Case, Claim, Hypothesis, Statement, is_rule
+from theorems.check import Case, Claim, Hypothesis, Statement, fact, is_rule
 from theorems.constants import gaps_not_negative
 
 
@@ -26,7 +26,7 @@ def hypotheses(solution: Solution, times: Tensor) -> list[Hypothesis]:
     scalar = len(start.layers) == 2 and start.layers[-1].shape[-2] == 1
     shape = [
         is_rule(solution, FeedbackAlignment),
-        Hypothesis("two layers, scalar output", torch.tensor(0.0 if scalar else -1.0)),
+        fact("two layers, scalar output", scalar),
     ]
     if not all(hypothesis.holds for hypothesis in shape):
         return shape
@@ -57,7 +57,7 @@ def same_sign(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch 
 
 STATEMENT = Statement(
     name="lemma_5_4",
-    title="Lemma 5.4, sign preservation and alignment of FA; Dale's principle",
+    title="Lemma 5.4, sign preservation and alignment",
     formula="b_j v_j(0) >= |w_j(0)|^2 / 2 for all j implies b_j v_j(t) >= 0 and cos(v, b) >= min|b_j| / |b|",
     hypotheses=hypotheses,
     claims=[

@@ -19,7 +19,7 @@ from flowsim import Dataset, FeedbackAlignment, SignFeedbackAlignment, Solution
 from flowsim.losses import named
 from flowsim.observables import dominance_ratio
 from theorems import problems
-from theorems.check import Case, Claim, Hypothesis, Statement, is_rule
+from theorems.check import Case, Claim, Hypothesis, Statement, fact, is_rule
 from theorems.constants import gaps_not_negative, mu_boundary, mu_nearly_orthogonal, mu_separable, mu_svm, total_gap
 from theorems.theorem_5_1 import bound_excess
 
@@ -47,8 +47,8 @@ def _statement(kind: str, mu: Callable[[Solution], Tensor]) -> Statement:
         scalar = len(start.layers) == 2 and flow.dataset.classes is None
         setting = [
             is_rule(solution, FeedbackAlignment, SignFeedbackAlignment),
-            Hypothesis("two layers, labels +-1", torch.tensor(0.0 if scalar else -1.0)),
-            Hypothesis("exponential loss", torch.tensor(0.0 if named(flow.loss).name == "exponential" else -1.0)),
+            fact("two layers, labels +-1", scalar),
+            fact("exponential loss", named(flow.loss).name == "exponential"),
             Hypothesis("gamma > 0", torch.tensor(float(flow.slope)), strict=True),
         ]
         if not all(hypothesis.holds for hypothesis in setting):
@@ -74,7 +74,7 @@ def _statement(kind: str, mu: Callable[[Solution], Tensor]) -> Statement:
 
     return Statement(
         name="proposition_5_7",
-        title=f"Proposition 5.7, alignment dominance, {kind} data",
+        title=f"Proposition 5.7, {kind} data",
         formula="<grad, fa> >= mu L^2 and 1/L(t) >= 1/L(0) + mu t",
         hypotheses=hypotheses,
         claims=[

@@ -51,7 +51,7 @@ def statement(alpha: float, mu: Mu) -> Statement:
 
     return Statement(
         name="theorem_5_1",
-        title=f"Theorem 5.1, convergence under alignment dominance, alpha = {alpha:g}",
+        title=f"Theorem 5.1, convergence with alpha = {alpha:g}",
         formula="<grad, fa> >= mu L^alpha for all t implies L(t)^(1-alpha) >= L(0)^(1-alpha) + (alpha-1) mu t "
         "(alpha = 1: L(t) <= L(0) exp(-mu t))",
         hypotheses=lambda solution, times: [

@@ -89,13 +89,12 @@ def integrate(
             raise StoppedError(index, 0.0, _overflow(alone, start), None)
         recorder = _Recorder(alone, start, advanced)
         try:
-            recorder.run(t_final, settings)
+            tracks.append(recorder.run(t_final, settings))
         except AssertionError as stop:  # this is how torchdiffeq says that it cannot go on
             only = flow.map_matrices(weights, lambda matrix, index=index: matrix[index : index + 1])
-            track = recorder.track(recorder.reached, settings) if recorder.times else None
-            path = RungeKuttaPath(*only, (track,), settings) if track else None
-            raise StoppedError(index, recorder.reached, recorder.reason(str(stop), settings), path) from None
-        tracks.append(recorder.track(t_final, settings))
+            reached = recorder.times[-1].item() if recorder.times else 0.0
+            path = RungeKuttaPath(*only, (recorder.track(),), settings) if reached > 0 else None
+            raise StoppedError(index, reached, recorder.reason(str(stop), settings), path) from None
     return RungeKuttaPath(flow, weights, tuple(tracks), settings)
 
 
@@ -179,7 +178,6 @@ class _Recorder:
         self.flow, self.weights, self.advanced = flow, weights, advanced
         self.times: list[Tensor] = []
         self.states: list[Tensor] = []
-        self.reached = 0.0
         self.rejected = 0
         self.evaluations = 0
 
@@ -192,14 +190,13 @@ class _Recorder:
         """Torchdiffeq accepted the step of this length from this state."""
         self.times.append(time)
         self.states.append(state)
-        self.reached = (time + length).item()
         self.advanced(length.item())
 
     def callback_reject_step(self, time: Tensor, state: Tensor, length: Tensor) -> None:
         """Torchdiffeq rejected the step."""
         self.rejected += 1
 
-    def run(self, t_final: float, settings: Settings) -> None:
+    def run(self, t_final: float, settings: Settings) -> Track:
         """Integrate to t_final.
 
         Raises:
@@ -211,13 +208,16 @@ class _Recorder:
             method=settings.method, rtol=settings.rtol, atol=settings.atol,
             options={"max_num_steps": settings.max_steps},
         )  # fmt: skip
+        # torchdiffeq's last step goes beyond t_final
+        self.times.append(self.times[-1].new_tensor(t_final))
+        self.states.append(
+            _retaken(self.flow, self.weights, self.states[-1], self.times[-1] - self.times[-2], settings)
+        )
+        return self.track()
 
-    def track(self, end: float, settings: Settings) -> Track:
-        """The accepted steps up to `end`, which lies inside the last of them or at its end."""
-        times, states = torch.stack(self.times), torch.stack(self.states)
-        last = torch.as_tensor(end).to(times)
-        state = _retaken(self.flow, self.weights, states[-1], last - times[-1], settings)
-        return Track(torch.cat([times, last[None]]), torch.cat([states, state[None]]), self.rejected, self.evaluations)
+    def track(self) -> Track:
+        """What was noted so far."""
+        return Track(torch.stack(self.times), torch.stack(self.states), self.rejected, self.evaluations)
 
     def reason(self, message: str, settings: Settings) -> str:
         """Why torchdiffeq stopped, in the problem's words."""
@@ -226,8 +226,9 @@ class _Recorder:
                 f"more than max_steps = {settings.max_steps} steps; a neuron that slides on a kink makes a "
                 "Runge-Kutta method take ever smaller ones"
             )
-        speed = _packed(self.flow.velocity(_unpacked(self.weights, self.states[-1]))).abs().max().item()
-        return f"the step size fell below rounding, where the largest velocity is {speed:.3g}"
+        state = _unpacked(self.weights, self.states[-1]) if self.states else self.weights
+        speed = _packed(self.flow.velocity(state)).abs().max().item()
+        return f"the step size fell below rounding, where the largest velocity of a weight is {speed:.3g}"
 
 
 def _overflow(flow: Flow, weights: NetworkWeights) -> str:

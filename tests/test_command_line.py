@@ -1,0 +1,356 @@
+"""`python -m flowsim simulate`: what it writes, and what it says and leaves behind when the input is bad."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flowsim.__main__ import main
+
+PROBLEM: dict[str, Any] = {
+    "inputs": np.array([[1.0, 0.1], [0.3, 1.0], [-1.0, -0.3]]),  # all y_i y_k x_i . x_k > 0
+    "labels": np.array([1, 1, -1]),
+    "hidden": np.array([[0.5, 0.2], [0.1, -0.4], [-0.3, 0.3], [0.2, 0.1]]),
+    "output": np.array([1.0, -1.0, 1.0, -1.0]),
+    "feedback": np.array([1.0, -1.0, 1.0, -1.0]),
+}
+SAMPLES, DIMENSION, WIDTH = 3, 2, 4
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write_problem(**changed: Any) -> None:
+    """problem.npz with some arrays replaced, or left out if None."""
+    arrays = {key: value for key, value in {**PROBLEM, **changed}.items() if value is not None}
+    np.savez("problem.npz", **arrays)
+
+
+def simulate(*options: str, file: str = "problem.npz", rule: str = "fa", output: str = "run.npz") -> int:
+    return main(["simulate", file, "--rule", rule, "--t-final", "2", "--output", output, *options])
+
+
+def read_run(path: str = "run.npz") -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as run:
+        return dict(run)
+
+
+def assert_refused(
+    capsys: pytest.CaptureFixture[str], *options: str, names: list[str], status: int = 2, **settings: str
+) -> None:
+    """Refused with the status and one line on stderr, the directory left as it was."""
+    before = {path: path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
+    assert simulate(*options, **settings) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    *bar, message = captured.err.splitlines()
+    assert message.startswith("error: ")
+    assert all("solving" in line or not line.strip() for line in bar)  # nothing but the progress bar above it
+    assert all(name in message for name in names), message
+    assert {path: path.read_bytes() if path.is_file() else None for path in Path().rglob("*")} == before
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["fa", "sign-fa", "gd"])
+def test_a_run_holds_the_documented_keys_with_their_shapes_and_settings(
+    rule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_problem()
+    assert simulate("--times", "7", "--slope", "0.4", "--loss", "logistic", "--method", "bosh3", rule=rule) == 0
+    run = read_run()
+    shapes = {
+        "times": (7,),
+        "loss": (7,),
+        "hidden": (7, WIDTH, DIMENSION),
+        "output": (7, WIDTH),
+        "conserved": (7, WIDTH),
+        "alignment": (7,),
+    }
+    settings = {"rule": rule, "slope": 0.4, "loss_function": "logistic", "t_final": 2.0, "method": "bosh3"}
+    assert set(run) == {*shapes, "event_times", *settings, "version"}
+    for key, shape in shapes.items():
+        assert run[key].shape == shape, key
+        assert run[key].dtype == np.float64, key
+        assert np.isfinite(run[key]).all(), key
+    assert run["event_times"].ndim == 1
+    assert ((run["event_times"] > 0) & (run["event_times"] < 2)).all()
+    assert {key: run[key].item() for key in settings} == settings
+    assert run["version"].item()
+    assert capsys.readouterr().out.startswith("run.npz: t = 2, loss ")
+    assert sorted(os.listdir()) == ["problem.npz", "run.npz"]
+
+
+def test_a_run_starts_at_the_given_weights_and_measures_them() -> None:
+    write_problem()
+    assert simulate("--times", "5", "--slope", "0.3") == 0
+    run = read_run()
+    hidden, output, feedback = (PROBLEM[key] for key in ("hidden", "output", "feedback"))
+    # reducing and lifting: orthogonal coordinates of numbers below 1
+    np.testing.assert_allclose(run["hidden"][0], hidden, rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(run["output"][0], output)
+    pre_activations = PROBLEM["inputs"] @ hidden.T
+    outputs = np.where(pre_activations > 0, pre_activations, 0.3 * pre_activations) @ output
+    assert run["loss"][0] == pytest.approx(np.exp(-PROBLEM["labels"] * outputs).mean(), rel=1e-14)
+    np.testing.assert_allclose(run["conserved"][0], feedback * output - 0.5 * (hidden**2).sum(1), rtol=0, atol=1e-14)
+    assert run["alignment"][0] == pytest.approx(1.0, rel=1e-14)
+    # the risk falls; the law of Theorem 5.2 holds to the solver's tolerance 1e-10 per step times some 100 steps
+    assert (np.diff(run["loss"]) < 0).all()
+    assert np.abs(run["conserved"] - run["conserved"][0]).max() < 1e-8
+
+
+@pytest.mark.parametrize("times", [2, 3, 10, 200])
+@pytest.mark.parametrize("t_final", ["0.1", "2", "3.3"])
+def test_times_are_zero_then_logarithmically_spaced_up_to_t_final(times: int, t_final: str) -> None:
+    write_problem()
+    assert simulate("--times", str(times), "--t-final", t_final) == 0
+    at = read_run()["times"]
+    assert at.shape == (times,)
+    assert at[0] == 0
+    assert at[-1] == pytest.approx(float(t_final), rel=4 * np.finfo(float).eps, abs=0)
+    assert at[-1] <= float(t_final)
+    assert (np.diff(at) > 0).all()
+    if times > 3:
+        steps = np.diff(np.log(at[1:]))
+        np.testing.assert_allclose(steps, steps[0], rtol=1e-10)  # differences of logarithms, each exact to 1e-15
+
+
+def test_200_times_are_reported_unless_told_otherwise() -> None:
+    write_problem()
+    assert simulate() == 0
+    assert read_run()["times"].shape == (200,)
+
+
+def test_an_output_name_is_taken_as_it_is_and_an_old_run_is_replaced() -> None:
+    write_problem()
+    Path("old").write_text("old")
+    assert simulate("--times", "3", output="old") == 0
+    assert read_run("old")["times"].shape == (3,)
+    assert sorted(os.listdir()) == ["old", "problem.npz"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_a_run_is_as_readable_as_any_other_new_file() -> None:
+    write_problem()
+    assert simulate("--times", "3") == 0
+    assert Path("run.npz").stat().st_mode == Path("problem.npz").stat().st_mode
+
+
+def test_feedback_is_not_needed_where_it_is_not_used() -> None:
+    write_problem(feedback=None)
+    for rule in ("sign-fa", "gd"):
+        assert simulate("--times", "3", rule=rule) == 0
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", ">f8"])
+def test_arrays_of_other_float_types_are_read(dtype: str) -> None:
+    write_problem(inputs=PROBLEM["inputs"].astype(dtype), hidden=PROBLEM["hidden"].astype(dtype))
+    assert simulate("--times", "3") == 0
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["rows", "reversed columns"])
+def test_the_memory_layout_of_arrays_does_not_matter(order: int) -> None:
+    write_problem(inputs=np.asfortranarray(PROBLEM["inputs"][:, ::order]))
+    assert simulate("--times", "3") == 0
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+BAD_ARRAYS: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("label 0", {"labels": np.array([1, 0, -1])}, ["labels", "got 0 ", "(1,)"]),
+    ("label 0.5", {"labels": np.array([1, 0.5, -1])}, ["labels", "0.5", "(1,)"]),
+    ("labels of strings", {"labels": np.array(["a", "b", "c"])}, ["labels", "numbers"]),
+    ("too few labels", {"labels": np.array([1, 1])}, ["labels", "(3,)", "(2,)"]),
+    ("labels as a column", {"labels": np.ones((3, 1))}, ["labels", "(3, 1)"]),
+    ("a NaN", {"inputs": np.where(np.eye(3, 2) > 0, np.nan, 1.0)}, ["inputs", "nan", "(0, 0)"]),
+    ("an infinity", {"hidden": np.full((4, 2), np.inf)}, ["hidden", "inf", "(0, 0)"]),
+    ("a NaN in the output", {"output": np.array([1, 1, 1, np.nan])}, ["output", "nan", "(3,)"]),
+    ("an infinity in the feedback", {"feedback": np.array([1, np.inf, 1, 1])}, ["feedback", "inf", "(1,)"]),
+    ("complex inputs", {"inputs": PROBLEM["inputs"] * 1j}, ["inputs", "real"]),
+    ("1-d inputs", {"inputs": np.ones(3)}, ["inputs", "(3,)"]),
+    ("3-d inputs", {"inputs": np.ones((1, 3, 2))}, ["inputs", "(1, 3, 2)"]),
+    ("no inputs", {"inputs": np.ones((0, 2)), "labels": np.ones(0)}, ["inputs", "(0, 2)"]),
+    ("hidden of another dimension", {"hidden": np.ones((4, 3))}, ["hidden", "(4, 3)"]),
+    ("1-d hidden", {"hidden": np.ones(2)}, ["hidden", "(2,)"]),
+    ("output of another width", {"output": np.ones(3)}, ["output", "(3,)"]),
+    ("2-d output", {"output": np.ones((1, 4))}, ["output", "(1, 4)"]),
+    ("feedback of another width", {"feedback": np.ones(3)}, ["feedback", "3"]),
+    ("2-d feedback", {"feedback": np.ones((2, 4))}, ["feedback", "(2, 4)"]),
+    ("feedback as a row", {"feedback": np.ones((1, 4))}, ["feedback", "(1, 4)"]),
+    ("0-d feedback", {"feedback": np.ones(())}, ["feedback", "()"]),
+    ("no neurons", {"hidden": np.ones((0, 2)), "output": np.ones(0), "feedback": np.ones(0)}, ["hidden", "(0, 2)"]),
+    *(
+        (f"no {key}", {key: None}, ["problem.npz", f"lacks the key '{key}'"])
+        for key in ("inputs", "labels", "hidden", "output", "feedback")
+    ),
+]
+
+
+@pytest.mark.parametrize(("changed", "names"), [case[1:] for case in BAD_ARRAYS], ids=[case[0] for case in BAD_ARRAYS])
+def test_bad_arrays_are_refused_in_one_line_that_names_them_and_nothing_is_written(
+    changed: Mapping[str, Any], names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_problem(**changed)
+    assert_refused(capsys, names=names)
+
+
+def test_object_arrays_are_refused_without_being_unpickled(capsys: pytest.CaptureFixture[str]) -> None:
+    write_problem(inputs=np.array([[None, None]] * 3, dtype=object))
+    assert_refused(capsys, names=["problem.npz", "not an .npz file of numbers"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "names"),
+    [
+        ("--slope", "-1", ["slope", "-1"]),
+        ("--slope", "2", ["slope", "2"]),
+        ("--slope", "nan", ["slope", "nan"]),
+        ("--t-final", "0", ["--t-final", "0"]),
+        ("--t-final", "-1", ["--t-final", "-1"]),
+        ("--t-final", "nan", ["--t-final", "nan"]),
+        ("--t-final", "inf", ["--t-final", "inf"]),
+        ("--times", "1", ["--times", "at least 2", "1"]),
+        ("--times", "0", ["--times", "at least 2", "0"]),
+        ("--times", "-3", ["--times", "at least 2", "-3"]),
+        ("--device", "abacus", ["--device", "abacus"]),
+        ("--device", "meta", ["--device", "meta"]),
+    ],
+)
+def test_bad_options_are_refused_by_name_and_nothing_is_written(
+    option: str, value: str, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_problem()
+    assert_refused(capsys, option, value, names=names)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--rule", "backpropagation"],
+        ["--method", "euler"],
+        ["--loss", "cross-entropy"],
+        ["--t-final", "soon"],
+        ["--times", "2.5"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_choices_that_do_not_exist_are_refused_with_status_2(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_problem()
+    with pytest.raises(SystemExit) as leaving:
+        simulate(*options)
+    assert leaving.value.code == 2
+    message = capsys.readouterr().err
+    assert options[0] in message
+    assert options[1] in message
+    assert os.listdir() == ["problem.npz"]
+
+
+def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(capsys, file="nowhere.npz", names=["nowhere.npz", "No such file"])
+
+
+def test_a_directory_in_the_place_of_the_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("folder.npz").mkdir()
+    assert_refused(capsys, file="folder.npz", names=["folder.npz", "directory"])
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 but no more"], ids=["empty", "text", "cut zip"])
+def test_a_file_that_is_not_an_npz_is_named(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("broken.npz").write_bytes(content)
+    assert_refused(capsys, file="broken.npz", names=["broken.npz", "not an .npz file"])
+
+
+def test_a_single_array_renamed_to_npz_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("array.npy", np.ones((3, 2)))
+    Path("array.npy").rename("array.npz")
+    assert_refused(capsys, file="array.npz", names=["array.npz", "not an .npz file", "single array"])
+
+
+def test_a_damaged_compressed_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez_compressed("whole.npz", **PROBLEM)
+    content = Path("whole.npz").read_bytes()
+    found = 0
+    for position in range(70, len(content) // 2, 25):
+        damaged = bytearray(content)
+        damaged[position] ^= 0xFF
+        Path("damaged.npz").write_bytes(damaged)
+        status = simulate("--times", "3", file="damaged.npz")  # 0 where the byte has no meaning
+        message = capsys.readouterr().err
+        assert status in (0, 2)
+        if status == 2:
+            found += 1
+            assert message.count("\n") == 1
+            assert "damaged.npz" in message
+    assert found > 3
+
+
+def test_a_missing_output_directory_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    write_problem()
+    assert_refused(capsys, output="nowhere/run.npz", names=["nowhere/run.npz cannot be written"])
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_simulation(capsys: pytest.CaptureFixture[str]) -> None:
+    write_problem()
+    assert simulate(output="nowhere/run.npz") == 2
+    assert "solving" not in capsys.readouterr().err
+
+
+def test_a_directory_in_the_place_of_the_output_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    write_problem()
+    Path("folder").mkdir()
+    assert_refused(capsys, output="folder", names=["folder cannot be written"])
+
+
+def test_an_old_run_survives_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    write_problem(labels=np.zeros(3))
+    Path("run.npz").write_text("old")
+    assert_refused(capsys, names=["labels"])
+    assert Path("run.npz").read_text() == "old"
+
+
+SIDES = np.array([[1.0], [-1.0], [1.0], [-1.0]])
+OVERFLOWING: dict[str, dict[str, Any]] = {
+    "squares overflow": {"hidden": np.full((4, 2), 1e200)},
+    "the loss overflows": {"hidden": 1e3 * SIDES * np.ones((4, 2)), "output": -1e3 * SIDES[:, 0]},
+    "the loss is large": {"hidden": -1e3 * SIDES * np.ones((4, 2)), "output": np.full(4, 1e3)},
+}
+
+
+@pytest.mark.parametrize("start", OVERFLOWING)
+def test_a_start_that_overflows_ends_with_status_1_and_nothing_is_written(
+    start: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_problem(**OVERFLOWING[start])
+    assert_refused(capsys, status=1, names=["t = 0", "nothing was written"])
+
+
+def test_help_is_shown_by_the_module() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "flowsim", "simulate", "--help"], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert shown.stdout.startswith("usage: python -m flowsim simulate")
+    for option in ("--rule", "--slope", "--loss", "--t-final", "--times", "--method", "--device", "--output"):
+        assert option in shown.stdout
+    assert shown.stderr == ""
+
+
+def test_the_three_rules_are_three_flows_that_all_lower_the_loss() -> None:
+    # b_j v_j > 0 at the start, so that all of them descend; |b_j| != 1 tells FA from sign-FA
+    write_problem(feedback=np.array([2.0, -0.5, 1.0, -1.0]))
+    lowered = []
+    for rule in ("fa", "sign-fa", "gd"):
+        assert simulate("--times", "3", rule=rule) == 0
+        run = read_run()
+        lowered.append(float(run["loss"][-1] / run["loss"][0]))
+    assert all(ratio < 1 for ratio in lowered)
+    assert len(set(lowered)) == 3
