@@ -87,6 +87,7 @@ def checks_of_data(path: str, names: Sequence[str], device: str) -> tuple[list[C
             except DoesNotApplyError as error:
                 hypotheses = {item.name: item.slack.min().item() for item in error.hypotheses if not item.holds}
                 inapplicable.append({"name": statement.name, "case": label, "fails": hypotheses})
+    checks.sort(key=lambda item: list(MODULES).index(item.name))  # stable: by statement, then rule
     return checks, {"data": constants, "inapplicable": inapplicable}
 
 
