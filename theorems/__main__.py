@@ -124,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.write_json(options.json, summary)
     if options.html:
         statements = [case.statement for name in names for case in MODULES[name].cases(1, device)]
-        report.write_html(options.html, summary, statements, options.seeds)
+        source = f"data {options.data}" if options.data else f"seeds 0 to {options.seeds - 1}"
+        report.write_html(options.html, summary, statements, source)
     return 1 if unexpected else 0
 
 

@@ -78,6 +78,6 @@ def cases(seeds: int, device: str) -> list[Case]:
     return [
         Case(STATEMENT, f"c_j = {problems.GAP}, separable", "theorem", lambda: run("separable", problems.GAP)),
         Case(STATEMENT, "c_j = 0, boundary", "theorem", lambda: run("boundary", 0.0)),
-        Case(STATEMENT, "c_j < 0, wrong signs at the start", "control", lambda: run("separable", -3.0, 0.5)),
+        Case(STATEMENT, "c_j < 0, wrong signs at start", "control", lambda: run("separable", -3.0, 0.5)),
         Case(STATEMENT, "c_j < 0, signs lost on the way", "control", lambda: problems.shrinking_run(seeds, device)),
     ]

@@ -106,7 +106,7 @@ def cases(seeds: int, device: str) -> list[Case]:
             return problems.margin_run(kind, rule, seeds, device, **options)
 
         found += [
-            Case(SEPARABLE, f"{label}, orthogonally separable", "theorem", partial(run, "separable")),
+            Case(SEPARABLE, f"{label}, separable", "theorem", partial(run, "separable")),
             Case(BOUNDARY, f"{label}, boundary", "theorem", partial(run, "boundary")),
             Case(NEARLY_ORTHOGONAL, f"{label}, nearly orthogonal", "theorem", partial(run, "nearly orthogonal")),
             Case(BOUNDARY, f"{label}, contradictory labels", "control", partial(run, "contradictory", slope=1.0)),

@@ -58,14 +58,16 @@ def write_json(path: str, report: dict[str, Any]) -> None:
     Path(path).write_text(json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
 
 
-def write_html(path: str, report: dict[str, Any], statements: Sequence[Statement], seeds: int) -> None:
-    """Write one self-contained page: statements, verdicts, constants, versions."""
+def write_html(path: str, report: dict[str, Any], statements: Sequence[Statement], source: str) -> None:
+    """Write one self-contained page: statements, verdicts, constants, versions; `source` says where runs come from."""
     environment = Environment(loader=PackageLoader("theorems", "."), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("report.html.jinja").render(
         report=_finite(report),
         statements={item.name: item for item in statements},
-        checks=report["checks"],
-        seeds=seeds,
+        groups=[
+            (name, list(group)) for name, group in itertools.groupby(report["checks"], key=lambda item: item["name"])
+        ],
+        source=source,
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         versions={
             "flowsim": report["version"],
