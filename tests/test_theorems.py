@@ -393,4 +393,20 @@ def test_own_data_without_feedback_leaves_fa_out(tmp_path: Path) -> None:
     with np.load(path) as archive:
         arrays = {key: archive[key] for key in archive.files if key != "feedback"}
     write_npz(path, arrays)
-    assert [rule for rule, _ in own_data.runs(str(path), "cpu")] == ["sign-fa", "gd"]
+    assert list(own_data.runs(str(path), "cpu")) == ["sign-fa", "gd"]
+
+
+def test_own_data_on_which_one_rule_stops_keeps_the_verdicts_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop() -> Any:
+        raise IntegrationError(0.5, "because", 0, None)
+
+    path = write_problem(tmp_path / "own.npz", SEPARABLE.labels, t_final=0.1)
+    runs = {**own_data.runs(path, "cpu"), "gd": stop}
+    monkeypatch.setattr(own_data, "runs", lambda path, device: runs)
+    report = tmp_path / "own.json"
+    assert main(["theorem_5_2", "--data", path, "--json", str(report)]) == 1
+    verdicts = {entry["case"]: entry["verdict"] for entry in json.loads(report.read_text())["checks"]}
+    law = "conservation of alignment"
+    assert verdicts == {f"fa, {law}": "holds", f"sign-fa, {law}": "holds", f"gd, {law}": "undecided"}

@@ -27,7 +27,7 @@ from theorems import (
     theorem_5_1,
     theorem_5_2,
 )
-from theorems.check import Case, Check, DoesNotApplyError, check, run
+from theorems.check import Case, Check, DoesNotApplyError, Role, Statement, check, run
 
 MODULES = {
     "equation_1": equation_1,
@@ -56,7 +56,12 @@ def outcome(case: Case) -> Check:
     try:
         return run(case)
     except IntegrationError as stop:
-        return Check(case.statement.name, case.label, case.role, "undecided", None, None, 0, {"reason": str(stop)})
+        return undecided(case.statement, case.label, case.role, stop)
+
+
+def undecided(statement: Statement, label: str, role: Role, stop: IntegrationError) -> Check:
+    """The check of a run that could not go on."""
+    return Check(statement.name, label, role, "undecided", None, None, 0, {"reason": str(stop)})
 
 
 def checks_of_cases(names: Sequence[str], seeds: int, device: str, console: Console) -> list[Check]:
@@ -76,12 +81,16 @@ def checks_of_cases(names: Sequence[str], seeds: int, device: str, console: Cons
 def checks_of_data(path: str, names: Sequence[str], device: str) -> tuple[list[Check], dict[str, object]]:
     """Check the named statements on the problem in a file; also return its constants and what does not apply."""
     checks, inapplicable, constants = [], [], {}
-    for rule, solution in own_data.runs(path, device):
+    statements = [statement for statement in own_data.STATEMENTS if statement.name in names]
+    for rule, solve in own_data.runs(path, device).items():
+        labels = [f"{rule}, {statement.title.split(', ', 1)[1]}" for statement in statements]
+        try:
+            solution = solve()
+        except IntegrationError as stop:
+            checks += [undecided(*pair, "theorem", stop) for pair in zip(statements, labels, strict=True)]
+            continue
         constants = own_data.constants(solution)
-        for statement in own_data.STATEMENTS:
-            if statement.name not in names:
-                continue
-            label = f"{rule}, {statement.title.split(', ', 1)[1]}"
+        for statement, label in zip(statements, labels, strict=True):
             try:
                 checks.append(check(statement, label, "theorem", solution))
             except DoesNotApplyError as error:
@@ -109,9 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             checks, more = checks_of_data(options.data, names, device)
         else:
             checks = checks_of_cases(names, options.seeds, device, err)
-    except (ValueError, IntegrationError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
+        return 2
     seconds = time.perf_counter() - started
     out.print(report.table(checks))
     show_data(out, more)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
-from flowsim import FeedbackAlignment, GradientDescent, SignFeedbackAlignment, Solution, solve
+from flowsim import Solution, solve
 from flowsim.__main__ import read_problem
 from flowsim.files import read_npz
 from flowsim.validation import as_finite, require_positive
 from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
 from theorems.check import Statement
 from theorems.problems import ATOL, RTOL
-
-RULES = {"fa": FeedbackAlignment, "sign-fa": SignFeedbackAlignment, "gd": GradientDescent}
 
 STATEMENTS: list[Statement] = [
     equation_1.STATEMENT,
@@ -29,15 +28,14 @@ STATEMENTS: list[Statement] = [
 """Theorem 5.1 takes for mu 99 % of the smallest dominance ratio measured along the run."""
 
 
-def runs(path: str, device: str) -> Iterator[tuple[str, Solution]]:
-    """Solve the problem in an .npz file under each rule: sign-FA, GD, and FA if the file has feedback weights.
+def runs(path: str, device: str) -> dict[str, Callable[[], Solution]]:
+    """How to solve the problem in an .npz file, by rule: sign-FA, GD, and FA if the file has feedback weights.
 
     Optional keys beside those of `python -m flowsim simulate`: `slope` (default 0.3), `t_final` (default 10). The loss
     is exponential, as in Proposition 5.7.
 
     Raises:
         ValueError: if the file cannot be read, lacks a key, or holds something that does not fit.
-        flowsim.IntegrationError: if a run cannot go on.
     """
     arrays = read_npz(path)
     slope = as_finite("slope", arrays.get("slope", 0.3))
@@ -46,11 +44,12 @@ def runs(path: str, device: str) -> Iterator[tuple[str, Solution]]:
         if value.numel() != 1:
             raise ValueError(f"{name} must be one number, got shape {tuple(value.shape)}")
     require_positive("t_final", t_final.item())
-    for rule in RULES:
-        if rule == "fa" and "feedback" not in arrays:
-            continue
-        flow, weights = read_problem(path, rule, "exponential", slope.item(), device)
-        yield rule, solve(flow, weights, t_final.item(), rtol=RTOL, atol=ATOL, progress=True)
+    rules = ["fa", "sign-fa", "gd"] if "feedback" in arrays else ["sign-fa", "gd"]
+    found = {rule: read_problem(path, rule, "exponential", slope.item(), device) for rule in rules}
+    return {
+        rule: partial(solve, *problem, t_final.item(), rtol=RTOL, atol=ATOL, progress=True)
+        for rule, problem in found.items()
+    }
 
 
 def constants(solution: Solution) -> dict[str, float]:
