@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights, solve
 from flowsim.files import PROBLEM_KEYS, read_npz, require_writable, write_npz
-from flowsim.integrators.runge_kutta import METHODS
 from flowsim.observables import conserved, network_alignment
 from flowsim.rules import Rule
 from flowsim.solution import IntegrationError, Solution
+from flowsim.solve import INTEGRATORS
 from flowsim.validation import as_finite, require_count, require_positive
 
 FIRST = 1e-6
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     simulate.add_argument("--loss", choices=["exponential", "logistic", "squared"], default="exponential")
     simulate.add_argument("--t-final", type=float, required=True, metavar="T")
     simulate.add_argument("--times", type=int, default=200, metavar="N", help="number of times reported (default 200)")
-    simulate.add_argument("--method", choices=METHODS, default="dopri5")
+    simulate.add_argument("--method", choices=INTEGRATORS, default="dopri5")
     simulate.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     simulate.add_argument("--output", required=True, metavar="RUN.npz")
     return main

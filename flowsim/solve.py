@@ -7,11 +7,14 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from flowsim.flow import Flow
-from flowsim.integrators import runge_kutta
+from flowsim.integrators import Settings, StoppedError, runge_kutta
 from flowsim.reduction import reduce
 from flowsim.solution import LOOSER, IntegrationError, Path, Solution
 from flowsim.validation import require_count, require_positive
 from flowsim.weights import AnyWeights, checked
+
+INTEGRATORS = dict.fromkeys(runge_kutta.METHODS, runge_kutta.integrate)
+"""The integrator of each method. One that takes kinks as events, for two-layer networks, has its place here."""
 
 
 def solve(
@@ -56,8 +59,8 @@ def solve(
         require_positive(name, value) for name, value in [("t_final", t_final), ("rtol", rtol), ("atol", atol)]
     )
     require_count("max_steps", max_steps)
-    if method not in runge_kutta.METHODS:
-        raise ValueError(f"method must be one of {', '.join(runge_kutta.METHODS)}, got {method!r}")
+    if method not in INTEGRATORS:
+        raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {method!r}")
     weights = checked(weights)
     batch_shape = flow.require_fit(weights)
     device = {tensor.device for tensor in (flow.dataset.inputs, *weights.layers)}
@@ -68,7 +71,7 @@ def solve(
         lambda matrix: matrix.expand(*batch_shape, *matrix.shape[-2:]).reshape(-1, *matrix.shape[-2:]),
     )
     reduction = reduce(*ensemble)
-    settings = runge_kutta.Settings(method, rtol, atol, max_steps)
+    settings = Settings(method, rtol, atol, max_steps)
 
     def solution(
         flow: Flow, weights: AnyWeights, until: float, path: Path, batch_shape: torch.Size
@@ -84,10 +87,10 @@ def solve(
     with torch.no_grad(), Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task(f"solving {batch_shape.numel()} x [0, {t_final:g}]", total=batch_shape.numel() * t_final)
         try:
-            path = runge_kutta.integrate(
+            path = INTEGRATORS[method](
                 reduction.flow, reduction.weights, t_final, settings, lambda gained: bar.advance(task, gained)
             )
-        except runge_kutta.StoppedError as stop:
+        except StoppedError as stop:
             alone, start = ensemble[0].map_matrices(ensemble[1], lambda matrix: matrix[stop.index])
             reached = solution(alone, start, stop.time, stop.path, torch.Size()) if stop.path else None
             raise IntegrationError(stop.time, stop.reason, stop.index, reached) from None

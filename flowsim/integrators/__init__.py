@@ -1,4 +1,33 @@
-"""Integrators: each module has `integrate(flow, weights, t_final, ...) -> Path`; `flowsim.solve` chooses one by name.
+"""Integrators: each is a module with a function `integrate`, which `flowsim.solve` finds by the name of the method.
 
-runge_kutta     torchdiffeq's adaptive Runge-Kutta methods, for networks of any depth
+    runge_kutta     torchdiffeq's adaptive Runge-Kutta methods, for networks of any depth
+
+    integrate(flow, weights, t_final, settings, advanced) -> Path
+
+takes a flattened ensemble (one batch dimension everywhere), calls `advanced` with the time gained after each step, and
+raises StoppedError where it cannot go on.
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowsim.solution import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to integrate: the method, its tolerances per step, and the steps allowed per trajectory."""
+
+    method: str
+    rtol: float
+    atol: float
+    max_steps: int
+
+
+class StoppedError(Exception):
+    """One trajectory of the ensemble could not go on; `path` is what it has gone, None if it took no step."""
+
+    def __init__(self, index: int, time: float, reason: str, path: Path | None) -> None:
+        super().__init__(reason)
+        self.index, self.time, self.reason, self.path = index, time, reason, path

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from flowsim.flow import Flow
+from flowsim.integrators import Settings, StoppedError
 from flowsim.solution import Events
 from flowsim.weights import NetworkWeights
 
@@ -25,24 +26,6 @@ OVERFLOW = 1e100
 
 CHUNK = 2**22
 """Numbers evaluated at a time in dense output, to bound its memory."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to integrate: torchdiffeq's solver, its tolerances per step, and the steps allowed per trajectory."""
-
-    method: str
-    rtol: float
-    atol: float
-    max_steps: int
-
-
-class StoppedError(Exception):
-    """One trajectory of the ensemble could not go on; `path` is what it has gone, None if it took no step."""
-
-    def __init__(self, index: int, time: float, reason: str, path: RungeKuttaPath | None) -> None:
-        super().__init__(reason)
-        self.index, self.time, self.reason, self.path = index, time, reason, path
 
 
 @dataclass(frozen=True, eq=False)
