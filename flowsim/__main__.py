@@ -114,8 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except IntegrationError as error:
-        advice = "; a --t-final up to there can be solved" if error.time > 0 else ""
-        print(f"error: {error}; nothing was written{advice}", file=sys.stderr)
+        print(f"error: {error}; nothing was written", file=sys.stderr)
         return 1
     print(
         f"{options.output}: t = {solution.t_final:g}, loss {run['loss'][0]:.6g} -> {run['loss'][-1]:.6g}, "

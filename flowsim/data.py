@@ -250,7 +250,7 @@ def _coherence(rows: np.ndarray) -> float:
 
 
 def _frame_around_a_basis(n: int, d: int, coherence: float, generator: np.random.Generator) -> np.ndarray:
-    """N unit vectors in R^d, d >= n, of the given coherence up to rounding, and not above it."""
+    """n unit vectors in R^d, d >= n, of the given coherence up to rounding, and not above it."""
     if coherence == 0:
         # coordinate vectors: the only choice whose inner products are 0 in floating point too
         return np.eye(d)[generator.permutation(d)[:n]]
@@ -270,7 +270,7 @@ def _frame_around_a_basis(n: int, d: int, coherence: float, generator: np.random
 def _frame_by_projections(
     n: int, d: int, coherence: float, rho: float, generator: np.random.Generator, rounds: int = 5000
 ) -> np.ndarray:
-    """N > d unit vectors of at most the given coherence, by alternating projections (Tropp et al. 2005).
+    """n > d unit vectors of at most the given coherence, by alternating projections (Tropp et al. 2005).
 
     The Gram matrix goes back and forth between the matrices of rank d and those with entries clipped half-way between
     the Welch bound and the target, since the limit is reached from above.

@@ -43,7 +43,7 @@ class Flow:
 
     >>> from flowsim import Dataset, Weights
     >>> flow = Flow(Dataset([[2.0]], [1]), FeedbackAlignment([1.0]), slope=0.5)
-    >>> weights = Weights(hidden=torch.tensor([[0.5]]).double(), output=torch.tensor([0.0]).double())
+    >>> weights = Weights(hidden=torch.tensor([[0.5]]), output=torch.tensor([0.0]))
     >>> flow.risk(weights).item(), flow.velocity(weights).hidden.item(), flow.velocity(weights).output.item()
     (1.0, 2.0, 1.0)
     """
@@ -139,7 +139,7 @@ class Flow:
         return weights.with_layers([-part for part in self._descent(weights.layers, weights.layers[1:])])
 
     def velocity(self, weights: AnyWeights) -> AnyWeights:
-        """D theta / dt = -fa, the negative update direction of the rule."""
+        """d theta / dt = -fa, the negative update direction of the rule."""
         return weights.with_layers(self._descent(weights.layers, self.rule.feedback_matrices(weights)))
 
     def with_inputs(self, inputs: Float[Tensor, "*batch n r"]) -> Flow:

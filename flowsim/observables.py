@@ -89,7 +89,7 @@ def descent_factors(flow: Flow, weights: NetworkWeights) -> DescentFactors:
 
     >>> from flowsim import Dataset, GradientDescent, Weights
     >>> flow = Flow(Dataset([[2.0]], [1]), GradientDescent())
-    >>> factors = descent_factors(flow, Weights(torch.ones(1, 1).double(), torch.ones(1).double()))
+    >>> factors = descent_factors(flow, Weights(torch.ones(1, 1), torch.ones(1)))
     >>> round(factors.cosine.item(), 12)
     1.0
     """
@@ -103,7 +103,7 @@ def dominance_ratio(flow: Flow, weights: NetworkWeights, alpha: float) -> Float[
 
     >>> from flowsim import Dataset, FeedbackAlignment, Weights
     >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
-    >>> dominance_ratio(flow, Weights(torch.ones(1, 1).double(), torch.zeros(1).double()), alpha=2).item()
+    >>> dominance_ratio(flow, Weights(torch.ones(1, 1), torch.zeros(1)), alpha=2).item()
     1.0
     """
     return descent_factors(flow, weights).product / flow.risk(weights) ** alpha

@@ -15,7 +15,7 @@ from flowsim.weights import AnyWeights, NetworkWeights
 
 @dataclass(frozen=True, eq=False)
 class Reduction(Generic[AnyWeights]):
-    """Coordinates in the span of the inputs: X = C Q with orthonormal rows Q, r = rank X.
+    """Coordinates in the span of the inputs: X = C Q with orthonormal rows Q, r = min(n, d) of them.
 
     The first layer's rows move in the span only, so W_1(t) = (W_1 Q^T)(t) Q + W_1(0) (I - Q^T Q), and `flow` and
     `weights`, with inputs C and hidden weights W_1 Q^T, are the whole dynamics.
@@ -24,7 +24,7 @@ class Reduction(Generic[AnyWeights]):
     flow: Flow
     weights: AnyWeights
     basis: Float[Tensor, "*batch r d"] | None
-    """Q; None if the inputs span everything, and flow and weights are the given ones."""
+    """Q; None if nothing is reduced, and flow and weights are the given ones."""
     offset: Float[Tensor, "*batch m d"] | None
     """W_1(0) (I - Q^T Q), which never moves."""
 
@@ -39,25 +39,18 @@ class Reduction(Generic[AnyWeights]):
 def reduce(flow: Flow, weights: AnyWeights) -> Reduction[AnyWeights]:
     """Return the reduction of a flow and its initial weights to the span of the inputs.
 
-    Flow and weights carry the same batch dimensions. The rank r is the largest in the ensemble,
-    with singular values below max(n, d) eps sigma_max taken as 0. Nothing
-    is changed where r = d, or where the flow does not stay in the span.
+    Flow and weights carry the same batch dimensions. Where d > n the rows of Q are n right singular vectors, which
+    contain the span whatever the rank; nothing is changed where d <= n, or where the flow does not stay in the span.
 
     >>> from flowsim import Dataset, GradientDescent, Weights
     >>> flow = Flow(Dataset(torch.ones(2, 7), [1, 1]), GradientDescent())
-    >>> weights = Weights(torch.zeros(3, 7, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
-    >>> reduce(flow, weights).weights.hidden.shape
-    torch.Size([3, 1])
+    >>> reduce(flow, Weights(torch.zeros(3, 7), torch.zeros(3))).weights.hidden.shape
+    torch.Size([3, 2])
     """
     inputs = flow.dataset.inputs
-    if not flow.stays_in_span:
+    if not flow.stays_in_span or flow.dataset.dimension <= flow.dataset.samples:
         return Reduction(flow, weights, None, None)
-    _, values, rows = torch.linalg.svd(inputs, full_matrices=False)
-    cutoff = max(inputs.shape[-2:]) * torch.finfo(inputs.dtype).eps * values.amax(-1, keepdim=True)
-    rank = max(int((values > cutoff).sum(-1).max()), 1)
-    if rank == flow.dataset.dimension:
-        return Reduction(flow, weights, None, None)
-    basis = rows[..., :rank, :]
+    basis = torch.linalg.svd(inputs, full_matrices=False).Vh
     first, *others = weights.layers
     coordinates = first @ basis.mT
     return Reduction(

@@ -45,7 +45,7 @@ class GradientDescent:
 
     >>> from flowsim import Weights
     >>> GradientDescent().potentials(Weights(torch.ones(2, 3), torch.tensor([1.0, 2.0])))
-    (tensor([0.5000, 2.0000]),)
+    (tensor([0.5000, 2.0000], dtype=torch.float64),)
     """
 
     def feedback_matrices(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
@@ -126,7 +126,7 @@ class SignFeedbackAlignment:
 
     >>> from flowsim import Weights
     >>> SignFeedbackAlignment(0.5).potentials(Weights(torch.ones(2, 3), torch.tensor([1.0, -2.0])))
-    (tensor([0.5000, 1.0000]),)
+    (tensor([0.5000, 1.0000], dtype=torch.float64),)
     """
 
     scale: float = 1.0
@@ -135,11 +135,11 @@ class SignFeedbackAlignment:
         require_positive("scale", self.scale)
 
     def feedback_matrices(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
-        """S sign(W_{l+1})."""
+        """s sign(W_{l+1})."""
         return tuple(self.scale * torch.sign(layer) for layer in weights.layers[1:])
 
     def potentials(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
-        """S |W_{l+1}[:, i]|_1."""
+        """s |W_{l+1}[:, i]|_1."""
         return tuple(self.scale * layer.abs().sum(-2) for layer in weights.layers[1:])
 
     def map_matrices(self, weights: NetworkWeights, function: Callable[[Tensor], Tensor]) -> SignFeedbackAlignment:

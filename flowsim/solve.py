@@ -11,7 +11,7 @@ from flowsim.integrators import Settings, StoppedError, runge_kutta
 from flowsim.reduction import reduce
 from flowsim.solution import LOOSER, IntegrationError, Path, Solution
 from flowsim.validation import require_count, require_positive
-from flowsim.weights import AnyWeights, checked
+from flowsim.weights import AnyWeights, require_finite
 
 INTEGRATORS = dict.fromkeys(runge_kutta.METHODS, runge_kutta.integrate)
 """The integrator of each method. One that takes kinks as events, for two-layer networks, has its place here."""
@@ -36,7 +36,7 @@ def solve(
 
     Args:
         flow: data, rule, loss and slope.
-        weights: initial weights, `Weights` or `DeepWeights`; converted to float64.
+        weights: initial weights, `Weights` or `DeepWeights`.
         t_final: end of the time interval, above 0.
         method: an adaptive solver of torchdiffeq: dopri5, dopri8, bosh3, fehlberg2 or adaptive_heun.
         rtol: relative tolerance per step, in the RMS norm over a trajectory's weights.
@@ -61,7 +61,7 @@ def solve(
     require_count("max_steps", max_steps)
     if method not in INTEGRATORS:
         raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {method!r}")
-    weights = checked(weights)
+    require_finite(weights)
     batch_shape = flow.require_fit(weights)
     device = {tensor.device for tensor in (flow.dataset.inputs, *weights.layers)}
     if len(device) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -54,7 +54,7 @@ class Weights:
     """Weights of a two-layer network, theta = (W, v) or (W, V).
 
     Args:
-        hidden: W, `*batch x m x d`; row j is w_j.
+        hidden: W, `*batch x m x d`; row j is w_j. Weights are converted to float64 on the device they are on.
         output: v, `*batch x m` for a scalar output, or V, `*batch x k x m` for k outputs.
 
     Raises:
@@ -68,7 +68,7 @@ class Weights:
     output: Float[Tensor, "*batch m"] | Float[Tensor, "*batch k m"]
 
     def __post_init__(self) -> None:
-        hidden, output = _tensor("hidden", self.hidden), _tensor("output", self.output)
+        hidden, output = as_real("hidden", self.hidden), as_real("output", self.output)
         object.__setattr__(self, "hidden", hidden)
         object.__setattr__(self, "output", output)
         if hidden.ndim < 2 or 0 in hidden.shape:
@@ -129,7 +129,7 @@ class DeepWeights:
     layers: tuple[Float[Tensor, "*batch fan_out fan_in"], ...]
 
     def __post_init__(self) -> None:
-        layers = tuple(_tensor(f"layers[{index}]", layer) for index, layer in enumerate(self.layers))
+        layers = tuple(as_real(f"layers[{index}]", layer) for index, layer in enumerate(self.layers))
         object.__setattr__(self, "layers", layers)
         if len(layers) < 2:
             raise ValueError(f"layers must hold at least two matrices, got {len(layers)}")
@@ -163,25 +163,19 @@ class DeepWeights:
         return DeepWeights(tuple(function(layer) for layer in self.layers))
 
 
-def _tensor(name: str, value: Any) -> Tensor:
-    """Tensors stay as they are, since weights are made in every step; anything else becomes float64."""
-    return value if isinstance(value, Tensor) else as_real(name, value)
-
-
-def checked(weights: AnyWeights) -> AnyWeights:
-    """Return the weights in float64, every entry finite.
+def require_finite(weights: NetworkWeights) -> None:
+    """Check that every weight is finite.
 
     Raises:
         ValueError: naming the tensor that holds a NaN or an infinity.
 
-    >>> checked(Weights(torch.ones(1, 1), torch.tensor([float("nan")])))
+    >>> require_finite(Weights(torch.ones(1, 1), torch.tensor([float("nan")])))
     Traceback (most recent call last):
         ...
     ValueError: output must be finite, got nan at index (0,)
     """
     for name, tensor in weights.tensors.items():
         as_finite(name, tensor)
-    return weights.map(lambda tensor: tensor.to(torch.float64))
 
 
 def stack(ensemble: Sequence[Weights]) -> Weights:

@@ -33,13 +33,16 @@ def test_a_trajectory_does_not_depend_on_the_rest_of_its_ensemble() -> None:
     together = solve(flow, weights, 5.0, rtol=1e-8)
     times = torch.linspace(0, 5, 20, dtype=torch.float64)
     for index in range(3):
-        alone_flow, alone = flow.map_matrices(weights, lambda matrix, index=index: matrix[index]), None
-        alone = solve(*alone_flow, 5.0, rtol=1e-8)
+        problem = flow.map_matrices(weights, lambda matrix, index=index: matrix[index])
+        alone = solve(*problem, 5.0, rtol=1e-8)
         for name, count in alone.statistics.items():
             assert count == together.statistics[name][index]
-        # the steps agree bit by bit; matrix products over a batch may round differently from single ones
+        steps, others = (run.path.tracks[which] for run, which in [(together, index), (alone, 0)])  # type: ignore
+        assert torch.equal(steps.times, others.times)
+        assert torch.equal(steps.states, others.states)
+        # the steps agree bit by bit; in dense output, products over an ensemble round differently from single ones
         torch.testing.assert_close(
-            together.evaluate(times).hidden[:, index], alone.evaluate(times).hidden, rtol=1e-12, atol=1e-12
+            together.evaluate(times).hidden[:, index], alone.evaluate(times).hidden, rtol=0, atol=1e-13
         )
 
 
@@ -51,6 +54,30 @@ def test_data_weights_and_feedback_broadcast_to_one_ensemble() -> None:
     assert solution.evaluate(1.0).hidden.shape == (2, 3, 6)
     assert solution.evaluate(torch.zeros(4, 5)).hidden.shape == (4, 5, 2, 3, 6)
     assert solution.statistics["steps"].shape == (2,)
+
+
+def test_data_of_lower_rank_in_the_ensemble_changes_nothing_for_the_others() -> None:
+    flow, weights = ensemble(2)
+    inputs = flow.dataset.inputs.clone()
+    inputs[0] = flow.dataset.labels[0].unsqueeze(-1) * inputs[0, :1]  # rank 1
+    mixed = Flow(Dataset(inputs, flow.dataset.labels), flow.rule)
+    together = solve(mixed, weights, 2.0, rtol=1e-8)
+    for index in range(2):
+        alone = solve(*mixed.map_matrices(weights, lambda matrix, index=index: matrix[index]), 2.0, rtol=1e-8)
+        assert torch.equal(together.path.tracks[index].states, alone.path.tracks[0].states)  # type: ignore
+
+
+def test_weights_in_single_precision_are_taken_exactly_and_solved_in_double() -> None:
+    weights = Weights(torch.tensor([[0.1]]), torch.tensor([0.2]))
+    assert weights.hidden.dtype == weights.output.dtype == torch.float64
+    assert weights.hidden.item() == torch.tensor(0.1).item() != 0.1
+
+
+@pytest.mark.parametrize("t_final", [1e-50, 0.1, 1e6])
+def test_short_and_long_runs_end_at_t_final(t_final: float) -> None:
+    solution = solve(*one_neuron(0.5), t_final=t_final)
+    assert solution.path.tracks[0].times[-1] == t_final  # type: ignore
+    assert torch.isfinite(solution.evaluate(t_final).hidden).all()
 
 
 def test_the_start_is_the_given_start_and_dense_output_is_continuous_across_steps() -> None:
@@ -144,7 +171,9 @@ def sliding() -> tuple[Flow, Weights]:
 
 def test_a_sliding_neuron_stops_the_run_with_what_was_reached() -> None:
     flow, weights = sliding()
-    with pytest.raises(IntegrationError, match="more than max_steps = 300 steps; a neuron that slides") as caught:
+    with pytest.raises(
+        IntegrationError, match="more than max_steps = 300 steps; it may be that a neuron slides"
+    ) as caught:
         solve(flow, weights, 1.0, max_steps=300)
     stop = caught.value
     assert stop.index == 0

@@ -23,6 +23,7 @@ from theorems.check import (
     DoesNotApplyError,
     Hypothesis,
     Measurement,
+    NoMarginError,
     Statement,
     check,
     measure,
@@ -93,8 +94,23 @@ def test_a_rounding_allowance_does_not_weaken_a_strict_hypothesis() -> None:
 def test_a_claim_without_a_finite_margin_is_an_error_not_a_pass() -> None:
     solution = problems.linear_run(1, "cpu")
     claim = Claim("nan", "inequality", lambda run, times: torch.full((len(times), 1, 1), torch.nan).double())
-    with pytest.raises(ValueError, match="'nan' has no finite margin"):
+    with pytest.raises(NoMarginError, match="'nan' has no finite margin"):
         measure(claim, solution, sampled_times(solution))
+
+
+@pytest.mark.parametrize(("kind", "margin"), [("inequality", -2.0), ("equality", -3.0)])
+def test_the_margin_is_that_of_the_worst_part_and_its_error_that_of_the_most_uncertain(
+    kind: Any, margin: float
+) -> None:
+    solution = problems.linear_run(1, "cpu")
+    offsets = {id(solution): 0.0, id(solution.companion): 0.5}
+
+    def parts(run: Any, times: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([3.0, -2.0, 1.0 + offsets[id(run)]]).double().expand(len(times), 1, 3)
+
+    result = measure(Claim("parts", kind, parts), solution, sampled_times(solution))
+    assert (result.margins == margin).all()
+    torch.testing.assert_close(result.errors, torch.full_like(result.errors, 0.5), rtol=0, atol=1e-9)
 
 
 def test_margins_are_sampled_at_the_ends_and_on_both_sides_of_every_kink() -> None:
@@ -394,6 +410,18 @@ def test_own_data_without_feedback_leaves_fa_out(tmp_path: Path) -> None:
         arrays = {key: archive[key] for key in archive.files if key != "feedback"}
     write_npz(path, arrays)
     assert list(own_data.runs(str(path), "cpu")) == ["sign-fa", "gd"]
+
+
+def test_own_data_that_starts_at_zero_output_weights_is_checked_where_it_can_be(tmp_path: Path) -> None:
+    path, report = write_problem(tmp_path / "own.npz", SEPARABLE.labels, t_final=0.1), tmp_path / "own.json"
+    with np.load(path) as archive:
+        arrays = {key: archive[key] for key in archive.files}
+    write_npz(path, {**arrays, "output": 0 * arrays["output"]})
+    assert main(["--data", path, "--json", str(report)]) == 0
+    found = json.loads(report.read_text())
+    assert {entry["name"] for entry in found["checks"]} == {"equation_1", "theorem_5_1", "theorem_5_2"}
+    refused = [item["fails"] for item in found["inapplicable"] if item["case"].startswith("sign-fa, alignment")]
+    assert "W_l(0) != 0" in refused[0]
 
 
 def test_own_data_on_which_one_rule_stops_keeps_the_verdicts_of_the_others(

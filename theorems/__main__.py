@@ -27,7 +27,7 @@ from theorems import (
     theorem_5_1,
     theorem_5_2,
 )
-from theorems.check import Case, Check, DoesNotApplyError, Role, Statement, check, run
+from theorems.check import Case, Check, DoesNotApplyError, NoMarginError, Role, Statement, check, run
 
 MODULES = {
     "equation_1": equation_1,
@@ -52,15 +52,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def outcome(case: Case) -> Check:
-    """The check of a case; a run that cannot go on is undecided, with the reason."""
+    """The check of a case; where it cannot be solved or measured it is undecided, with the reason."""
     try:
         return run(case)
-    except IntegrationError as stop:
+    except (IntegrationError, NoMarginError) as stop:
         return undecided(case.statement, case.label, case.role, stop)
 
 
-def undecided(statement: Statement, label: str, role: Role, stop: IntegrationError) -> Check:
-    """The check of a run that could not go on."""
+def undecided(statement: Statement, label: str, role: Role, stop: Exception) -> Check:
+    """The check of a case that could not be solved or measured."""
     return Check(statement.name, label, role, "undecided", None, None, 0, {"reason": str(stop)})
 
 
@@ -96,6 +96,8 @@ def checks_of_data(path: str, names: Sequence[str], device: str) -> tuple[list[C
             except DoesNotApplyError as error:
                 hypotheses = {item.name: item.slack.min().item() for item in error.hypotheses if not item.holds}
                 inapplicable.append({"name": statement.name, "case": label, "fails": hypotheses})
+            except NoMarginError as stop:
+                checks.append(undecided(statement, label, "theorem", stop))
     checks.sort(key=lambda item: list(MODULES).index(item.name))  # stable: by statement, then rule
     return checks, {"data": constants, "inapplicable": inapplicable}
 

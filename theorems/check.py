@@ -129,6 +129,10 @@ class DoesNotApplyError(ValueError):
         self.hypotheses = hypotheses
 
 
+class NoMarginError(ValueError):
+    """A claim has no finite margin on a run: nothing can be decided."""
+
+
 def sampled_times(solution: Solution) -> Float[Tensor, " times"]:
     """0, GRID logarithmically spaced times up to t_final, and both sides of every located kink, in order."""
     device = solution.flow.dataset.inputs.device
@@ -193,7 +197,7 @@ def measure(claim: Claim, solution: Solution, times: Float[Tensor, " times"]) ->
     errors = errors + ROUNDING_PER_STEP * torch.finfo(here.dtype).eps * steps
     margins = here.amin(-1) if claim.kind == "inequality" else -here.abs().amax(-1)
     if not (torch.isfinite(margins).all() and torch.isfinite(errors).all()):
-        raise ValueError(f"the claim {claim.name!r} has no finite margin on this problem")
+        raise NoMarginError(f"the claim {claim.name!r} has no finite margin on this problem")
     return Measurement(claim, times, margins, errors)
 
 
@@ -215,7 +219,8 @@ def check(statement: Statement, label: str, role: Role, solution: Solution) -> C
 
     Raises:
         DoesNotApplyError: if a theorem's hypotheses do not hold there.
-        ValueError: if a control breaks none of them, or a claim has no finite margin.
+        NoMarginError: if a claim has no finite margin.
+        ValueError: if a control breaks no hypothesis.
     """
     times = sampled_times(solution)
     hypotheses = statement.hypotheses(solution, times)
@@ -262,6 +267,12 @@ def is_rule(solution: Solution, *rules: type) -> Hypothesis:
     """The hypothesis that the learning rule is one of the given."""
     name = " or ".join(rule.__name__ for rule in rules)
     return fact(f"rule is {name}", isinstance(solution.flow.rule, rules))
+
+
+def layers_not_zero(solution: Solution) -> Hypothesis:
+    """The hypothesis that the layers with feedback do not start at 0, where they have no direction."""
+    norms = [layer.square().sum((-2, -1)) for layer in solution.evaluate(0.0).layers[1:]]
+    return Hypothesis("W_l(0) != 0", torch.stack(norms).amin(0), strict=True)
 
 
 def fact(name: str, true: bool) -> Hypothesis:

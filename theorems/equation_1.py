@@ -70,6 +70,9 @@ def cases(seeds: int, device: str) -> list[Case]:
     def separable(rule: problems.MarginRule) -> Solution:
         return problems.margin_run("separable", rule, seeds, device)
 
+    def vector(rule: problems.RuleName, loss: str) -> Solution:
+        return problems.any_run(rule, seeds, device, loss=loss, outputs=3)
+
     def decaying() -> Solution:
         return problems.any_run("fa", seeds, device, flow_type=DecayFlow)
 
@@ -77,5 +80,7 @@ def cases(seeds: int, device: str) -> list[Case]:
         Case(STATEMENT, "FA, separable", "theorem", lambda: separable("fa")),
         Case(STATEMENT, "sign-FA, separable", "theorem", lambda: separable("sign-fa")),
         Case(STATEMENT, "GD, 3 layers", "theorem", lambda: problems.any_run("gd", seeds, device, hidden_layers=2)),
+        Case(STATEMENT, "FA, 3 outputs, cross-entropy", "theorem", lambda: vector("fa", "cross-entropy")),
+        Case(STATEMENT, "sign-FA, 3 outputs, squared", "theorem", lambda: vector("sign-fa", "squared")),
         Case(STATEMENT, "FA with weight decay", "control", decaying),
     ]

@@ -12,7 +12,7 @@ from torch import Tensor
 from flowsim import FeedbackAlignment, Solution
 from flowsim.observables import alignment
 from theorems import problems
-from theorems.check import Case, Claim, Hypothesis, Statement, fact, is_rule
+from theorems.check import Case, Claim, Hypothesis, Statement, fact, is_rule, layers_not_zero
 from theorems.constants import gaps_not_negative
 
 
@@ -33,13 +33,15 @@ def hypotheses(solution: Solution, times: Tensor) -> list[Hypothesis]:
     return [
         *shape,
         Hypothesis("b_j != 0", _feedback(solution).abs().amin(-1), strict=True),
+        layers_not_zero(solution),
         gaps_not_negative(solution),
     ]
 
 
 def products(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch m"]:
-    """b_j v_j(t)."""
-    return _feedback(solution) * solution.evaluate(times).layers[-1].squeeze(-2)
+    """b_j v_j(t) / max_s |b_j v_j(s)|."""
+    values = _feedback(solution) * solution.evaluate(times).layers[-1].squeeze(-2)
+    return values / values.abs().amax(0)
 
 
 def excess(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch 1"]:
@@ -50,9 +52,9 @@ def excess(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch 1"]
 
 
 def same_sign(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch m"]:
-    """v_j(t) sign(v_j(0)): Dale's principle says that it stays positive."""
+    """v_j(t) sign(v_j(0)) / max_s |v_j(s)|: Dale's principle says that it stays positive."""
     output = solution.evaluate(times).layers[-1].squeeze(-2)
-    return output * torch.sign(output[0])
+    return output * torch.sign(output[0]) / output.abs().amax(0)
 
 
 STATEMENT = Statement(

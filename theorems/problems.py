@@ -38,6 +38,7 @@ RHO = 0.5 * SLOPE**2
 
 RuleName = Literal["gd", "fa", "adafa", "sign-fa"]
 MarginRule = Literal["fa", "sign-fa"]
+TightKind = Literal["identical", "orthogonal", "simplex"]
 DataKind = Literal["separable", "boundary", "nearly orthogonal", "contradictory", "opposed"]
 
 
@@ -96,6 +97,28 @@ def dataset_of(kind: DataKind, seed: int) -> Dataset:
     generator = torch.Generator().manual_seed(seed)
     spread = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
     return Dataset(inputs.new_ones(DIMENSION) / DIMENSION**0.5 + 0.05 * spread, labels)
+
+
+@cache
+def tight_run(inputs: TightKind, device: str) -> Solution[Weights]:
+    """One trajectory on which the constant of Proposition 5.7 is attained up to 0.1 %.
+
+    All labels +1 and w_j = -h sum_i x_i with a small h, so that all g_i are equal, all neurons inactive, |grad_v|^2 is
+    small, and S stays near S0. "identical" inputs attain gamma^2 S0 kappa, "orthogonal" ones gamma^2 S0 R^2 / n; a
+    "simplex", x_i . x_k = -rho R^2 / n, attains the constant of nearly orthogonal data for gamma = 1.
+    """
+    n = 4
+    gram = {
+        "identical": torch.ones(n, n),
+        "orthogonal": torch.eye(n),
+        "simplex": (1 + 0.5 / n) * torch.eye(n) - 0.5 / n * torch.ones(n, n),
+    }[inputs].to(torch.float64)
+    values, vectors = torch.linalg.eigh(gram)
+    rows = vectors * values.clamp(min=0).sqrt()
+    rule = FeedbackAlignment(torch.ones(1, WIDTH))
+    hidden = (-1e-3 * rows.sum(0)).expand(1, WIDTH, n)
+    flow = Flow(Dataset(rows.unsqueeze(0), torch.ones(1, n)), rule, slope=1.0 if inputs == "simplex" else SLOPE)
+    return solved(flow, with_gaps(hidden, rule, GAP), 1e-3, device)
 
 
 @cache

@@ -12,7 +12,7 @@ from torch import Tensor
 from flowsim import SignFeedbackAlignment, Solution
 from flowsim.observables import alignment
 from theorems import problems
-from theorems.check import Case, Claim, Role, Statement, is_rule
+from theorems.check import Case, Claim, Role, Statement, is_rule, layers_not_zero
 
 
 def excess(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch layers"]:
@@ -27,7 +27,7 @@ STATEMENT = Statement(
     name="proposition_5_3",
     title="Proposition 5.3, alignment of sign-FA",
     formula="cos(W_l, sign W_l) >= 1 / sqrt(N_l)",
-    hypotheses=lambda solution, times: [is_rule(solution, SignFeedbackAlignment)],
+    hypotheses=lambda solution, times: [is_rule(solution, SignFeedbackAlignment), layers_not_zero(solution)],
     claims=[Claim("cos(W_l, B_l) sqrt(N_l) - 1 > 0", "inequality", excess)],
     constants=lambda solution, times: {
         "min cos(W_l, B_l)": torch.stack(alignment(solution.flow, solution.evaluate(times)), -1).amin(0)

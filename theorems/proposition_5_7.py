@@ -41,7 +41,12 @@ def _data_hypotheses(kind: str, solution: Solution) -> list[Hypothesis]:
     return [radius, Hypothesis("rho < gamma^2 n / (n-1)", limit - dataset.rho, strict=True)]
 
 
-def _statement(kind: str, mu: Callable[[Solution], Tensor]) -> Statement:
+def _statement(kind: str, constant: Callable[[Solution], Tensor], factor: float = 1.0) -> Statement:
+    """The proposition for a kind of data; a factor other than 1 misstates its constant."""
+
+    def mu(solution: Solution) -> Tensor:
+        return factor * constant(solution)
+
     def hypotheses(solution: Solution, times: Tensor) -> list[Hypothesis]:
         flow, start = solution.flow, solution.evaluate(0.0)
         scalar = len(start.layers) == 2 and flow.dataset.classes is None
@@ -55,7 +60,8 @@ def _statement(kind: str, mu: Callable[[Solution], Tensor]) -> Statement:
             return setting
         return [
             *setting,
-            gaps_not_negative(solution),
+            fact("mu as stated", factor == 1),
+            *([gaps_not_negative(solution)] if isinstance(flow.rule, FeedbackAlignment) else []),
             Hypothesis("S0 = sum c_j > 0", total_gap(solution), strict=True),
             *_data_hypotheses(kind, solution),
         ]
@@ -111,5 +117,17 @@ def cases(seeds: int, device: str) -> list[Case]:
             Case(NEARLY_ORTHOGONAL, f"{label}, nearly orthogonal", "theorem", partial(run, "nearly orthogonal")),
             Case(BOUNDARY, f"{label}, contradictory labels", "control", partial(run, "contradictory", slope=1.0)),
             Case(RHO_IGNORED, f"{label}, rho too large", "control", partial(run, "opposed", slope=1.0)),
+        ]
+    # where the bound is nearly attained, a constant that is a tenth too large must be noticed
+    kinds: list[tuple[str, problems.TightKind, str, Callable[[Solution], Tensor]]] = [
+        ("separable", "identical", "orthogonally separable", mu_separable),
+        ("boundary", "orthogonal", "boundary", mu_boundary),
+        ("nearly orthogonal", "simplex", "nearly orthogonal", mu_nearly_orthogonal),
+    ]
+    for label, inputs, kind, mu in kinds:
+        tight = partial(problems.tight_run, inputs, device)
+        found += [
+            Case(_statement(kind, mu), f"FA, {label}, tight", "theorem", tight),
+            Case(_statement(kind, mu, 1.1), f"FA, {label}, 1.1 mu", "control", tight),
         ]
     return found

@@ -19,7 +19,8 @@ def deviation(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch 
     values = torch.cat(conserved(solution.flow, weights), -1)
     norms = torch.cat([0.5 * layer.square().sum(-1) for layer in weights.layers[:-1]], -1)
     sizes = ((values + norms).abs() + norms).amax(0)
-    return (values - values[0]) / sizes
+    # a neuron without weights has size 0 and must not move either
+    return (values - values[0]) / torch.where(sizes > 0, sizes, 1.0)
 
 
 def homogeneous(solution: Solution) -> Hypothesis:

@@ -53,7 +53,8 @@ def integrate(
     """Integrate every trajectory of a flattened ensemble with steps of its own.
 
     torchdiffeq advances all that it is given with one common step: taken one at a time, trajectories do not depend
-    on each other.
+    on each other. (Each is copied out of the ensemble: matrix products round differently on views that are aligned
+    differently in memory.)
 
     Args:
         flow: data and feedback with one batch dimension.
@@ -67,9 +68,11 @@ def integrate(
     """
     tracks = []
     for index in range(weights.layers[0].shape[0]):
-        alone, start = flow.map_matrices(weights, lambda matrix, index=index: matrix[index])
+        alone, start = flow.map_matrices(weights, lambda matrix, index=index: matrix[index].clone())
         if not torch.isfinite(_packed(alone.velocity(start))).all():
-            raise StoppedError(index, 0.0, _overflow(alone, start), None)
+            lowest = _smallest_margin(alone, start)
+            reason = f"the velocity overflows: the loss is too steep at the smallest margin y f = {lowest:.4g}"
+            raise StoppedError(index, 0.0, reason, None)
         recorder = _Recorder(alone, start, advanced)
         try:
             tracks.append(recorder.run(t_final, settings))
@@ -170,13 +173,13 @@ class _Recorder:
         return velocity.nan_to_num(nan=OVERFLOW, posinf=OVERFLOW, neginf=-OVERFLOW)
 
     def callback_accept_step(self, time: Tensor, state: Tensor, length: Tensor) -> None:
-        """Torchdiffeq accepted the step of this length from this state."""
+        """Take note that torchdiffeq accepted the step of this length from this state."""
         self.times.append(time)
         self.states.append(state)
         self.advanced(length.item())
 
     def callback_reject_step(self, time: Tensor, state: Tensor, length: Tensor) -> None:
-        """Torchdiffeq rejected the step."""
+        """Take note that torchdiffeq rejected the step."""
         self.rejected += 1
 
     def run(self, t_final: float, settings: Settings) -> Track:
@@ -187,7 +190,7 @@ class _Recorder:
         """
         start = _packed(self.weights)
         odeint(
-            self, start, torch.tensor([0.0, t_final]).to(start),
+            self, start, start.new_tensor([0.0, t_final]),
             method=settings.method, rtol=settings.rtol, atol=settings.atol,
             options={"max_num_steps": settings.max_steps},
         )  # fmt: skip
@@ -206,17 +209,20 @@ class _Recorder:
         """Why torchdiffeq stopped, in the problem's words."""
         if "max_num_steps" in message:
             return (
-                f"more than max_steps = {settings.max_steps} steps; a neuron that slides on a kink makes a "
-                "Runge-Kutta method take ever smaller ones"
+                f"more than max_steps = {settings.max_steps} steps; it may be that a neuron slides on a "
+                "kink, which makes a Runge-Kutta method take ever smaller ones"
             )
         state = _unpacked(self.weights, self.states[-1]) if self.states else self.weights
         speed = _packed(self.flow.velocity(state)).abs().max().item()
-        return f"the step size fell below rounding, where the largest velocity of a weight is {speed:.3g}"
+        lowest = _smallest_margin(self.flow, state)
+        return (
+            f"the step size fell below rounding: velocities reach {speed:.3g} at the smallest margin y f = {lowest:.4g}"
+        )
 
 
-def _overflow(flow: Flow, weights: NetworkWeights) -> str:
-    lowest = (flow.outputs(weights) * flow.dataset.targets).min().item()
-    return f"the velocity overflows: the loss is too steep at the smallest margin y f = {lowest:.4g}"
+def _smallest_margin(flow: Flow, weights: NetworkWeights) -> float:
+    """The smallest y f; with classes, of the outputs at the right class."""
+    return (flow.outputs(weights) * flow.dataset.targets).sum(-1).min().item()
 
 
 def _packed(weights: NetworkWeights) -> Float[Tensor, "*batch parameters"]:
@@ -235,7 +241,7 @@ def _retaken(flow: Flow, like: NetworkWeights, states: Tensor, lengths: Tensor, 
     step = odeint(
         lambda _, state: scale * _packed(flow.velocity(_unpacked(like, state))),
         states,
-        torch.tensor([0.0, 1.0]).to(states),
+        states.new_tensor([0.0, 1.0]),
         method=settings.method,
         rtol=0.0,
         atol=math.inf,  # with no error to control, torchdiffeq takes the first step as it is
