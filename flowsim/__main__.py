@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"{options.output}: t = {solution.t_final:g}, loss {run['loss'][0]:.6g} -> {run['loss'][-1]:.6g}, "
         f"largest change of a conserved quantity {abs(run['conserved'] - run['conserved'][0]).max():.1e}, "
-        f"{len(run['event_times'])} kinks, {int(solution.statistics['steps'])} steps"
+        f"{len(run['event_times'])} events, {int(solution.statistics['steps'])} steps"
     )
     return 0
 

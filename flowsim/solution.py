@@ -22,9 +22,10 @@ LOOSER = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """Kinks met: pre-activation z_ij of `sample` i and `neuron` j of hidden layer `layer` passed through 0 at `time`.
+    """Where the velocity jumps: z_ij of `sample` i and `neuron` j of hidden layer `layer` passed through 0 at `time`.
 
-    One entry per event, ordered by trajectory (in the flattened ensemble), then time; layers count from 1,
+    Under sign-FA also where an outgoing weight of the neuron changed sign, and with it the feedback; `sample` is then
+    -1. One entry per event, ordered by trajectory (in the flattened ensemble), then time; layers count from 1,
     samples, neurons and trajectories from 0.
     """
 
@@ -46,7 +47,7 @@ class Path(Protocol):
         ...
 
     def events(self) -> Events:
-        """The kinks met."""
+        """The kinks and sign changes met."""
         ...
 
     @property
@@ -109,7 +110,7 @@ class Solution(Generic[AnyWeights]):
 
     @cached_property
     def events(self) -> Events:
-        """The kinks met, see `Events`."""
+        """The kinks and sign changes met, see `Events`."""
         return self.path.events()
 
     @property

@@ -119,6 +119,20 @@ def test_events_are_the_zeros_of_the_pre_activations() -> None:
     assert (events.layer == 1).all()
 
 
+def test_sign_changes_of_output_weights_are_events_under_sign_fa_only() -> None:
+    """v starts at -0.1 and grows: sign-FA's feedback flips where it passes 0, from then on v > 0."""
+    dataset = Dataset([[1.0]], [1])
+    weights = Weights([[2.0]], [-0.1])  # type: ignore[arg-type]
+    solution = solve(Flow(dataset, SignFeedbackAlignment(), slope=0.5), weights, 1.0)
+    (event,) = [index for index, sample in enumerate(solution.events.sample.tolist()) if sample == -1]
+    time = solution.events.time[event]
+    before, at, after = solution.evaluate([0.9 * time.item(), time.item(), 1.1 * time.item()]).output[:, 0].tolist()
+    assert before < 0 < after
+    assert abs(at) < 1e-9
+    fixed = solve(Flow(dataset, FeedbackAlignment([1.0]), slope=0.5), weights, 1.0)
+    assert (fixed.events.sample >= 0).all()
+
+
 def test_reduction_to_the_span_of_the_data_changes_nothing() -> None:
     """D = 30 > n = 4, against the same data rotated into R^4 by hand, with the orthogonal part of W put aside."""
     generator = torch.Generator().manual_seed(3)

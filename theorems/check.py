@@ -19,7 +19,7 @@ EQUALITY_ERROR = 1e-9
 """An equality counts only if its relative error bound is at most this."""
 
 GRID = 200
-"""Logarithmically spaced times at which margins are evaluated, besides 0 and both sides of every located kink."""
+"""Logarithmically spaced times at which margins are evaluated, besides 0 and both sides of every located event."""
 
 BESIDE = 1e-6
 """How far from a kink, relative to its time, its sides are taken: observables may jump there."""
@@ -134,7 +134,7 @@ class NoMarginError(ValueError):
 
 
 def sampled_times(solution: Solution) -> Float[Tensor, " times"]:
-    """0, GRID logarithmically spaced times up to t_final, and both sides of every located kink, in order."""
+    """0, GRID logarithmically spaced times up to t_final, and both sides of every located event, in order."""
     device = solution.flow.dataset.inputs.device
     end = torch.tensor(solution.t_final, dtype=torch.float64, device=device)
     grid = torch.logspace(-5, 0, GRID, dtype=torch.float64, device=device) * end

@@ -23,7 +23,7 @@ NODES = 6
 def imbalance(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch 1"]:
     """(L(t) - L(0) + int_0^t <grad, fa> ds) / L(0), with fa = the direction that the rule prescribes.
 
-    The quadrature is split at the given times and at the kinks, where the integrand jumps.
+    The quadrature is split at the given times and at the events, where the integrand jumps.
     """
     flow = solution.flow
     rule_only = Flow(flow.dataset, flow.rule, flow.loss, flow.slope)

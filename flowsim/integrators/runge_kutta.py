@@ -15,6 +15,7 @@ from torchdiffeq import odeint
 
 from flowsim.flow import Flow
 from flowsim.integrators import Settings, StoppedError
+from flowsim.rules import SignFeedbackAlignment
 from flowsim.solution import Events
 from flowsim.weights import NetworkWeights
 
@@ -113,9 +114,9 @@ class RungeKuttaPath:
         }
 
     def events(self) -> Events:
-        """Sign changes of pre-activations between accepted steps, located by root finding in the dense output.
+        """Sign changes between accepted steps of whatever makes the velocity jump, located in the dense output.
 
-        A pre-activation that changes sign twice within one step is not seen; the error control keeps steps across a
+        A quantity that changes sign twice within one step is not seen; the error control keeps steps across a
         kink short.
         """
         crossings = [self._crossings(index) for index in range(len(self.tracks))]
@@ -135,23 +136,24 @@ class RungeKuttaPath:
         )
 
     def _crossings(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Times, layers, samples and neurons of the kinks that one trajectory met, in order of time."""
+        """Times, layers, samples and neurons of the events of one trajectory, in order of time."""
         track, (flow, weights) = self.tracks[index], self._trajectory(index)
         crossings = []
-        for level, values in enumerate(flow.pre_activations(_unpacked(weights, track.states))):
-            step, sample, neuron = torch.nonzero((values[:-1] > 0) != (values[1:] > 0), as_tuple=True)
+        for number, (layer, is_kink, values) in enumerate(_switches(flow, _unpacked(weights, track.states))):
+            step, row, neuron = torch.nonzero((values[:-1] > 0) != (values[1:] > 0), as_tuple=True)
 
-            def pre_activation(time: np.ndarray, i: np.ndarray, j: np.ndarray, level: int = level) -> np.ndarray:
+            def value(time: np.ndarray, i: np.ndarray, j: np.ndarray, number: int = number) -> np.ndarray:
                 states = self._alone(index, torch.as_tensor(time).to(track.times))
-                hidden = flow.pre_activations(_unpacked(weights, states))[level]
-                return hidden[range(len(time)), torch.as_tensor(i), torch.as_tensor(j)].cpu().numpy()
+                _, _, switching = _switches(flow, _unpacked(weights, states))[number]
+                return switching[range(len(time)), torch.as_tensor(i), torch.as_tensor(j)].cpu().numpy()
 
             time = track.times[step]
             if len(step):
                 bracket = time.cpu().numpy(), track.times[step + 1].cpu().numpy()
-                root = find_root(pre_activation, bracket, args=(sample.cpu().numpy(), neuron.cpu().numpy()))
+                root = find_root(value, bracket, args=(row.cpu().numpy(), neuron.cpu().numpy()))
                 time = torch.as_tensor(root.x).to(time)
-            crossings.append((time, torch.full_like(sample, level + 1), sample, neuron))
+            sample = row if is_kink else torch.full_like(row, -1)
+            crossings.append((time, torch.full_like(row, layer), sample, neuron))
         time, layer, sample, neuron = (torch.cat(column) for column in zip(*crossings, strict=True))
         order = torch.argsort(time, stable=True)
         return time[order], layer[order], sample[order], neuron[order]
@@ -218,6 +220,17 @@ class _Recorder:
         return (
             f"the step size fell below rounding: velocities reach {speed:.3g} at the smallest margin y f = {lowest:.4g}"
         )
+
+
+def _switches(flow: Flow, weights: NetworkWeights) -> list[tuple[int, bool, Float[Tensor, "*batch rows neurons"]]]:
+    """Whatever makes the velocity jump where it changes sign: hidden layer, whether it is a kink, values.
+
+    Pre-activations, and under sign-FA the outgoing weights, whose signs are the feedback.
+    """
+    kinks = [(layer, True, values) for layer, values in enumerate(flow.pre_activations(weights), 1)]
+    if not isinstance(flow.rule, SignFeedbackAlignment):
+        return kinks
+    return kinks + [(layer, False, values) for layer, values in enumerate(weights.layers[1:], 1)]
 
 
 def _smallest_margin(flow: Flow, weights: NetworkWeights) -> float:
