@@ -63,6 +63,7 @@ def measurement(kind: Any, margins: list[list[float]], errors: list[list[float]]
     [
         ("inequality", [[1.0], [0.2]], [[0.1], [0.1]], "theorem", "holds"),
         ("inequality", [[1.0], [0.05]], [[0.1], [0.1]], "theorem", "undecided"),
+        ("inequality", [[0.05], [1.0]], [[0.1], [0.1]], "theorem", "undecided"),
         ("inequality", [[1.0], [-0.05]], [[0.1], [0.1]], "theorem", "undecided"),
         ("inequality", [[-0.2], [1.0]], [[0.1], [0.1]], "theorem", "violated"),
         ("inequality", [[1.0, -1.0]], [[0.1, 0.1]], "theorem", "violated"),
@@ -234,6 +235,8 @@ def test_tangent_kernel_gives_the_motion_of_the_outputs_and_the_dominance_produc
     motion = ((flow.outputs(later) - flow.outputs(earlier)) / (2 * h))[0, :, 0]
     # central differences of a function that is quadratic along the line: only rounding, eps / h
     torch.testing.assert_close(motion, -kernel @ residual / 4, rtol=0, atol=1e-9)
+    smallest = 2 / 4 * torch.linalg.eigvalsh(kernel)[0]
+    torch.testing.assert_close(theorem_5_1.mu_kernel(solution, times)[0], smallest, rtol=1e-12, atol=0)
     product = theorem_5_1.dominance_ratio(flow, at, 0)[0]
     torch.testing.assert_close(product, residual @ kernel @ residual / 16, rtol=1e-12, atol=0)
 
