@@ -64,9 +64,10 @@ def read_problem(path: str, rule: str, loss: str, slope: float, device: str) -> 
     for key, shape in SHAPES.items():
         if key in arrays and arrays[key].ndim != len(shape):
             raise ValueError(f"{key} must have shape ({', '.join(shape)}), got {arrays[key].shape}")
-    learning: Rule = {"gd": GradientDescent, "sign-fa": SignFeedbackAlignment}.get(
-        rule, lambda: FeedbackAlignment(tensor("feedback"))
-    )()
+    if rule == "fa":
+        learning: Rule = FeedbackAlignment(tensor("feedback"))
+    else:
+        learning = GradientDescent() if rule == "gd" else SignFeedbackAlignment()
     weights = Weights(tensor("hidden"), tensor("output"))
     flow = Flow(Dataset(inputs, labels), learning, loss, slope)
     flow.require_fit(weights)

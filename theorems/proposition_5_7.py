@@ -119,15 +119,15 @@ def cases(seeds: int, device: str) -> list[Case]:
             Case(RHO_IGNORED, f"{label}, rho too large", "control", partial(run, "opposed", slope=1.0)),
         ]
     # where the bound is nearly attained, a constant that is a tenth too large must be noticed
-    kinds: list[tuple[str, problems.TightKind, str, Callable[[Solution], Tensor]]] = [
-        ("separable", "identical", "orthogonally separable", mu_separable),
-        ("boundary", "orthogonal", "boundary", mu_boundary),
-        ("nearly orthogonal", "simplex", "nearly orthogonal", mu_nearly_orthogonal),
+    kinds: list[tuple[str, problems.TightKind, Statement, Statement]] = [
+        ("separable", "identical", SEPARABLE, _statement("orthogonally separable", mu_separable, 1.1)),
+        ("boundary", "orthogonal", BOUNDARY, _statement("boundary", mu_boundary, 1.1)),
+        ("nearly orthogonal", "simplex", NEARLY_ORTHOGONAL, _statement("nearly orthogonal", mu_nearly_orthogonal, 1.1)),
     ]
-    for label, inputs, kind, mu in kinds:
+    for label, inputs, stated, overstated in kinds:
         tight = partial(problems.tight_run, inputs, device)
         found += [
-            Case(_statement(kind, mu), f"FA, {label}, tight", "theorem", tight),
-            Case(_statement(kind, mu, 1.1), f"FA, {label}, 1.1 mu", "control", tight),
+            Case(stated, f"FA, {label}, tight", "theorem", tight),
+            Case(overstated, f"FA, {label}, 1.1 mu", "control", tight),
         ]
     return found

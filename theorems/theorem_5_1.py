@@ -99,7 +99,7 @@ def mu_measured(alpha: float, share: float) -> Mu:
 
 
 def cases(seeds: int, device: str) -> list[Case]:
-    """Alpha = 1 (kernel regime, linear network), 2 and 3; the controls misstate alpha and overstate mu."""
+    """alpha = 1 (kernel regime, linear network), 2 and 3; the controls misstate alpha and overstate mu."""
 
     def separable(loss: str | Loss = "exponential") -> Solution:
         return problems.margin_run("separable", "fa", seeds, device, loss=loss)
