@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     simulate.add_argument("--loss", choices=["exponential", "logistic", "squared"], default="exponential")
     simulate.add_argument("--t-final", type=float, required=True, metavar="T")
     simulate.add_argument("--times", type=int, default=200, metavar="N", help="number of times reported (default 200)")
-    simulate.add_argument("--method", choices=INTEGRATORS, default="dopri5")
+    simulate.add_argument("--method", choices=INTEGRATORS, default="event")
     simulate.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     simulate.add_argument("--output", required=True, metavar="RUN.npz")
     return main

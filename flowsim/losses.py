@@ -3,10 +3,14 @@
 `value` maps outputs f and targets (both `*batch x n x k`) to `*batch x n`; `negative_gradient` to -dl/df,
 `*batch x n x k`. The targets are the labels y in one column (k = 1), or one-hot classes.
 All have the infimum 0, the paper's L*.
+
+`series` differentiates along a curve: from the Taylor coefficients of f(t) it makes those of -dl/df, one by one, by the
+recursion that a differential equation for the loss gives (section 10).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 import torch
@@ -15,25 +19,115 @@ from torch.nn import functional
 
 from flowsim.validation import require_positive
 
+Terms = Generator[Tensor, Tensor, None]
+"""Is sent the Taylor coefficients k = 0, 1, .. of one function of time, and yields those of another.
+
+It is started with `next`, which yields nothing of use.
+"""
+
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss: its name, its value per sample, -dl/df, and which kind of targets it is defined for."""
+    """A loss: its name, its value per sample, -dl/df, and which kind of targets it is defined for.
+
+    `series(targets, order)`: the Terms of -dl/df from those of f, k <= order; None if there is no recursion, and only
+    Runge-Kutta methods can be used.
+    """
 
     name: str
     value: Callable[[Tensor, Tensor], Tensor]
     negative_gradient: Callable[[Tensor, Tensor], Tensor]
     targets: Literal["signs", "classes", "any"]
+    series: Callable[[Tensor, int], Terms] | None = None
 
 
-def _margin_loss(name: str, of: Callable[[Tensor], Tensor], negative_slope: Callable[[Tensor], Tensor]) -> Loss:
-    """l(u) of the margin u = y f, from l and -l'."""
+def _margin_loss(
+    name: str,
+    of: Callable[[Tensor], Tensor],
+    negative_slope: Callable[[Tensor], Tensor],
+    slope_series: Callable[[int], Terms],
+) -> Loss:
+    """l(u) of the margin u = y f, from l, -l' and the Terms of -l'."""
+
+    def series(labels: Tensor, order: int) -> Terms:
+        slope = slope_series(order)
+        next(slope)
+        term = labels
+        while True:
+            outputs = yield term
+            term = labels * slope.send(labels * outputs)
+
     return Loss(
         name,
         value=lambda outputs, labels: of(labels * outputs).squeeze(-1),
         negative_gradient=lambda outputs, labels: labels * negative_slope(labels * outputs),
         targets="signs",
+        series=series,
     )
+
+
+class _Product:
+    """Taylor coefficients sum_{l=first..k-last} a_l b_{k-l} of the product of two functions, known up to some order."""
+
+    def __init__(self, order: int, like: Tensor) -> None:
+        self.order = order
+        self.left = like.new_empty(order + 1, *like.shape)
+        self.reversed_right = torch.empty_like(self.left)
+
+    def append(self, k: int, left: Tensor | None = None, right: Tensor | None = None) -> None:
+        """Take a_k, b_k, or both."""
+        if left is not None:
+            self.left[k] = left
+        if right is not None:
+            self.reversed_right[self.order - k] = right
+
+    def term(self, k: int, first: int = 0, last: int = 0) -> Tensor:
+        """The coefficient k, without the first and the last terms of the sum."""
+        start = self.order - k + first
+        return (self.left[first : k + 1 - last] * self.reversed_right[start : self.order + 1 - last]).sum(0)
+
+
+def _exponential_terms(order: int) -> Terms:
+    """g = exp(-u): g' = -u' g, so k g_k = -sum_{l=1..k} l u_l g_{k-l}."""
+    u = yield torch.empty(0)
+    g = torch.exp(-u)
+    product = _Product(order, u)
+    for k in count(1):
+        product.append(k - 1, right=g)
+        u = yield g
+        product.append(k, left=(-k) * u)
+        g = product.term(k, first=1) / k
+
+
+def _logistic_terms(order: int) -> Terms:
+    """g = 1 / (1 + exp(u)): g' = -u' w with w = g (1 - g)."""
+    u = yield torch.empty(0)
+    g = torch.sigmoid(-u)
+    w = g * torch.sigmoid(u)
+    by_u, square = _Product(order, u), _Product(order, u)
+    away = 1 - 2 * g
+    for k in count(1):
+        square.append(k - 1, g, g)
+        by_u.append(k - 1, right=w)
+        u = yield g
+        by_u.append(k, left=(-k) * u)
+        g = by_u.term(k, first=1) / k
+        w = away * g - square.term(k, first=1, last=1)
+
+
+def _power_terms(order: int, factor: float, exponent: float) -> Terms:
+    """g = c (1 + u)^a: (1 + u) g' = a u' g, so k (1 + u_0) g_k = sum_{l=1..k} (a l - (k - l)) u_l g_{k-l}."""
+    u = yield torch.empty(0)
+    base = torch.where(u > -1, 1 + u, torch.nan)
+    g = torch.where(u > -1, factor * (1 + u) ** exponent, torch.inf)
+    plain, weighted = _Product(order, u), _Product(order, u)
+    for k in count(1):
+        plain.append(k - 1, right=g)
+        weighted.append(k - 1, right=g)
+        u = yield g
+        plain.append(k, left=u)
+        weighted.append(k, left=k * u)
+        g = ((exponent + 1) * weighted.term(k, first=1) - k * plain.term(k, first=1)) / (k * base)
 
 
 def polynomial(power: float) -> Loss:
@@ -50,28 +144,67 @@ def polynomial(power: float) -> Loss:
         f"polynomial({p:g})",
         of=lambda u: torch.where(u > -1, (1 + u) ** -p, torch.inf),
         negative_slope=lambda u: torch.where(u > -1, p * (1 + u) ** (-p - 1), torch.inf),
+        slope_series=lambda order: _power_terms(order, p, -p - 1),
     )
 
 
-exponential = _margin_loss("exponential", of=lambda u: torch.exp(-u), negative_slope=lambda u: torch.exp(-u))
+exponential = _margin_loss(
+    "exponential",
+    of=lambda u: torch.exp(-u),
+    negative_slope=lambda u: torch.exp(-u),
+    slope_series=_exponential_terms,
+)
 """l(u) = exp(-u), u = y f."""
 
-logistic = _margin_loss("logistic", of=lambda u: -functional.logsigmoid(u), negative_slope=lambda u: torch.sigmoid(-u))
+logistic = _margin_loss(
+    "logistic",
+    of=lambda u: -functional.logsigmoid(u),
+    negative_slope=lambda u: torch.sigmoid(-u),
+    slope_series=_logistic_terms,
+)
 """l(u) = log(1 + exp(-u)), u = y f (torch's softplus would be linear beyond 20, off by 2e-9 there)."""
+
+
+def _squared_series(targets: Tensor, order: int) -> Terms:
+    outputs = yield targets
+    outputs = yield targets - outputs
+    while True:
+        outputs = yield -outputs
+
 
 squared = Loss(
     "squared",
     value=lambda outputs, targets: 0.5 * (outputs - targets).square().sum(-1),
     negative_gradient=lambda outputs, targets: targets - outputs,
     targets="any",
+    series=_squared_series,
 )
 """l = |f - y|^2 / 2, with y the label +-1 or the one-hot class."""
+
+
+def _cross_entropy_series(targets: Tensor, order: int) -> Terms:
+    """p = softmax(f): p_c' = p_c (f_c' - a), a = sum_d p_d f_d'."""
+    outputs = yield targets
+    p = torch.softmax(outputs, -1)
+    mean, change = _Product(order, p), _Product(order, p)
+    term = targets - p
+    for k in count(1):
+        mean.append(k - 1, right=p)
+        change.append(k - 1, right=p)
+        outputs = yield term
+        slope = k * outputs
+        mean.append(k, left=slope)
+        change.append(k, left=slope - mean.term(k, first=1).sum(-1, keepdim=True))
+        p = change.term(k, first=1) / k
+        term = -p
+
 
 cross_entropy = Loss(
     "cross-entropy",
     value=lambda outputs, targets: -(targets * torch.log_softmax(outputs, -1)).sum(-1),
     negative_gradient=lambda outputs, targets: targets - torch.softmax(outputs, -1),
     targets="classes",
+    series=_cross_entropy_series,
 )
 """l = -log softmax(f)_y, with y the class."""
 

@@ -84,8 +84,10 @@ class DescentFactors(NamedTuple):
     product: Float[Tensor, "*batch"]
 
 
-def descent_factors(flow: Flow, weights: NetworkWeights) -> DescentFactors:
+def descent_factors(flow: Flow, weights: NetworkWeights, velocity: NetworkWeights | None = None) -> DescentFactors:
     """|grad|, |fa|, cos(grad, fa) (NaN where one of them is 0) and <grad, fa>, with d theta / dt = -fa.
+
+    `velocity` is d theta / dt where it is not that of the flow: while neurons slide along kinks (`Solution.velocity`).
 
     >>> from flowsim import Dataset, GradientDescent, Weights
     >>> flow = Flow(Dataset([[2.0]], [1]), GradientDescent())
@@ -94,19 +96,23 @@ def descent_factors(flow: Flow, weights: NetworkWeights) -> DescentFactors:
     1.0
     """
     gradient = flow.gradient(weights).layers
-    update = [-part for part in flow.velocity(weights).layers]
+    update = [-part for part in (velocity or flow.velocity(weights)).layers]
     return DescentFactors(_norm(gradient), _norm(update), _cosine(gradient, update), _inner(gradient, update))
 
 
-def dominance_ratio(flow: Flow, weights: NetworkWeights, alpha: float) -> Float[Tensor, "*batch"]:
+def dominance_ratio(
+    flow: Flow, weights: NetworkWeights, alpha: float, velocity: NetworkWeights | None = None
+) -> Float[Tensor, "*batch"]:
     """<grad, fa> / (L - L*)^alpha with L* = 0: alpha-alignment dominance says that it stays above some mu > 0.
+
+    `velocity` as in `descent_factors`.
 
     >>> from flowsim import Dataset, FeedbackAlignment, Weights
     >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
     >>> dominance_ratio(flow, Weights(torch.ones(1, 1), torch.zeros(1)), alpha=2).item()
     1.0
     """
-    return descent_factors(flow, weights).product / flow.risk(weights) ** alpha
+    return descent_factors(flow, weights, velocity).product / flow.risk(weights) ** alpha
 
 
 def _inner(left: tuple[Tensor, ...] | list[Tensor], right: tuple[Tensor, ...] | list[Tensor]) -> Tensor:

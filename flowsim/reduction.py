@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic
 
 import torch
@@ -28,6 +29,12 @@ class Reduction(Generic[AnyWeights]):
     offset: Float[Tensor, "*batch m d"] | None
     """W_1(0) (I - Q^T Q), which never moves."""
 
+    def only(self, index: int) -> Reduction[AnyWeights]:
+        """Return the reduction of one trajectory of a flattened ensemble."""
+        flow, weights = self.flow.map_matrices(self.weights, lambda matrix: matrix[index : index + 1])
+        parts = [part if part is None else part[index : index + 1] for part in (self.basis, self.offset)]
+        return Reduction(flow, weights, *parts)
+
     def lift(self, weights: NetworkWeights) -> AnyWeights:
         """Return the full weights for reduced ones."""
         if self.basis is None or self.offset is None:
@@ -35,12 +42,21 @@ class Reduction(Generic[AnyWeights]):
         first, *others = weights.layers
         return self.weights.with_layers([first @ self.basis + self.offset, *others])
 
+    def lift_velocity(self, velocity: NetworkWeights) -> AnyWeights:
+        """Return the velocity of the full weights for that of reduced ones."""
+        if self.basis is None:
+            return self.weights.with_layers(velocity.layers)
+        first, *others = velocity.layers
+        return self.weights.with_layers([first @ self.basis, *others])
 
-def reduce(flow: Flow, weights: AnyWeights) -> Reduction[AnyWeights]:
+
+def reduce(flow: Flow, weights: AnyWeights, *, turned: bool = False) -> Reduction[AnyWeights]:
     """Return the reduction of a flow and its initial weights to the span of the inputs.
 
     Flow and weights carry the same batch dimensions. Where d > n the rows of Q are n right singular vectors, which
     contain the span whatever the rank; nothing is changed where d <= n, or where the flow does not stay in the span.
+
+    With `turned` coordinates, Q is multiplied by a fixed orthogonal matrix: the same flow, but other rounding errors.
 
     >>> from flowsim import Dataset, GradientDescent, Weights
     >>> flow = Flow(Dataset(torch.ones(2, 7), [1, 1]), GradientDescent())
@@ -48,9 +64,15 @@ def reduce(flow: Flow, weights: AnyWeights) -> Reduction[AnyWeights]:
     torch.Size([3, 2])
     """
     inputs = flow.dataset.inputs
-    if not flow.stays_in_span or flow.dataset.dimension <= flow.dataset.samples:
+    reduced = flow.dataset.dimension > flow.dataset.samples
+    if not flow.stays_in_span or not (reduced or turned):
         return Reduction(flow, weights, None, None)
-    basis = torch.linalg.svd(inputs, full_matrices=False).Vh
+    if reduced:
+        basis = torch.linalg.svd(inputs, full_matrices=False).Vh
+    else:
+        basis = torch.eye(inputs.shape[-1], dtype=inputs.dtype, device=inputs.device).expand(*inputs.shape[:-2], -1, -1)
+    if turned:
+        basis = _orthogonal(basis.shape[-2]).to(basis) @ basis
     first, *others = weights.layers
     coordinates = first @ basis.mT
     return Reduction(
@@ -59,3 +81,10 @@ def reduce(flow: Flow, weights: AnyWeights) -> Reduction[AnyWeights]:
         basis,
         first - coordinates @ basis,
     )
+
+
+@cache
+def _orthogonal(size: int) -> Float[Tensor, "size size"]:
+    """A fixed orthogonal matrix without zeros."""
+    normal = torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.linalg.qr(normal).Q

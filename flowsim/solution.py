@@ -22,11 +22,12 @@ LOOSER = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """Where the velocity jumps: z_ij of `sample` i and `neuron` j of hidden layer `layer` passed through 0 at `time`.
+    """Where the velocity jumps: the neuron of hidden layer `layer` goes over from one side of a kink to another.
 
-    Under sign-FA also where an outgoing weight of the neuron changed sign, and with it the feedback; `sample` is then
-    -1. One entry per event, ordered by trajectory (in the flattened ensemble), then time; layers count from 1,
-    samples, neurons and trajectories from 0.
+    `before` and `after` are 1 (active, z > 0), -1 (inactive, z < 0) or 0 (sliding, z stays 0) for the `sample` and
+    `neuron`. Under sign-FA also where an outgoing weight of the neuron changes its sign from `before` to `after`, and
+    with it the feedback; `sample` is then -1. One entry per event, ordered by trajectory (in the flattened ensemble),
+    then time; layers count from 1, samples, neurons and trajectories from 0.
     """
 
     time: Float[Tensor, " events"]
@@ -34,9 +35,19 @@ class Events:
     layer: Int[Tensor, " events"]
     sample: Int[Tensor, " events"]
     neuron: Int[Tensor, " events"]
+    before: Int[Tensor, " events"]
+    after: Int[Tensor, " events"]
 
     def __len__(self) -> int:
         return len(self.time)
+
+    @property
+    def kind(self) -> list[str]:
+        """Of each event: "crossing", "sliding entry", "sliding exit", or "sign change"."""
+        kinds = torch.where(self.after == 0, 1, torch.where(self.before == 0, 2, 0))
+        kinds = torch.where(self.sample < 0, 3, kinds)
+        names = ("crossing", "sliding entry", "sliding exit", "sign change")
+        return [names[kind] for kind in kinds.tolist()]
 
 
 class Path(Protocol):
@@ -44,6 +55,14 @@ class Path(Protocol):
 
     def evaluate(self, times: Tensor) -> NetworkWeights:
         """Weights at the times (one dimension), `times x ensemble` in front."""
+        ...
+
+    def velocity(self, times: Tensor) -> NetworkWeights:
+        """d theta / dt at the times (one dimension), `times x ensemble` in front."""
+        ...
+
+    def pattern(self, times: Tensor) -> tuple[Tensor, ...]:
+        """The activation pattern of each hidden layer, `times x ensemble` in front."""
         ...
 
     def events(self) -> Events:
@@ -88,25 +107,56 @@ class Solution(Generic[AnyWeights]):
         times = self._checked(times)
         return self._unflattened(self.reduction.lift(self.path.evaluate(times.reshape(-1))), times.shape)
 
+    def velocity(self, times: float | list[float] | Float[Tensor, "*times"]) -> AnyWeights:
+        """Return d theta / dt at the given times, shaped like the weights.
+
+        Along kinks that a neuron slides on it is the Filippov velocity, which `Flow.velocity` does not know.
+
+        Raises:
+            ValueError: if a time lies outside [0, t_final].
+        """
+        times = self._checked(times)
+        return self._unflattened(self.reduction.lift_velocity(self.path.velocity(times.reshape(-1))), times.shape)
+
+    def pattern(self, times: float | list[float] | Float[Tensor, "*times"]) -> tuple[Int[Tensor, "*batch n m"], ...]:
+        """Return the activation pattern of each hidden layer, `*times x *batch x n x m`.
+
+        1 where z_ij > 0, -1 where z_ij < 0, and 0 where neuron j slides along the kink of sample i (with Runge-Kutta
+        methods, where z_ij = 0).
+
+        Raises:
+            ValueError: if a time lies outside [0, t_final].
+        """
+        times = self._checked(times)
+        shape = (*times.shape, *self.batch_shape)
+        return tuple(layer.reshape(*shape, *layer.shape[-2:]) for layer in self.path.pattern(times.reshape(-1)))
+
     @cached_property
     def companion(self) -> Solution[AnyWeights]:
         """The same problem solved with tolerances LOOSER times as large.
 
-        Whatever is observed along both estimates its own error: the two differ by about the companion's error, and
-        that is expected to be well above this solution's. An estimate, not a guarantee (theorems/README.md,
-        section 10). Solved at the first use.
+        It is solved in turned coordinates too, so that its rounding errors are others. Whatever is observed along both
+        estimates its own error: the two differ by about the companion's error, and that is expected to be above this
+        solution's. An estimate, not a guarantee (theorems/README.md, section 10). Solved at the first use.
         """
         return self.solve_looser()
 
     def error(self, times: float | list[float] | Float[Tensor, "*times"]) -> AnyWeights:
-        """Return the absolute error of every weight at the given times, estimated by the companion.
+        """Return the absolute error of the weights at the given times, estimated by the companion.
+
+        One number per layer, time and trajectory, the same for all weights of the layer: the largest difference to the
+        companion, and 8 units of rounding of the largest weight.
 
         Raises:
             ValueError: if a time lies outside [0, t_final].
         """
         here, there = self.evaluate(times), self.companion.evaluate(times)
-        pairs = zip(here.layers, there.layers, strict=True)
-        return here.with_layers([(layer - other).abs() for layer, other in pairs])
+        errors = []
+        for layer, other in zip(here.layers, there.layers, strict=True):
+            size = layer.abs().amax((-2, -1), keepdim=True)
+            difference = (layer - other).abs().amax((-2, -1), keepdim=True)
+            errors.append((difference + 8 * torch.finfo(layer.dtype).eps * size).expand_as(layer))
+        return here.with_layers(errors)
 
     @cached_property
     def events(self) -> Events:
@@ -115,7 +165,12 @@ class Solution(Generic[AnyWeights]):
 
     @property
     def statistics(self) -> dict[str, Int[Tensor, "*batch"]]:
-        """Counts of work per trajectory: accepted steps, rejected steps, evaluations of the velocity."""
+        """Counts of work per trajectory.
+
+        "steps"; with the event-driven integrator also "terms" (Taylor coefficients computed, without those for dense
+        output), "crossings" of kinks and "slides" (times that a sample began to slide); with Runge-Kutta methods
+        "rejected" steps and "evaluations" of the velocity.
+        """
         return {name: count.reshape(self.batch_shape) for name, count in self.path.statistics.items()}
 
     def _unflattened(self, weights: AnyWeights, times_shape: torch.Size) -> AnyWeights:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from flowsim.flow import Flow
-from flowsim.integrators import Settings, StoppedError, runge_kutta
+from flowsim.integrators import Settings, StoppedError, event, runge_kutta
 from flowsim.reduction import reduce
-from flowsim.solution import LOOSER, IntegrationError, Path, Solution
+from flowsim.solution import LOOSER, IntegrationError, Solution
 from flowsim.validation import require_count, require_positive
 from flowsim.weights import AnyWeights, require_finite
 
-INTEGRATORS = dict.fromkeys(runge_kutta.METHODS, runge_kutta.integrate)
-"""The integrator of each method. One that takes kinks as events, for two-layer networks, has its place here."""
+INTEGRATORS = {"event": event.integrate, **dict.fromkeys(runge_kutta.METHODS, runge_kutta.integrate)}
+"""The integrator of each method."""
 
 
 def solve(
@@ -22,7 +24,7 @@ def solve(
     weights: AnyWeights,
     t_final: float,
     *,
-    method: str = "dopri5",
+    method: str = "event",
     rtol: float = 1e-10,
     atol: float = 1e-12,
     max_steps: int = 100_000,
@@ -38,14 +40,15 @@ def solve(
         flow: data, rule, loss and slope.
         weights: initial weights, `Weights` or `DeepWeights`.
         t_final: end of the time interval, above 0.
-        method: an adaptive solver of torchdiffeq: dopri5, dopri8, bosh3, fehlberg2 or adaptive_heun.
-        rtol: relative tolerance per step, in the RMS norm over a trajectory's weights.
+        method: "event", the event-driven integrator for two-layer networks; or an adaptive solver of torchdiffeq for
+            any depth: dopri5, dopri8, bosh3, fehlberg2 or adaptive_heun.
+        rtol: relative tolerance per step, in the maximum norm over a trajectory's weights; RMS norm with torchdiffeq.
         atol: absolute tolerance per step.
-        max_steps: steps allowed per trajectory, rejected ones included.
+        max_steps: steps allowed per trajectory; with torchdiffeq, rejected ones included.
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: for arguments that do not fit each other or their rules.
+        ValueError: for arguments that do not fit each other, their rules, or the method.
         IntegrationError: if a trajectory cannot go on (overflow of the loss, steps below rounding, more than
             max_steps steps); it hands over what was reached.
 
@@ -66,32 +69,40 @@ def solve(
     device = {tensor.device for tensor in (flow.dataset.inputs, *weights.layers)}
     if len(device) > 1:
         raise ValueError(f"weights must be on the device of the inputs, got {sorted(map(str, device))}")
+    return _solved(flow, weights, batch_shape, t_final, Settings(method, rtol, atol, max_steps), progress=progress)
+
+
+def _solved(
+    flow: Flow, weights: AnyWeights, batch_shape: torch.Size, t_final: float, settings: Settings,
+    *, progress: bool = False, turned: bool = False,
+) -> Solution[AnyWeights]:  # fmt: skip
+    """Solve on the flattened and reduced ensemble, in turned coordinates or not."""
     ensemble = flow.map_matrices(
         weights,
         lambda matrix: matrix.expand(*batch_shape, *matrix.shape[-2:]).reshape(-1, *matrix.shape[-2:]),
     )
-    reduction = reduce(*ensemble)
-    settings = Settings(method, rtol, atol, max_steps)
-
-    def solution(
-        flow: Flow, weights: AnyWeights, until: float, path: Path, batch_shape: torch.Size
-    ) -> Solution[AnyWeights]:
-        return Solution(
-            flow, until, batch_shape, path, reduction,
-            solve_looser=lambda: solve(
-                flow, weights, until, method=method, rtol=LOOSER * rtol, atol=LOOSER * atol, max_steps=max_steps
-            ),
-        )  # fmt: skip
-
+    reduction = reduce(*ensemble, turned=turned)
+    looser = replace(
+        settings, rtol=LOOSER * settings.rtol, atol=LOOSER * settings.atol, max_steps=2 * settings.max_steps
+    )  # fmt: skip
     columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
     with torch.no_grad(), Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task(f"solving {batch_shape.numel()} x [0, {t_final:g}]", total=batch_shape.numel() * t_final)
         try:
-            path = INTEGRATORS[method](
+            path = INTEGRATORS[settings.method](
                 reduction.flow, reduction.weights, t_final, settings, lambda gained: bar.advance(task, gained)
             )
         except StoppedError as stop:
-            alone, start = ensemble[0].map_matrices(ensemble[1], lambda matrix: matrix[stop.index])
-            reached = solution(alone, start, stop.time, stop.path, torch.Size()) if stop.path else None
+            reached = None
+            if stop.path:
+                shape, until = torch.Size(), stop.time
+                alone, start = ensemble[0].map_matrices(ensemble[1], lambda matrix: matrix[stop.index])
+                reached = Solution(
+                    alone, until, shape, stop.path, reduction.only(stop.index),
+                    solve_looser=lambda: _solved(alone, start, shape, until, looser, turned=True),
+                )  # fmt: skip
             raise IntegrationError(stop.time, stop.reason, stop.index, reached) from None
-    return solution(flow, weights, t_final, path, batch_shape)
+    return Solution(
+        flow, t_final, batch_shape, path, reduction,
+        solve_looser=lambda: _solved(flow, weights, batch_shape, t_final, looser, turned=True),
+    )  # fmt: skip

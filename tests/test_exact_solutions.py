@@ -5,17 +5,21 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from sample_problems import sliding
 from scipy.integrate import quad
+from scipy.optimize import root_scalar
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights, solve
-from flowsim.integrators.runge_kutta import METHODS
 from flowsim.observables import conserved
+from flowsim.solve import INTEGRATORS
 
-# Error per unit step is controlled at rtol = 1e-12; fewer than 1000 steps without growth give at most 1e-9.
-BOUND = 1e-9
+# Error per step is controlled at rtol = 1e-12. The event-driven integrator takes below 100 steps: at most 1e-10, with
+# weights of size 1. torchdiffeq takes fewer than 1000.
+BOUNDS = {"event": 1e-10, "dopri5": 1e-9, "dopri8": 1e-9}
+BOUND = BOUNDS["event"]
 
 
-def solve_tightly(flow: Flow, weights: Weights, t_final: float, method: str = "dopri5") -> Solution[Weights]:
+def solve_tightly(flow: Flow, weights: Weights, t_final: float, method: str = "event") -> Solution[Weights]:
     return solve(flow, weights, t_final, method=method, rtol=1e-12, atol=1e-14)
 
 
@@ -33,7 +37,7 @@ def time_of_one_neuron(z: float) -> float:
     return integral(lambda s: np.exp((0.3 + (s**2 - 1) / 10) * s), 1.0, z) / 5
 
 
-@pytest.mark.parametrize("method", ["dopri5", "dopri8"])
+@pytest.mark.parametrize("method", BOUNDS)
 def test_one_active_neuron_on_one_sample_reaches_z_at_the_time_of_the_quadrature(method: str) -> None:
     flow, weights = one_neuron()
     solution = solve_tightly(flow, weights, 100.0, method=method)
@@ -43,8 +47,8 @@ def test_one_active_neuron_on_one_sample_reaches_z_at_the_time_of_the_quadrature
     for time, value in zip(times.tolist(), z.tolist(), strict=True):
         # dz/dt = 5 exp(-v z) < 5, so that an error dz in z shows as dz / (dz/dt) in time
         speed = 5 * np.exp(-(0.3 + (value**2 - 1) / 10) * value)
-        assert abs(time_of_one_neuron(value) - time) * speed < BOUND
-    torch.testing.assert_close(at.output[:, 0], 0.3 + (z**2 - 1) / 10, rtol=0, atol=BOUND)
+        assert abs(time_of_one_neuron(value) - time) * speed < BOUNDS[method]
+    torch.testing.assert_close(at.output[:, 0], 0.3 + (z**2 - 1) / 10, rtol=0, atol=BOUNDS[method])
 
 
 R, GAMMA, N, M, V0 = 2.0, 0.3, 3, 4, 0.2
@@ -66,20 +70,21 @@ def time_of_crossing_run(z: float, z0: float) -> float:
     return N / R**2 * (integral(slowness, z0, min(z, 0.0)) + integral(slowness, 0.0, max(z, 0.0)))
 
 
-def test_equal_neurons_on_orthogonal_inputs_cross_the_kink_at_the_time_of_the_quadrature() -> None:
+@pytest.mark.parametrize("method", ["event", "dopri5"])
+def test_equal_neurons_on_orthogonal_inputs_cross_the_kink_at_the_time_of_the_quadrature(method: str) -> None:
     z0 = -0.5
     flow, weights = crossing(z0)
-    solution = solve_tightly(flow, weights, 20.0)
+    solution = solve_tightly(flow, weights, 20.0, method)
     expected = time_of_crossing_run(0.0, z0)
     assert len(solution.events) == N * M
-    # all kinks are met in one step, whose length is such that the jump of the velocity times it is the tolerance
+    # dopri5: all kinks are met in one step, whose length is such that the jump of the velocity times it is the tolerance
     torch.testing.assert_close(
-        solution.events.time, torch.full((N * M,), expected, dtype=torch.float64), rtol=0, atol=BOUND
+        solution.events.time, torch.full((N * M,), expected, dtype=torch.float64), rtol=0, atol=BOUNDS[method]
     )
     at = solution.evaluate([0.5 * expected, 2 * expected, 20.0])
     z = (at.hidden @ flow.dataset.inputs.mT)[:, 0, 0]
     for time, value in zip([0.5 * expected, 2 * expected, 20.0], z.tolist(), strict=True):
-        assert abs(time_of_crossing_run(value, z0) - time) < BOUND * np.exp(M * value * (V0 + value**2))
+        assert abs(time_of_crossing_run(value, z0) - time) < BOUNDS[method] * np.exp(M * value * (V0 + value**2))
 
 
 def test_on_orthogonal_inputs_samples_decouple_inside_each_neuron() -> None:
@@ -120,8 +125,78 @@ def test_linear_network_conserves_the_matrix_and_finds_the_minimum_norm_interpol
     torch.testing.assert_close(at.hidden[-1].mT @ at.output[-1], interpolant, rtol=0, atol=BOUND)
 
 
+K11, K12, K22 = 1.0, 0.6, 1.8
+K_ALONG = K22 - K12**2 / K11
+Z2, V2 = 0.3, 0.1
+
+
+def v_sliding(z: float) -> float:
+    return V2 + (z**2 - Z2**2) / (2 * K_ALONG)
+
+
+def time_of_sliding(z: float) -> float:
+    return 2 / K_ALONG * integral(lambda s: np.exp(v_sliding(s) * s), Z2, z)
+
+
+def test_a_sliding_neuron_follows_the_kink_and_leaves_it_at_the_time_of_the_quadrature() -> None:
+    """Solution 2: it leaves to the inactive side where v z_2 = log 2."""
+    solution = solve_tightly(*sliding(), 5.0)
+    last = root_scalar(lambda z: v_sliding(z) * z - np.log(2), bracket=(Z2, 5), xtol=1e-15).root
+    assert solution.events.kind == ["sliding exit"]
+    assert solution.events.after.tolist() == [-1]
+    assert abs(solution.events.time.item() - time_of_sliding(last)) < BOUND
+    for z in (0.4, 0.6, 0.9, last):
+        at = solution.evaluate(time_of_sliding(z))
+        assert abs(at.hidden[0, 0]) < 1e-15, "on the kink"
+        assert abs(0.6 * at.hidden[0, 0] + 1.2 * at.hidden[0, 1] - z) < BOUND
+        assert abs(at.output[0] - v_sliding(z)) < BOUND
+    assert solution.evaluate(time_of_sliding(last) + 0.1).hidden[0, 0] < 0
+
+
+def test_a_neuron_reaches_the_kink_and_stays_there_at_the_time_of_the_quadrature() -> None:
+    """Solution 6: x = 1 and x = -1, both labelled -1, push the weight of one neuron to 0, where it slides for ever."""
+    gamma, w0, v0 = 0.3, 0.8, 0.4
+    flow = Flow(Dataset([[1.0], [-1.0]], [-1, -1]), FeedbackAlignment([1.0]), slope=gamma)
+    weights = Weights(torch.tensor([[w0]], dtype=torch.float64), torch.tensor([v0], dtype=torch.float64))
+
+    def slowness(w: float) -> float:
+        v = v0 + (w**2 - w0**2) / 2
+        return 2 / (np.exp(v * w) - gamma * np.exp(-gamma * v * w))
+
+    solution = solve_tightly(flow, weights, 5.0)
+    arrival = integral(slowness, 0.0, w0)
+    assert solution.events.kind == ["sliding entry"] * 2
+    torch.testing.assert_close(solution.events.time, torch.full((2,), arrival, dtype=torch.float64), rtol=0, atol=BOUND)
+    for w in (0.6, 0.3):
+        at = solution.evaluate(integral(slowness, w, w0))
+        assert abs(at.hidden.item() - w) < BOUND
+        assert abs(at.output.item() - (v0 + (w**2 - w0**2) / 2)) < BOUND
+    rest = solution.evaluate([arrival + 1e-9, 5.0])
+    assert rest.hidden.abs().max() < 1e-15
+    torch.testing.assert_close(rest.output, torch.full((2, 1), v0 - w0**2 / 2, dtype=torch.float64), rtol=0, atol=BOUND)
+
+
+@pytest.mark.parametrize("rtol", [1e-6, 1e-8, 1e-10, 1e-12, 1e-14])
+def test_error_estimate_holds_on_crossing_and_sliding_solutions_and_is_at_most_1000_times_larger(rtol: float) -> None:
+    """Largest errors over the run, against the quadratures; at 1e-14 both are rounding errors."""
+    flow, weights = crossing(-0.5)
+    values = np.linspace(-0.4, 0.9, 14)
+    times = [time_of_crossing_run(z, -0.5) for z in values]
+    solution = solve(flow, weights, 20.0, rtol=rtol, atol=rtol / 100)
+    true_error = (solution.evaluate(times).hidden * R - torch.as_tensor(values).reshape(-1, 1, 1)).abs().max().item()
+    estimate = (R * solution.error(times).hidden).max().item()
+    assert true_error < estimate < 1000 * max(true_error, 1e-16)
+    solution = solve(*sliding(), 5.0, rtol=rtol, atol=rtol / 100)
+    values = np.linspace(0.32, 1.15, 14)
+    times = [time_of_sliding(z) for z in values]
+    truth = torch.tensor([v_sliding(z) for z in values], dtype=torch.float64)
+    true_error = (solution.evaluate(times).output[:, 0] - truth).abs().max().item()
+    estimate = solution.error(times).output.max().item()
+    assert true_error < estimate < 1000 * max(true_error, 1e-16)
+
+
 @pytest.mark.parametrize("rtol", [1e-6, 1e-8])
-@pytest.mark.parametrize("method", ["dopri5", "bosh3"])
+@pytest.mark.parametrize("method", ["event", "dopri5", "bosh3"])
 def test_error_estimate_bounds_the_true_error_and_is_at_most_1000_times_larger(method: str, rtol: float) -> None:
     flow, weights = one_neuron()
     solution = solve(flow, weights, 20.0, method=method, rtol=rtol, atol=rtol / 100)
@@ -144,7 +219,7 @@ def solved_for_z(time: float) -> float:
     return z
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", INTEGRATORS)
 def test_every_method_converges_to_the_exact_solution_through_a_kink(method: str) -> None:
     """At z = 0 the quadrature gives the time; v there is exact too. Errors fall with the tolerance."""
     z0 = -0.5

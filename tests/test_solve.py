@@ -1,70 +1,36 @@
 """solve and its Solution: ensembles, dense output, events, failures."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from sample_problems import separable
 
 from flowsim import (
     Dataset,
-    DeepWeights,
     FeedbackAlignment,
     Flow,
     GradientDescent,
     IntegrationError,
     SignFeedbackAlignment,
     Weights,
-    data,
     solve,
 )
-from flowsim.initialization import deep_gaussian, gaussian, random_signs, with_gaps
+from flowsim.initialization import deep_gaussian
+from flowsim.losses import exponential
 from flowsim.weights import stack
+from theorems.controls import TanhFlow
 
 
-def ensemble(seeds: int) -> tuple[Flow, Weights]:
-    datasets = data.stack([data.orthogonally_separable(4, 6, 0.3, seed) for seed in range(seeds)])
-    rule = FeedbackAlignment(torch.stack([random_signs(3, seed) for seed in range(seeds)]))
-    hidden = torch.stack([gaussian(3, 6, seed).hidden for seed in range(seeds)])
-    return Flow(datasets, rule), with_gaps(hidden, rule, 0.05)
-
-
-def test_a_trajectory_does_not_depend_on_the_rest_of_its_ensemble() -> None:
-    flow, weights = ensemble(3)
-    together = solve(flow, weights, 5.0, rtol=1e-8)
-    times = torch.linspace(0, 5, 20, dtype=torch.float64)
-    for index in range(3):
-        problem = flow.map_matrices(weights, lambda matrix, index=index: matrix[index])
-        alone = solve(*problem, 5.0, rtol=1e-8)
-        for name, count in alone.statistics.items():
-            assert count == together.statistics[name][index]
-        steps, others = (run.path.tracks[which] for run, which in [(together, index), (alone, 0)])  # type: ignore
-        assert torch.equal(steps.times, others.times)
-        assert torch.equal(steps.states, others.states)
-        # the steps agree bit by bit; in dense output, products over an ensemble round differently from single ones
-        torch.testing.assert_close(
-            together.evaluate(times).hidden[:, index], alone.evaluate(times).hidden, rtol=0, atol=1e-13
-        )
-
-
-def test_data_weights_and_feedback_broadcast_to_one_ensemble() -> None:
-    flow, weights = ensemble(1)
+def test_data_weights_and_feedback_broadcast_to_one_separable() -> None:
+    flow, weights = separable(1)
     single = flow.map_matrices(weights, lambda matrix: matrix[0])
     starts = stack([single[1], single[1].map(lambda tensor: 0.5 * tensor)])
     solution = solve(single[0], starts, 1.0, rtol=1e-8)
     assert solution.evaluate(1.0).hidden.shape == (2, 3, 6)
     assert solution.evaluate(torch.zeros(4, 5)).hidden.shape == (4, 5, 2, 3, 6)
     assert solution.statistics["steps"].shape == (2,)
-
-
-def test_data_of_lower_rank_in_the_ensemble_changes_nothing_for_the_others() -> None:
-    flow, weights = ensemble(2)
-    inputs = flow.dataset.inputs.clone()
-    inputs[0] = flow.dataset.labels[0].unsqueeze(-1) * inputs[0, :1]  # rank 1
-    mixed = Flow(Dataset(inputs, flow.dataset.labels), flow.rule)
-    together = solve(mixed, weights, 2.0, rtol=1e-8)
-    for index in range(2):
-        alone = solve(*mixed.map_matrices(weights, lambda matrix, index=index: matrix[index]), 2.0, rtol=1e-8)
-        assert torch.equal(together.path.tracks[index].states, alone.path.tracks[0].states)  # type: ignore
 
 
 def test_weights_in_single_precision_are_taken_exactly_and_solved_in_double() -> None:
@@ -74,27 +40,15 @@ def test_weights_in_single_precision_are_taken_exactly_and_solved_in_double() ->
 
 
 @pytest.mark.parametrize("t_final", [1e-50, 0.1, 1e6])
-def test_short_and_long_runs_end_at_t_final(t_final: float) -> None:
-    solution = solve(*one_neuron(0.5), t_final=t_final)
-    assert solution.path.tracks[0].times[-1] == t_final  # type: ignore
+@pytest.mark.parametrize("method", ["event", "dopri5"])
+def test_short_and_long_runs_end_at_t_final(method: str, t_final: float) -> None:
+    solution = solve(*one_neuron(0.5), t_final=t_final, method=method)
+    assert solution.t_final == t_final
     assert torch.isfinite(solution.evaluate(t_final).hidden).all()
 
 
-def test_the_start_is_the_given_start_and_dense_output_is_continuous_across_steps() -> None:
-    flow, weights = ensemble(1)
-    solution = solve(flow, weights, 5.0, rtol=1e-9)
-    torch.testing.assert_close(
-        solution.evaluate(0.0).hidden, weights.hidden, rtol=0, atol=1e-14
-    )  # rotated there and back
-    steps = solution.path.tracks[0].times[1:-1]  # type: ignore[attr-defined]
-    before, after = (solution.evaluate(steps * (1 + side)) for side in (-1e-13, 1e-13))
-    # the velocity is below 10, and 2e-13 * 5 * 10 = 1e-11
-    torch.testing.assert_close(before.hidden, after.hidden, rtol=0, atol=1e-11)
-    torch.testing.assert_close(before.output, after.output, rtol=0, atol=1e-11)
-
-
 def test_dense_output_inside_steps_is_as_accurate_as_a_tighter_solve() -> None:
-    flow, weights = ensemble(1)
+    flow, weights = separable(1)
     times = torch.linspace(0, 5, 301, dtype=torch.float64)
     solution, tighter = solve(flow, weights, 5.0, rtol=1e-8), solve(flow, weights, 5.0, rtol=1e-12, atol=1e-14)
     difference = (solution.evaluate(times).hidden - tighter.evaluate(times).hidden).abs().max()
@@ -103,7 +57,7 @@ def test_dense_output_inside_steps_is_as_accurate_as_a_tighter_solve() -> None:
 
 
 def test_events_are_the_zeros_of_the_pre_activations() -> None:
-    flow, weights = ensemble(2)
+    flow, weights = separable(2)
     solution = solve(flow, weights, 5.0, rtol=1e-9)
     events = solution.events
     assert len(events) > 0
@@ -151,13 +105,6 @@ def test_reduction_to_the_span_of_the_data_changes_nothing() -> None:
     torch.testing.assert_close(here.output, there.output, rtol=0, atol=1e-9)
 
 
-def test_deep_weights_come_back_as_deep_weights() -> None:
-    flow = Flow(Dataset([[1.0, 0.5]], [1]), GradientDescent())
-    solution = solve(flow, deep_gaussian((2, 3, 3, 1), seed=0), 1.0, rtol=1e-8)
-    assert isinstance(solution.evaluate(0.5), DeepWeights)
-    assert isinstance(solution.error(0.5), DeepWeights)
-
-
 def one_neuron(output: float) -> tuple[Flow, Weights]:
     return Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0])), Weights(torch.ones(1, 1), torch.tensor([output]))
 
@@ -177,33 +124,9 @@ def test_a_trial_step_that_overflows_is_rejected_and_the_run_goes_on() -> None:
     assert math.isfinite(flow.risk(solution.evaluate(50.0)))
 
 
-def sliding() -> tuple[Flow, Weights]:
-    """Solution 2 of theorems/README.md, section 8: the neuron slides on the kink of the first sample at once."""
-    dataset = Dataset([[1.0, 0.0], [0.6, 1.2]], [-1, 1])
-    return Flow(dataset, FeedbackAlignment([1.0])), Weights(torch.tensor([[0.0, 0.25]]), torch.tensor([0.1]))
-
-
-def test_a_sliding_neuron_stops_the_run_with_what_was_reached() -> None:
-    flow, weights = sliding()
-    with pytest.raises(
-        IntegrationError, match="more than max_steps = 300 steps; it may be that a neuron slides"
-    ) as caught:
-        solve(flow, weights, 1.0, max_steps=300)
-    stop = caught.value
-    assert stop.index == 0
-    assert stop.solution is not None
-    assert stop.solution.t_final == stop.time > 0
-    assert stop.solution.evaluate(stop.time).hidden.shape == (1, 2)
-    with pytest.raises(ValueError, match="times must lie in"):
-        stop.solution.evaluate(1.0)
-
-
-def test_in_an_ensemble_the_error_names_the_trajectory_that_stopped() -> None:
-    flow, weights = sliding()
-    starts = Weights(torch.stack([weights.hidden + 1.0, weights.hidden]), torch.stack([weights.output] * 2))
-    with pytest.raises(IntegrationError, match="trajectory 1 stopped") as caught:
-        solve(flow, starts, 0.1, max_steps=300)
-    assert caught.value.index == 1
+UNIT = Dataset([[1.0]], [1]), FeedbackAlignment([1.0])
+DEEP = Flow(UNIT[0], GradientDescent())
+UNKNOWN = replace(exponential, name="unknown", series=None)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +138,10 @@ def test_in_an_ensemble_the_error_names_the_trajectory_that_stopped() -> None:
         ({"t_final": "1"}, "t_final must be a finite number above 0, got '1'"),
         ({"rtol": 0.0}, "rtol must be a finite number above 0, got 0.0"),
         ({"atol": -1.0}, "atol must be a finite number above 0, got -1.0"),
-        ({"method": "rk4"}, "method must be one of dopri5, .* got 'rk4'"),
-        ({"method": "event"}, "method must be one of dopri5, .* got 'event'"),
+        ({"method": "rk4"}, "method must be one of event, dopri5, .* got 'rk4'"),
+        ({"weights": deep_gaussian((1, 2, 2, 1), 0), "flow": DEEP}, "method 'event' is for two-layer networks, got 3"),
+        ({"flow": TanhFlow(*UNIT)}, "method 'event' is for flowsim.Flow, got TanhFlow; use method='dopri5'"),
+        ({"flow": Flow(*UNIT, UNKNOWN)}, "method 'event' needs a loss with a Taylor series, got 'unknown'"),
         ({"max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
         ({"weights": Weights(torch.ones(1, 1), torch.tensor([math.nan]))}, "output must be finite, got nan at index"),
         ({"weights": Weights(torch.full((1, 1), math.inf), torch.ones(1))}, "hidden must be finite, got inf at index"),

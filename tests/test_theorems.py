@@ -14,6 +14,7 @@ from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedb
 from flowsim.data import orthogonally_separable
 from flowsim.files import write_npz
 from flowsim.initialization import gaussian, random_signs, with_gaps
+from flowsim.integrators import event, series
 from flowsim.solution import IntegrationError
 from theorems import lemma_5_4, own_data, problems, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
 from theorems.__main__ import MODULES, main, outcome
@@ -26,6 +27,7 @@ from theorems.check import (
     NoMarginError,
     Statement,
     check,
+    dominance_along,
     measure,
     sampled_times,
     verdict,
@@ -138,7 +140,8 @@ def test_a_theorem_that_does_not_apply_is_refused_and_so_is_a_control_that_break
 
 
 def fails(statement: Statement, flow: Flow, weights: Weights) -> set[str]:
-    solution = solve(flow, weights, 1e-3, rtol=1e-8)
+    method = "event" if problems.has_events(type(flow), len(weights.layers)) else "dopri5"
+    solution = solve(flow, weights, 1e-3, method=method, rtol=1e-8)
     return {item.name for item in statement.hypotheses(solution, sampled_times(solution)) if not item.holds}
 
 
@@ -212,10 +215,10 @@ def test_bound_excess_is_the_mean_dominance_ratio_over_mu_minus_one() -> None:
     nodes = edges[:-1, None] + edges.diff()[:, None] * (positions + 1) / 2
     mu = torch.tensor([0.7], dtype=torch.float64)
     for alpha in (1, 2, 3):
-        ratios = theorem_5_1.dominance_ratio(solution.flow, solution.evaluate(nodes), alpha)[..., 0]
+        ratios = dominance_along(solution, nodes, alpha)[..., 0]
         mean = (ratios @ weights * edges.diff()).sum() / 2 / 2.0
         excess = theorem_5_1.bound_excess(solution, torch.tensor([0.0, 2.0]).double(), alpha, mu)[:, 0, 0]
-        at_zero = theorem_5_1.dominance_ratio(solution.flow, solution.evaluate(0.0), alpha)[0] / mu[0] - 1
+        at_zero = dominance_along(solution, 0.0, alpha)[0] / mu[0] - 1
         torch.testing.assert_close(excess, torch.stack([at_zero, mean / mu[0] - 1]), rtol=1e-9, atol=0)
 
 
@@ -237,7 +240,7 @@ def test_tangent_kernel_gives_the_motion_of_the_outputs_and_the_dominance_produc
     torch.testing.assert_close(motion, -kernel @ residual / 4, rtol=0, atol=1e-9)
     smallest = 2 / 4 * torch.linalg.eigvalsh(kernel)[0]
     torch.testing.assert_close(theorem_5_1.mu_kernel(solution, times)[0], smallest, rtol=1e-12, atol=0)
-    product = theorem_5_1.dominance_ratio(flow, at, 0)[0]
+    product = dominance_along(solution, 0.7, 0)[0]
     torch.testing.assert_close(product, residual @ kernel @ residual / 16, rtol=1e-12, atol=0)
 
 
@@ -274,14 +277,28 @@ def halved_descent(self: Flow, *arguments: Any) -> list[torch.Tensor]:
     return [0.5 * first, *others]
 
 
+def halved_series(*arguments: Any) -> series.Series:
+    found = original_taylor(*arguments)
+    found.hidden[1:] *= 0.5
+    return found
+
+
+def negated_in_series(*arguments: Any) -> torch.Tensor:
+    return -original_feedback(*arguments)
+
+
 original_activation, original_descent = Flow.activation, Flow._descent
+original_taylor, original_feedback = series.taylor, series.feedback
 
 
 @pytest.mark.parametrize(
     ("owner", "attribute", "planted", "name", "label"),
     [
-        (Flow, "_descent", halved_descent, "theorem_5_2", "FA, 3 outputs, cross-entropy"),
+        (Flow, "_descent", halved_descent, "theorem_5_2", "FA, 3 layers, cross-entropy"),
         (Flow, "_descent", halved_descent, "equation_1", "GD, 3 layers"),
+        (event, "taylor", halved_series, "theorem_5_2", "FA, 3 outputs, cross-entropy"),
+        (series, "feedback", negated_in_series, "theorem_5_2", "FA, logistic"),
+        (series, "feedback", negated_in_series, "equation_1", "FA, 3 outputs, cross-entropy"),
     ],
 )
 def test_planted_mistakes_in_the_flow_turn_a_theorem_into_a_violation(

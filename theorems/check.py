@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flowsim import Flow, Solution
+from flowsim.observables import dominance_ratio
+from flowsim.weights import NetworkWeights
 
 Verdict = Literal["holds", "violated", "undecided"]
 Role = Literal["theorem", "control"]
@@ -24,8 +26,12 @@ GRID = 200
 BESIDE = 1e-6
 """How far from a kink, relative to its time, its sides are taken: observables may jump there."""
 
+ON_KINK = 1e-12
+"""A neuron is on a kink, up to rounding, if |z| is at most so large, relative to |x| |w|."""
+
 ROUNDING_PER_STEP = 16
-"""Roundings of a weight per Runge-Kutta step: its stages are summed twice, for the state and in dense output."""
+"""Roundings of a weight per step: the terms of a series, or the stages of a step, are summed for the state and again in
+dense output."""
 
 
 @dataclass(frozen=True)
@@ -261,6 +267,34 @@ def follows_its_rule(solution: Solution) -> Hypothesis:
     pairs = zip(solution.flow.velocity(start).layers, Flow.velocity(solution.flow, start).layers, strict=True)
     difference = torch.stack([(moves - says).abs().amax((-2, -1)) for moves, says in pairs]).amax(0)
     return Hypothesis("d theta/dt = -fa", -difference)
+
+
+def prescribed(solution: Solution, times: Tensor | float) -> tuple[NetworkWeights, NetworkWeights]:
+    """The weights at the times, and the velocity d theta / dt that the rule prescribes there.
+
+    The velocity comes from the formula of the rule, not from the solver, except for neurons whose phi' is not
+    determined by the weights: |z| is below ON_KINK |x| |w|, because they slide or have just left a kink that they slid
+    on. Theirs is the Filippov velocity.
+    """
+    rule_only = Flow(solution.flow.dataset, solution.flow.rule, solution.flow.loss, solution.flow.slope)
+    weights = solution.evaluate(times)
+    velocity = rule_only.velocity(weights)
+    if len(weights.layers) > 2:
+        return weights, velocity
+    (pattern,), (z,) = solution.pattern(times), solution.flow.pre_activations(weights)
+    lengths = solution.flow.dataset.inputs.norm(dim=-1).unsqueeze(-1) * weights.layers[0].norm(dim=-1).unsqueeze(-2)
+    on_kink = ((pattern == 0) | (pattern != z.sign())) & (z.abs() <= ON_KINK * lengths)
+    undetermined = on_kink.any(-2).unsqueeze(-1)
+    if not undetermined.any():
+        return weights, velocity
+    hidden = torch.where(undetermined, solution.velocity(times).layers[0], velocity.layers[0])
+    return weights, velocity.with_layers([hidden, velocity.layers[1]])
+
+
+def dominance_along(solution: Solution, times: Tensor | float, alpha: float) -> Float[Tensor, "*times *batch"]:
+    """<grad, fa> / L^alpha along a solution, with the velocity that the rule prescribes."""
+    weights, velocity = prescribed(solution, times)
+    return dominance_ratio(solution.flow, weights, alpha, velocity)
 
 
 def is_rule(solution: Solution, *rules: type) -> Hypothesis:

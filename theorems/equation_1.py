@@ -10,28 +10,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim import Flow, Solution
+from flowsim import Solution
 from flowsim.observables import descent_factors
 from theorems import problems
-from theorems.check import Case, Claim, Statement, follows_its_rule
+from theorems.check import Case, Claim, Statement, follows_its_rule, prescribed
 from theorems.controls import DecayFlow
 
-NODES = 6
-"""Gauss-Legendre nodes between neighbouring edges, exact for polynomials of degree 11."""
+NODES = 10
+"""Gauss-Legendre nodes between neighbouring edges, exact for polynomials of degree 19."""
 
 
 def imbalance(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch 1"]:
     """(L(t) - L(0) + int_0^t <grad, fa> ds) / L(0), with fa = the direction that the rule prescribes.
 
-    The quadrature is split at the given times and at the events, where the integrand jumps.
+    The quadrature is split at the given times and at the events, where the integrand jumps. fa is that of `prescribed`.
     """
     flow = solution.flow
-    rule_only = Flow(flow.dataset, flow.rule, flow.loss, flow.slope)
     positions, weights = (torch.as_tensor(part).to(times) for part in np.polynomial.legendre.leggauss(NODES))
     edges = torch.cat([times, solution.events.time]).unique()
     lengths = edges.diff()
     nodes = edges[:-1, None] + lengths[:, None] * (positions + 1) / 2
-    products = descent_factors(rule_only, solution.evaluate(nodes)).product
+    products = descent_factors(flow, *prescribed(solution, nodes)).product
     pieces = torch.einsum("k,tk...,t->t...", weights, products, lengths / 2)
     integral = torch.cat([torch.zeros_like(pieces[:1]), pieces.cumsum(0)])[torch.searchsorted(edges, times)]
     risk = flow.risk(solution.evaluate(times))
@@ -40,7 +39,8 @@ def imbalance(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch 
 
 def factors(solution: Solution, times: Tensor) -> dict[str, Tensor]:
     """Extremes of the factors of Eq. (1) over the run, per trajectory."""
-    observed = descent_factors(solution.flow, solution.evaluate(times))
+    weights, velocity = prescribed(solution, times)
+    observed = descent_factors(solution.flow, weights, velocity)
     return {
         "min cos(grad, fa)": observed.cosine.amin(0),
         "min |grad|": observed.gradient_norm.amin(0),

@@ -1,12 +1,11 @@
 """The ensembles that the checks run on, and their solutions, each solved once per process.
 
-Every function returns the solution of an ensemble with one trajectory per seed 0 .. seeds-1. Sizes are small, since
-each kink costs a Runge-Kutta method about 50 steps.
+Every function returns the solution of an ensemble with one trajectory per seed 0 .. seeds-1. Deep networks and the
+flows of controls are left to a Runge-Kutta method, and are small and short, since each kink costs it about 50 steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Literal
 
@@ -42,10 +41,16 @@ TightKind = Literal["identical", "orthogonal", "simplex"]
 DataKind = Literal["separable", "boundary", "nearly orthogonal", "contradictory", "opposed"]
 
 
+def has_events(flow_type: type, layers: int) -> bool:
+    """Whether the event-driven integrator can solve it: two layers, and the flow itself."""
+    return layers == 2 and flow_type is Flow
+
+
 def solved(flow: Flow, weights: AnyWeights, t_final: float, device: str) -> Solution[AnyWeights]:
     """The solution at the tolerances of the checks, on the device."""
     on_device = flow.map_matrices(weights, lambda matrix: matrix.to(device))
-    return solve(*on_device, t_final, rtol=RTOL, atol=ATOL, max_steps=MAX_STEPS)
+    method = "event" if has_events(type(flow), len(weights.layers)) else "dopri5"
+    return solve(*on_device, t_final, method=method, rtol=RTOL, atol=ATOL, max_steps=MAX_STEPS)
 
 
 @cache
@@ -59,7 +64,7 @@ def margin_run(
     gap: float = GAP,
     slope: float = SLOPE,
     t_final: float = 30.0,
-    flow_type: Callable[..., Flow] = Flow,
+    flow_type: type[Flow] = Flow,
 ) -> Solution[Weights]:
     """Two layers, scalar output, with all gaps c_j = gap: the setting of Lemma 5.4 and Proposition 5.7.
 
@@ -130,14 +135,15 @@ def any_run(
     loss: str = "logistic",
     outputs: int | None = None,
     hidden_layers: int = 1,
-    t_final: float = 0.5,
-    flow_type: Callable[..., Flow] = Flow,
+    flow_type: type[Flow] = Flow,
 ) -> Solution:
     """Gaussian inputs, weights and feedback, arbitrary labels: what Theorem 5.2 and Proposition 5.3 are about.
 
-    Where a neuron slides before t_final, which stops a Runge-Kutta method, the run ends a tenth short of that.
+    Two-layer networks run long, and slide. A Runge-Kutta method cannot slide: its runs are short, and where a neuron
+    slides before the end, they end a tenth short of that.
     """
-    parts = [_any_problem(rule, seed, outputs, hidden_layers) for seed in range(seeds)]
+    long = has_events(flow_type, hidden_layers + 1)
+    parts = [_any_problem(rule, seed, 10 if long else 3, outputs, hidden_layers) for seed in range(seeds)]
     datasets, weights, feedback = zip(*parts, strict=True)
     layers = [torch.stack(level) for level in zip(*(item.layers for item in weights), strict=True)]
     matrices = [torch.stack(level) for level in zip(*feedback, strict=True)]
@@ -148,22 +154,24 @@ def any_run(
         "adafa": adafa(start),
         "sign-fa": SignFeedbackAlignment(SCALE),
     }
-    flow = flow_type(data.stack(datasets), rules[rule], loss, 0.7)
+    flow = flow_type(data.stack(datasets), rules[rule], loss, SLOPE if long else 0.7)
+    if long:
+        return solved(flow, start, 30.0, device)
     try:
-        return solved(flow, start, t_final, device)
+        return solved(flow, start, 0.5, device)
     except IntegrationError as stop:
         return solved(flow, start, 0.9 * stop.time, device)
 
 
 def _any_problem(
-    rule: RuleName, seed: int, outputs: int | None, hidden_layers: int
+    rule: RuleName, seed: int, samples: int, outputs: int | None, hidden_layers: int
 ) -> tuple[Dataset, DeepWeights, tuple[torch.Tensor, ...]]:
     generator = torch.Generator().manual_seed(1000 + seed)
-    inputs = torch.randn(3, DIMENSION, generator=generator, dtype=torch.float64)
+    inputs = torch.randn(samples, DIMENSION, generator=generator, dtype=torch.float64)
     if outputs is None:
-        dataset = Dataset(inputs, 1.0 - 2.0 * (torch.arange(3) % 2))
+        dataset = Dataset(inputs, 1.0 - 2.0 * (torch.arange(samples) % 2))
     else:
-        dataset = Dataset(inputs, torch.arange(3) % outputs, classes=outputs)
+        dataset = Dataset(inputs, torch.arange(samples) % outputs, classes=outputs)
     widths = (DIMENSION, *[4] * hidden_layers, outputs or 1)
     return dataset, deep_gaussian(widths, seed), deep_gaussian(widths, 500 + seed).layers[1:]
 

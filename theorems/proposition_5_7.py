@@ -17,9 +17,8 @@ from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, SignFeedbackAlignment, Solution
 from flowsim.losses import named
-from flowsim.observables import dominance_ratio
 from theorems import problems
-from theorems.check import Case, Claim, Hypothesis, Statement, fact, is_rule
+from theorems.check import Case, Claim, Hypothesis, Statement, dominance_along, fact, is_rule
 from theorems.constants import gaps_not_negative, mu_boundary, mu_nearly_orthogonal, mu_separable, mu_svm, total_gap
 from theorems.theorem_5_1 import bound_excess
 
@@ -67,10 +66,10 @@ def _statement(kind: str, constant: Callable[[Solution], Tensor], factor: float 
         ]
 
     def dominance(solution: Solution, times: Tensor) -> Tensor:
-        return (dominance_ratio(solution.flow, solution.evaluate(times), 2) / mu(solution) - 1).unsqueeze(-1)
+        return (dominance_along(solution, times, 2) / mu(solution) - 1).unsqueeze(-1)
 
     def constants(solution: Solution, times: Tensor) -> dict[str, Tensor]:
-        smallest = dominance_ratio(solution.flow, solution.evaluate(times), 2).amin(0)
+        smallest = dominance_along(solution, times, 2).amin(0)
         return {
             "mu": mu(solution),
             "mu (SVM margin)": mu_svm(solution),

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from flowsim import Solution
 from flowsim.losses import Loss, polynomial
-from flowsim.observables import dominance_ratio
 from theorems import problems
-from theorems.check import Case, Claim, Hypothesis, Role, Statement
+from theorems.check import Case, Claim, Hypothesis, Role, Statement, dominance_along
 from theorems.constants import mu_separable
 
 POLYNOMIAL = polynomial(2)
@@ -38,7 +37,7 @@ def bound_excess(
     risk, initial = solution.flow.risk(solution.evaluate(times)), solution.flow.risk(start)
     gained = (initial / risk).log() if alpha == 1 else (risk ** (1 - alpha) - initial ** (1 - alpha)) / (alpha - 1)
     after = times.reshape(-1, *[1] * len(solution.batch_shape))
-    mean_ratio = torch.where(after > 0, gained / after, dominance_ratio(solution.flow, start, alpha))
+    mean_ratio = torch.where(after > 0, gained / after, dominance_along(solution, 0.0, alpha))
     return (mean_ratio / mu - 1).unsqueeze(-1)
 
 
@@ -46,7 +45,7 @@ def statement(alpha: float, mu: Mu) -> Statement:
     """Theorem 5.1 for given alpha and mu."""
 
     def dominance(solution: Solution, times: Tensor) -> Tensor:
-        ratio = dominance_ratio(solution.flow, solution.evaluate(times), alpha)
+        ratio = dominance_along(solution, times, alpha)
         return (ratio / mu(solution, times)).amin(0) - 1
 
     return Statement(
@@ -95,7 +94,7 @@ def mu_linear(solution: Solution, times: Tensor) -> Float[Tensor, "*batch"]:
 
 def mu_measured(alpha: float, share: float) -> Mu:
     """The given share of the smallest dominance ratio at the sampled times."""
-    return lambda solution, times: share * dominance_ratio(solution.flow, solution.evaluate(times), alpha).amin(0)
+    return lambda solution, times: share * dominance_along(solution, times, alpha).amin(0)
 
 
 def cases(seeds: int, device: str) -> list[Case]:
@@ -105,10 +104,10 @@ def cases(seeds: int, device: str) -> list[Case]:
         return problems.margin_run("separable", "fa", seeds, device, loss=loss)
 
     def mu_at_start(solution: Solution, times: Tensor) -> Tensor:
-        return dominance_ratio(solution.flow, solution.evaluate(0.0), 1)
+        return dominance_along(solution, 0.0, 1)
 
     def mu_too_large(solution: Solution, times: Tensor) -> Tensor:
-        return 2 * dominance_ratio(solution.flow, solution.evaluate(times), 2).amax(0)
+        return 2 * dominance_along(solution, times, 2).amax(0)
 
     def case(label: str, alpha: float, mu: Mu, solution: Callable[[], Solution], role: Role = "theorem") -> Case:
         return Case(statement(alpha, mu), label, role, solution)

@@ -104,6 +104,14 @@ class RungeKuttaPath:
         numbers = sum(track.states.shape[-1] for track in self.tracks)
         return _unpacked(self.weights, _in_chunks(states, times, numbers))
 
+    def velocity(self, times: Float[Tensor, " times"]) -> NetworkWeights:
+        """d theta / dt at the times, `times x ensemble` in front."""
+        return self.flow.velocity(self.evaluate(times))
+
+    def pattern(self, times: Float[Tensor, " times"]) -> tuple[Tensor, ...]:
+        """The signs of the pre-activations of each hidden layer, `times x ensemble` in front."""
+        return tuple(layer.sign().to(torch.int8) for layer in self.flow.pre_activations(self.evaluate(times)))
+
     @property
     def statistics(self) -> dict[str, Tensor]:
         """Accepted steps, rejected steps, and evaluations of the velocity."""
@@ -135,8 +143,8 @@ class RungeKuttaPath:
             lambda part: _retaken(*problem, *track.before(part), self.settings), times, track.states.shape[-1]
         )
 
-    def _crossings(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Times, layers, samples and neurons of the events of one trajectory, in order of time."""
+    def _crossings(self, index: int) -> list[Tensor]:
+        """Times, layers, samples, neurons and signs before and after of the events of one trajectory, in time."""
         track, (flow, weights) = self.tracks[index], self._trajectory(index)
         crossings = []
         for number, (layer, is_kink, values) in enumerate(_switches(flow, _unpacked(weights, track.states))):
@@ -153,10 +161,11 @@ class RungeKuttaPath:
                 root = find_root(value, bracket, args=(row.cpu().numpy(), neuron.cpu().numpy()))
                 time = torch.as_tensor(root.x).to(time)
             sample = row if is_kink else torch.full_like(row, -1)
-            crossings.append((time, torch.full_like(row, layer), sample, neuron))
-        time, layer, sample, neuron = (torch.cat(column) for column in zip(*crossings, strict=True))
-        order = torch.argsort(time, stable=True)
-        return time[order], layer[order], sample[order], neuron[order]
+            after = torch.where(values[step + 1, row, neuron] > 0, 1, -1).to(torch.int8)
+            crossings.append((time, torch.full_like(row, layer), sample, neuron, -after, after))
+        columns = [torch.cat(column) for column in zip(*crossings, strict=True)]
+        order = torch.argsort(columns[0], stable=True)
+        return [column[order] for column in columns]
 
 
 class _Recorder:

@@ -1,0 +1,119 @@
+"""First roots of polynomials on the unit interval, none missed (theorems/README.md, section 10)."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+NEWTON = 60
+"""More iterations than bisection needs to exhaust the digits of a number in [0, 1]."""
+
+FINEST = 2.0**-50
+"""Width of the parts of [0, 1] below which two roots are not told apart."""
+
+
+@cache
+def _binomials(degree: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """C(l, k) as rows l, columns k; and the matrix from monomial to Bernstein coefficients, C(i, k) / C(degree, k)."""
+    rows = [[math.comb(row, column) for column in range(degree + 1)] for row in range(degree + 1)]
+    pascal = torch.tensor(rows, dtype=torch.float64, device=device)
+    return pascal, (pascal / pascal[-1]).T.contiguous()
+
+
+@cache
+def _exponents(degree: int, device: torch.device) -> Tensor:
+    return torch.arange(degree + 1, dtype=torch.float64, device=device)
+
+
+def powers(base: Float[Tensor, "*batch"], degree: int) -> Float[Tensor, "*batch terms"]:
+    """1, x, x^2 .. x^degree.
+
+    >>> powers(torch.tensor([2.0], dtype=torch.float64), 3)
+    tensor([[1., 2., 4., 8.]], dtype=torch.float64)
+    """
+    return base.unsqueeze(-1) ** _exponents(degree, base.device)
+
+
+def _shifted(polynomials: Tensor, start: Tensor, width: Tensor) -> Tensor:
+    """Coefficients of p(start + width s) in s."""
+    degree = polynomials.shape[-1] - 1
+    pascal, _ = _binomials(degree, polynomials.device)
+    exponent = torch.arange(degree + 1, device=start.device)
+    gap = (exponent.unsqueeze(-1) - exponent).clamp(min=0)  # l - k
+    matrix = pascal * powers(start, degree)[:, gap]
+    return (polynomials.unsqueeze(-2) @ matrix).squeeze(-2) * powers(width, degree)
+
+
+def first_root(polynomials: Float[Tensor, "polynomials terms"]) -> Float[Tensor, " polynomials"]:
+    """The first root in (0, 1] of each polynomial sum_k c_k t^k that is positive right of 0; infinity if there is none.
+
+    The Bernstein coefficients on an interval have at least as many sign changes as the polynomial has roots there,
+    and as many up to an even number: none means no root, one means one. Intervals with more are halved, from the
+    left, so that a dip below 0 within the interval is found however short; two roots closer than FINEST count as a
+    touch without a root.
+
+    >>> first_root(torch.tensor([[1.0, -5.0, 4.0], [1.0, -2.0, 1.5]], dtype=torch.float64))
+    tensor([0.2500,    inf], dtype=torch.float64)
+    """
+    low, high = _bracket(polynomials)
+    found = torch.nonzero(torch.isfinite(high)).squeeze(-1)
+    roots = torch.full_like(low, torch.inf)
+    if len(found):
+        roots[found] = _refined(polynomials[found], low[found], high[found])
+    return roots
+
+
+def _bracket(polynomials: Tensor) -> tuple[Tensor, Tensor]:
+    """An interval with one root, the first, for each polynomial; its right end is infinite if there is none."""
+    _, bernstein = _binomials(polynomials.shape[-1] - 1, polynomials.device)
+    start = polynomials.new_zeros(len(polynomials))
+    width = torch.ones_like(start)
+    high = torch.full_like(start, torch.inf)
+    on_interval = polynomials
+    todo = torch.arange(len(polynomials), device=start.device)
+    while len(todo):
+        controls = on_interval @ bernstein
+        changes = _sign_changes(controls)
+        a, w = start[todo], width[todo]
+        single = changes == 1
+        high[todo[single]] = (a + w)[single]
+        # none: go on to the right, twice as wide; several: halve, unless too narrow to tell them apart
+        passed = (changes == 0) | ((changes > 1) & (w <= FINEST))
+        a = torch.where(passed, a + w, a)
+        w = torch.where(passed, torch.minimum(2 * w, 1 - a), w / 2)
+        w = torch.where(single, width[todo], w)
+        start[todo], width[todo] = a, w
+        todo = todo[~single & (a < 1)]
+        if len(todo):
+            on_interval = _shifted(polynomials[todo], start[todo], width[todo])
+    return start, high
+
+
+def _sign_changes(controls: Float[Tensor, "polynomials terms"]) -> Tensor:
+    """How often the sign changes along each row; zeros count as negative, so that a root at 1 is found."""
+    negative = controls <= 0
+    return (negative[:, 1:] != negative[:, :-1]).sum(-1)
+
+
+def _refined(polynomials: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Newton's method inside brackets with p(low) > 0 >= p(high), halved where Newton leaves them."""
+    degree = polynomials.shape[-1] - 1
+    derivatives = polynomials[:, 1:] * _exponents(degree, low.device)[1:]
+    time = 0.5 * (low + high)
+    for _ in range(NEWTON):
+        monomials = powers(time, degree)
+        value = (polynomials * monomials).sum(-1)
+        positive = value > 0
+        low, high = torch.where(positive, time, low), torch.where(positive, high, time)
+        newton = time - value / (derivatives * monomials[:, :-1]).sum(-1)
+        inside = (newton >= low) & (newton <= high)
+        following = torch.where(inside, newton, 0.5 * (low + high))
+        settled: Bool[Tensor, ""] = ((following - time).abs() <= 2 * torch.finfo(time.dtype).eps * time).all()
+        time = following
+        if settled:
+            break
+    return time

@@ -1,0 +1,161 @@
+"""Taylor series of the flow of a two-layer network while its activation pattern is fixed.
+
+Between events the flow is analytic, and its Taylor coefficients follow from each other by Cauchy products
+(theorems/README.md, section 10).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from flowsim.flow import Flow
+from flowsim.integrators.kinks import Kinks, listed
+from flowsim.losses import named
+from flowsim.rules import GradientDescent, SignFeedbackAlignment
+from flowsim.weights import Weights
+
+
+@dataclass(frozen=True, eq=False)
+class Mode:
+    """The discrete part of the state of an ensemble.
+
+    Args:
+        side: of each kink and neuron, 1 active, -1 inactive, 0 sliding (int8).
+        sign: of the output weights, which is the feedback under sign-FA (int8).
+    """
+
+    side: Int[Tensor, "ensemble n m"]
+    sign: Int[Tensor, "ensemble k m"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sliding:
+    """The neurons that slide, or might: for each its kinks, and an orthonormal basis of their normals.
+
+    U^T = basis @ triangle for the matrix U of the normals u_k as rows, those that are not there being 0.
+    """
+
+    trajectory: Int[Tensor, " rows"]
+    neuron: Int[Tensor, " rows"]
+    kink: Int[Tensor, "rows k"]
+    there: Bool[Tensor, "rows k"]
+    basis: Float[Tensor, "rows r k"]
+    triangle: Float[Tensor, "rows k k"]
+
+    @classmethod
+    def of(cls, kinks: Kinks, side: Int[Tensor, "ensemble n m"], watched: Bool[Tensor, "ensemble m"]) -> Sliding:
+        """The sliding kinks of the watched neurons."""
+        if not watched.any():
+            none, inputs = torch.zeros(0, dtype=torch.long, device=side.device), kinks.inputs
+            empty = inputs.new_zeros(0, inputs.shape[-1], 0), inputs.new_zeros(0, 0, 0)
+            return cls(none, none, none.reshape(0, 0), none.reshape(0, 0).bool(), *empty)
+        trajectory, neuron = torch.nonzero(watched, as_tuple=True)
+        kink, there = listed((side[trajectory, :, neuron] == 0) & kinks.exists[trajectory])
+        normals = kinks.inputs[trajectory.unsqueeze(-1), kink] * there.unsqueeze(-1)
+        basis, triangle = torch.linalg.qr(normals.mT)
+        columns = basis.shape[-1]  # a neuron slides on at most r kinks with independent normals
+        basis = basis * there[:, None, :columns]
+        triangle = triangle[:, :, :columns] + torch.diag_embed((~there[:, :columns]).to(basis.dtype))
+        return cls(trajectory, neuron, kink[:, :columns], there[:, :columns], basis, triangle)
+
+    def along(self, rows: Float[Tensor, "rows r"]) -> Float[Tensor, "rows r"]:
+        """The part of a vector of each neuron along all kinks that it slides on."""
+        return rows - (self.basis @ (self.basis.mT @ rows.unsqueeze(-1))).squeeze(-1)
+
+    def drives(self, rest: Float[Tensor, "rows r terms"]) -> Float[Tensor, "rows k terms"]:
+        """The drives p of the sliding samples, which hold the neuron on its kinks: U^T p = -(what leads off them)."""
+        return -torch.linalg.solve_triangular(self.triangle, self.basis.mT @ rest, upper=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Taylor coefficients in t / unit, for each trajectory; those of order k at index k of the first dimension.
+
+    Of the neurons of `sliding` only: `error` holds E_ij = sum_c B_cj e_ic, with the terms last, `contributions` the
+    sizes sum_c |B_cj e_ic| of what it adds up at the start, `rest` the velocity without the sliding samples.
+    """
+
+    hidden: Float[Tensor, "terms ensemble m r"]
+    output: Float[Tensor, "terms ensemble k m"]
+    pre_activations: Float[Tensor, "terms ensemble n m"]
+    sliding: Sliding
+    error: Float[Tensor, "rows n terms-1"]
+    contributions: Float[Tensor, "rows n"]
+    rest: Float[Tensor, "rows r terms-1"]
+
+
+def feedback(flow: Flow, weights: Weights, mode: Mode) -> Float[Tensor, "ensemble k m"]:
+    """B in this mode: under sign-FA by the stored signs, which are right on both sides of v = 0."""
+    if isinstance(flow.rule, SignFeedbackAlignment):
+        return flow.rule.scale * mode.sign.to(weights.hidden.dtype)
+    (matrix,) = flow.rule.feedback_matrices(weights)
+    return matrix
+
+
+def taylor(
+    flow: Flow, kinks: Kinks, weights: Weights, mode: Mode, sliding: Sliding, unit: Float[Tensor, " ensemble"], order: int
+) -> Series:  # fmt: skip
+    """The Taylor series of the flow at given weights in a given mode, up to t^order, in units of time `unit`.
+
+    With H = phi' * Z and e = -dl/df / n, the terms of order k are
+
+        Z_k = X W_k^T,   f_k = sum_l H_l v_{k-l},   e_k by the recursion of the loss,   E_k = (e b)_k,
+        v_{k+1} = sum_l e_l^T H_{k-l} / (k+1),   W_{k+1} = (phi' * E_k)^T X / (k+1), along the kinks of sliding neurons.
+    """
+    inputs, targets = flow.dataset.inputs, flow.dataset.targets
+    first, last = weights.layers
+    (batch, n, r), k_out, m = inputs.shape, *last.shape[-2:]
+    slopes = kinks.slopes(mode.side, flow.slope)
+    matrix = feedback(flow, weights, mode)
+    rows = (sliding.trajectory, sliding.neuron) if len(sliding.trajectory) else None
+
+    hidden, output = first.new_empty(order + 1, batch, m, r), last.new_empty(order + 1, batch, k_out, m)
+    z = first.new_empty(order + 1, batch, n, m)
+    # the two factors of a Cauchy product lie one behind the other, the terms of the second one reversed
+    active = first.new_empty(batch, order, n, m)  # H, for sums over terms and samples
+    active_by_sample = first.new_empty(batch, n, order, m)  # H, for sums over terms and neurons
+    past_output = first.new_empty(batch, order, m, k_out)
+    past_error = first.new_empty(batch, k_out, order, n)
+    past_error_by_sample = first.new_empty(batch, n, order, k_out)
+    kept_error, kept_rest = (first.new_empty(len(sliding.trajectory), size, order) for size in (n, r))
+    contributions = first.new_empty(len(sliding.trajectory), n)
+
+    loss = named(flow.loss)
+    assert loss.series is not None
+    errors = loss.series(targets, order)
+    next(errors)
+    descent = isinstance(flow.rule, GradientDescent)
+    hidden[0], output[0] = first, last
+    for k in range(order):
+        reverse = order - 1 - k
+        torch.bmm(inputs, hidden[k].mT, out=z[k])
+        torch.mul(slopes, z[k], out=active[:, k])
+        active_by_sample[:, :, k] = active[:, k]
+        past_output[:, reverse] = output[k].mT
+        f = torch.bmm(active_by_sample[:, :, : k + 1].flatten(2), past_output[:, reverse:].flatten(1, 2))
+        e = errors.send(f) / n
+        past_error[:, :, reverse] = e.mT
+        torch.bmm(past_error[:, :, reverse:].flatten(2), active[:, : k + 1].flatten(1, 2), out=output[k + 1])
+        if descent:
+            past_error_by_sample[:, :, reverse] = e
+            feedback_terms = output[: k + 1].transpose(0, 1).flatten(1, 2)
+            error = torch.bmm(past_error_by_sample[:, :, reverse:].flatten(2), feedback_terms)
+        else:
+            error = e * matrix if k_out == 1 else torch.bmm(e, matrix)
+        torch.bmm((slopes * error).mT, inputs, out=hidden[k + 1])
+        if rows:
+            if k == 0:
+                columns = matrix[sliding.trajectory, :, sliding.neuron].unsqueeze(-1)
+                contributions = (e.abs()[sliding.trajectory] @ columns.abs()).squeeze(-1)
+            rest = hidden[k + 1][rows]
+            kept_error[:, :, k], kept_rest[:, :, k] = error[sliding.trajectory, :, sliding.neuron], rest
+            hidden[k + 1][rows] = sliding.along(rest)
+        factor = (unit / (k + 1)).reshape(-1, 1, 1)
+        hidden[k + 1] *= factor
+        output[k + 1] *= factor
+    torch.bmm(inputs, hidden[order].mT, out=z[order])
+    return Series(hidden, output, z, sliding, kept_error, contributions, kept_rest)
