@@ -86,7 +86,7 @@ def _solved(
         settings, rtol=LOOSER * settings.rtol, atol=LOOSER * settings.atol, max_steps=2 * settings.max_steps
     )  # fmt: skip
     columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
-    with torch.no_grad(), Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+    with torch.inference_mode(), Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
         task = bar.add_task(f"solving {batch_shape.numel()} x [0, {t_final:g}]", total=batch_shape.numel() * t_final)
         try:
             path = INTEGRATORS[settings.method](

@@ -77,7 +77,7 @@ def test_equal_neurons_on_orthogonal_inputs_cross_the_kink_at_the_time_of_the_qu
     solution = solve_tightly(flow, weights, 20.0, method)
     expected = time_of_crossing_run(0.0, z0)
     assert len(solution.events) == N * M
-    # dopri5: all kinks are met in one step, whose length is such that the jump of the velocity times it is the tolerance
+    # dopri5: all kinks are met in one step, so long that the jump of the velocity times it is the tolerance
     torch.testing.assert_close(
         solution.events.time, torch.full((N * M,), expected, dtype=torch.float64), rtol=0, atol=BOUNDS[method]
     )

@@ -14,7 +14,7 @@ from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedb
 from flowsim.data import orthogonally_separable
 from flowsim.files import write_npz
 from flowsim.initialization import gaussian, random_signs, with_gaps
-from flowsim.integrators import event, series
+from flowsim.integrators.event import driver, series
 from flowsim.solution import IntegrationError
 from theorems import lemma_5_4, own_data, problems, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
 from theorems.__main__ import MODULES, main, outcome
@@ -296,7 +296,7 @@ original_taylor, original_feedback = series.taylor, series.feedback
     [
         (Flow, "_descent", halved_descent, "theorem_5_2", "FA, 3 layers, cross-entropy"),
         (Flow, "_descent", halved_descent, "equation_1", "GD, 3 layers"),
-        (event, "taylor", halved_series, "theorem_5_2", "FA, 3 outputs, cross-entropy"),
+        (driver, "taylor", halved_series, "theorem_5_2", "FA, 3 outputs, cross-entropy"),
         (series, "feedback", negated_in_series, "theorem_5_2", "FA, logistic"),
         (series, "feedback", negated_in_series, "equation_1", "FA, 3 outputs, cross-entropy"),
     ],

@@ -1,5 +1,6 @@
-"""Integrators: each is a module with a function `integrate`, which `flowsim.solve` finds by the name of the method.
+"""Integrators: modules or packages with a function `integrate`, which `flowsim.solve` finds by the method's name.
 
+    event           Taylor series between events, for two-layer networks
     runge_kutta     torchdiffeq's adaptive Runge-Kutta methods, for networks of any depth
 
     integrate(flow, weights, t_final, settings, advanced) -> Path

@@ -13,23 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flowsim.flow import Flow
-from flowsim.integrators.kinks import Kinks, listed
+from flowsim.integrators.event.front import Mode
+from flowsim.integrators.event.kinks import Kinks, listed
 from flowsim.losses import named
 from flowsim.rules import GradientDescent, SignFeedbackAlignment
 from flowsim.weights import Weights
-
-
-@dataclass(frozen=True, eq=False)
-class Mode:
-    """The discrete part of the state of an ensemble.
-
-    Args:
-        side: of each kink and neuron, 1 active, -1 inactive, 0 sliding (int8).
-        sign: of the output weights, which is the feedback under sign-FA (int8).
-    """
-
-    side: Int[Tensor, "ensemble n m"]
-    sign: Int[Tensor, "ensemble k m"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,13 +63,15 @@ class Sliding:
 class Series:
     """Taylor coefficients in t / unit, for each trajectory; those of order k at index k of the first dimension.
 
-    Of the neurons of `sliding` only: `error` holds E_ij = sum_c B_cj e_ic, with the terms last, `contributions` the
-    sizes sum_c |B_cj e_ic| of what it adds up at the start, `rest` the velocity without the sliding samples.
+    Of the neurons of `sliding` only, per unit of time: `error` holds E_ij = sum_c B_cj e_ic, with the terms last,
+    `contributions` the sizes sum_c |B_cj e_ic| of what it adds up at the start, `rest` the velocity without the
+    sliding samples.
     """
 
     hidden: Float[Tensor, "terms ensemble m r"]
     output: Float[Tensor, "terms ensemble k m"]
     pre_activations: Float[Tensor, "terms ensemble n m"]
+    f: Float[Tensor, "terms-1 ensemble n k"]
     sliding: Sliding
     error: Float[Tensor, "rows n terms-1"]
     contributions: Float[Tensor, "rows n"]
@@ -97,8 +87,14 @@ def feedback(flow: Flow, weights: Weights, mode: Mode) -> Float[Tensor, "ensembl
 
 
 def taylor(
-    flow: Flow, kinks: Kinks, weights: Weights, mode: Mode, sliding: Sliding, unit: Float[Tensor, " ensemble"], order: int
-) -> Series:  # fmt: skip
+    flow: Flow,
+    kinks: Kinks,
+    weights: Weights,
+    mode: Mode,
+    sliding: Sliding,
+    unit: Float[Tensor, " ensemble"],
+    order: int,
+) -> Series:
     """The Taylor series of the flow at given weights in a given mode, up to t^order, in units of time `unit`.
 
     With H = phi' * Z and e = -dl/df / n, the terms of order k are
@@ -114,7 +110,7 @@ def taylor(
     rows = (sliding.trajectory, sliding.neuron) if len(sliding.trajectory) else None
 
     hidden, output = first.new_empty(order + 1, batch, m, r), last.new_empty(order + 1, batch, k_out, m)
-    z = first.new_empty(order + 1, batch, n, m)
+    z, outputs = first.new_empty(order + 1, batch, n, m), first.new_empty(order, batch, n, k_out)
     # the two factors of a Cauchy product lie one behind the other, the terms of the second one reversed
     active = first.new_empty(batch, order, n, m)  # H, for sums over terms and samples
     active_by_sample = first.new_empty(batch, n, order, m)  # H, for sums over terms and neurons
@@ -128,6 +124,7 @@ def taylor(
     assert loss.series is not None
     errors = loss.series(targets, order)
     next(errors)
+    per_sample = (unit / n).reshape(-1, 1, 1)  # e in units: then all that is linear in it is, too
     descent = isinstance(flow.rule, GradientDescent)
     hidden[0], output[0] = first, last
     for k in range(order):
@@ -136,8 +133,8 @@ def taylor(
         torch.mul(slopes, z[k], out=active[:, k])
         active_by_sample[:, :, k] = active[:, k]
         past_output[:, reverse] = output[k].mT
-        f = torch.bmm(active_by_sample[:, :, : k + 1].flatten(2), past_output[:, reverse:].flatten(1, 2))
-        e = errors.send(f) / n
+        torch.bmm(active_by_sample[:, :, : k + 1].flatten(2), past_output[:, reverse:].flatten(1, 2), out=outputs[k])
+        e = errors.send(outputs[k]) * per_sample
         past_error[:, :, reverse] = e.mT
         torch.bmm(past_error[:, :, reverse:].flatten(2), active[:, : k + 1].flatten(1, 2), out=output[k + 1])
         if descent:
@@ -154,8 +151,8 @@ def taylor(
             rest = hidden[k + 1][rows]
             kept_error[:, :, k], kept_rest[:, :, k] = error[sliding.trajectory, :, sliding.neuron], rest
             hidden[k + 1][rows] = sliding.along(rest)
-        factor = (unit / (k + 1)).reshape(-1, 1, 1)
-        hidden[k + 1] *= factor
-        output[k + 1] *= factor
+        if k > 0:
+            hidden[k + 1] /= k + 1
+            output[k + 1] /= k + 1
     torch.bmm(inputs, hidden[order].mT, out=z[order])
-    return Series(hidden, output, z, sliding, kept_error, contributions, kept_rest)
+    return Series(hidden, output, z, outputs, sliding, kept_error, contributions, kept_rest)

@@ -1,0 +1,308 @@
+"""The driver: one step of every trajectory after another, each with its own length and its own events."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from flowsim.flow import Flow
+from flowsim.integrators import Settings, StoppedError
+from flowsim.integrators.event.front import EPS, Front, Mode, largest
+from flowsim.integrators.event.kinks import Kinks
+from flowsim.integrators.event.path import EventPath
+from flowsim.integrators.event.roots import powers
+from flowsim.integrators.event.series import Series, Sliding, taylor
+from flowsim.integrators.event.switch import corrected, start, switched
+from flowsim.integrators.event.watch import negligible, summed, times, watched
+from flowsim.losses import named
+from flowsim.rules import GradientDescent
+from flowsim.weights import NetworkWeights, Weights
+
+TIE = 8 * EPS
+"""Events are simultaneous if they are at most so far apart, relative to the step."""
+
+LONGEST = 1e3
+"""Largest growth of the step from one to the next."""
+
+IDLE = 50
+"""Rounds in a row in which a mode may be corrected without a step; many more than kinks meet in one point."""
+
+UNDECIDED = 10
+"""Corrections after which a mode is left as it is over a step so short that the difference is below the tolerance."""
+
+UNSETTLED = "the mode of a neuron on several kinks at once could not be decided"
+
+
+def order_for(rtol: float) -> int:
+    """Order of the series: each term is about e^3 = 20 times smaller than the one before at the end of a full step.
+
+    The least work per unit time would be at e^2 (Jorba and Zou 2005); but most steps end at an event, well before.
+
+    >>> order_for(1e-10)
+    9
+    """
+    return max(4, math.ceil(1 - math.log(min(rtol, 1.0)) / 3))
+
+
+def integrate(
+    flow: Flow,
+    weights: NetworkWeights,
+    t_final: float,
+    settings: Settings,
+    advanced: Callable[[float], None] = lambda gained: None,
+) -> EventPath:
+    """Integrate every trajectory of a flattened ensemble of two-layer networks, each with its own steps and events.
+
+    Args:
+        flow: data and feedback with one batch dimension.
+        weights: initial weights with one batch dimension.
+        t_final: end of the time interval.
+        settings: tolerances per step, in the maximum norm over a trajectory's weights; steps allowed.
+        advanced: called after each round with the time gained.
+
+    Raises:
+        ValueError: for networks with more than two layers, a flow other than `Flow`, a loss without a series.
+        StoppedError: if a trajectory cannot go on.
+    """
+    _require_supported(flow, weights)
+    here = Weights(*weights.layers)
+    _require_start(flow, here)
+    kinks = Kinks.of(flow.dataset.inputs)
+    front, settled = start(flow, kinks, here, t_final)
+    count = torch.zeros_like(front.idle)
+    path = EventPath(flow, weights, kinks, order_for(settings.rtol), t_final, [], count.clone())
+    if not settled.all():
+        raise _stopped(path, front, ~settled, lambda position: UNSETTLED)
+    problem, near, steps = flow, kinks, count
+    while True:
+        path.terms[front.index] += path.order
+        front, gained = _round(path, problem, near, front, settings)
+        steps[front.index] += gained > 0
+        advanced(gained.sum().item())
+        going = front.time < t_final
+        if not going.any():
+            return path
+        exhausted = going & (steps[front.index] >= settings.max_steps)
+        if exhausted.any():
+            raise _stopped(path, front, exhausted, lambda _: _exhausted(settings))
+        if not going.all():
+            remaining = torch.nonzero(going).squeeze(-1)
+            problem, _ = problem.map_matrices(front.weights, lambda matrix, index=remaining: matrix[index])
+            near = near.of_trajectories(remaining)
+            front = front.of_trajectories(remaining)
+
+
+def _require_supported(flow: Flow, weights: NetworkWeights) -> None:
+    if len(weights.layers) != 2:
+        raise ValueError(
+            f"method 'event' is for two-layer networks, got {len(weights.layers)} layers; use method='dopri5'"
+        )
+    if type(flow) is not Flow:
+        raise ValueError(f"method 'event' is for flowsim.Flow, got {type(flow).__name__}; use method='dopri5'")
+    if named(flow.loss).series is None:
+        raise ValueError(
+            f"method 'event' needs a loss with a Taylor series, got {named(flow.loss).name!r}; use method='dopri5'"
+        )
+
+
+def _require_start(flow: Flow, weights: Weights) -> None:
+    finite = torch.isfinite(largest(flow.velocity(weights).layers))
+    if not finite.all():
+        index = int((~finite).nonzero()[0])
+        lowest = _smallest_margin(flow, weights, index)
+        reason = f"the velocity overflows: the loss is too steep at the smallest margin y f = {lowest:.4g}"
+        raise StoppedError(index, 0.0, reason, None)
+
+
+def _smallest_margin(flow: Flow, weights: Weights, position: int) -> float:
+    """The smallest y f; with classes, of the outputs at the right class."""
+    return (flow.outputs(weights) * flow.dataset.targets).sum(-1)[position].min().item()
+
+
+def _exhausted(settings: Settings) -> str:
+    return (
+        f"max_steps = {settings.max_steps} steps taken; if there were few events, the problem is stiff (the weights "
+        "move slowly while a deviation from their path would decay fast), or else give more"
+    )
+
+
+def _state(flow: Flow, front: Front, position: int) -> str:
+    """Speed and smallest margin of a trajectory, as the reason for a stop."""
+    speed = largest(flow.velocity(front.weights).layers)[position].item()
+    lowest = _smallest_margin(flow, front.weights, position)
+    return f"velocities reach {speed:.3g} at the smallest margin y f = {lowest:.4g}"
+
+
+def _stopped(
+    path: EventPath, front: Front, which: Bool[Tensor, " ensemble"], reason: Callable[[int], str]
+) -> StoppedError:
+    """The error for the first of the trajectories that cannot go on."""
+    position = int(which.nonzero()[0])
+    index, time = int(front.index[position]), front.time[position].item()
+    return StoppedError(index, time, reason(position), path.only(index, time) if time > 0 else None)
+
+
+def _round(
+    path: EventPath, flow: Flow, kinks: Kinks, front: Front, settings: Settings
+) -> tuple[Front, Float[Tensor, " ensemble"]]:
+    """One step for each trajectory, or a correction of its mode. Also: the time gained."""
+    sliding = Sliding.of(kinks, front.mode.side, front.touching(kinks))
+    series = taylor(flow, kinks, front.weights, front.mode, sliding, front.unit, path.order)
+    size = largest(front.weights.layers)
+    allowed = settings.atol + settings.rtol * size
+    step = _step(front, series, allowed, EPS * size, settings, named(flow.loss).stride, path.t_final)
+    if step.vanishes.any():
+        raise _stopped(
+            path, front, step.vanishes, lambda at: f"the step size fell below rounding: {_state(flow, front, at)}"
+        )
+    watch, still = watched(flow, kinks, front, series, step.ratio)
+    moving = ~step.overflow
+    wrong = watch.polynomial[:, 0] <= 0
+    if wrong.any():
+        undecided = (front.idle >= UNDECIDED)[watch.trajectory]
+        if undecided.any():
+            ignored = wrong & undecided & negligible(kinks, watch, step.ratio, allowed)
+            watch, wrong = watch.where(~ignored), wrong[~ignored]
+        wrong &= moving[watch.trajectory]
+        front = corrected(flow, kinks, front, series, step.ratio, watch.where(wrong))
+        moving = moving.index_put((watch.trajectory[wrong],), moving.new_zeros(()))
+    if not moving.all():
+        watch = watch.where(moving[watch.trajectory])
+    root = times(flow, front, watch)
+    share = torch.ones_like(front.time).scatter_reduce(0, watch.trajectory, root, "amin")
+    hit = watch.where(torch.isfinite(root) & (root <= share[watch.trajectory] + TIE))
+    gained = torch.where(moving, share * step.length, 0.0)
+    path.append(front, moving)
+
+    monomials = step.ratio * powers(share, path.order)
+    hidden_before = front.weights.hidden
+    front = _advanced(front, series, monomials, gained, moving, still)
+    front = replace(
+        front,
+        time=torch.where(moving & step.last & (share == 1), path.t_final, front.time),
+        unit=torch.where(step.overflow, 1e-3 * front.unit, torch.where(moving, step.unit, front.unit)),
+    )
+    infinite = ~torch.isfinite(largest(front.weights.layers))
+    if infinite.any():
+        raise _stopped(path, front, infinite, lambda at: "the weights overflow")
+    stuck = front.idle > IDLE
+    if stuck.any():
+        why = ("the Taylor series overflows" if step.overflow[stuck][0] else UNSETTLED) + ": "
+        raise _stopped(path, front, stuck, lambda at: why + _state(flow, front, at))
+    if hit.what.shape[-1]:
+        front, settled = switched(flow, kinks, front, hit, hidden_before, series, monomials)
+        if not settled.all():
+            raise _stopped(path, front, ~settled, lambda at: UNSETTLED)
+    if isinstance(flow.rule, GradientDescent):  # only that of neurons that slide is watched
+        output = front.weights.output
+        sign = torch.where(output == 0, front.mode.sign, output.sign().to(front.mode.sign.dtype))
+        front = replace(front, mode=Mode(front.mode.side, sign))
+    return front, gained
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """How far the trajectories may go.
+
+    Args:
+        length: of the step, in time.
+        ratio: (length / unit)^k, for the series.
+        unit: for the next series: the length without regard to the end.
+        last: whether the step leads to the end.
+        overflow: whether the series is not finite.
+        vanishes: whether the length is below the rounding of time.
+    """
+
+    length: Float[Tensor, " ensemble"]
+    ratio: Float[Tensor, "ensemble terms"]
+    unit: Float[Tensor, " ensemble"]
+    last: Bool[Tensor, " ensemble"]
+    overflow: Bool[Tensor, " ensemble"]
+    vanishes: Bool[Tensor, " ensemble"]
+
+
+def _step(
+    front: Front,
+    series: Series,
+    allowed: Float[Tensor, " ensemble"],
+    rounding: Float[Tensor, " ensemble"],
+    settings: Settings,
+    stride: float,
+    t_final: float,
+) -> Step:
+    """How far the series of each trajectory can be trusted."""
+    share, overflow = _trusted(series, allowed, rounding, math.sqrt(settings.rtol), stride)
+    # where a mode cannot be decided, shorter and shorter steps make it matter less
+    length = share * 0.5 ** (front.idle - UNDECIDED).clamp(min=0) * front.unit
+    remaining = t_final - front.time
+    last = ~overflow & (length >= remaining)
+    unit = length.clamp(max=t_final)
+    length = torch.where(last, remaining, length)
+    vanishes = ~overflow & ~last & (length <= 4 * EPS * front.time)
+    return Step(length, powers(length / front.unit, len(series.f)), unit, last, overflow, vanishes)
+
+
+def _trusted(
+    series: Series,
+    allowed: Float[Tensor, " ensemble"],
+    rounding: Float[Tensor, " ensemble"],
+    decay: float,
+    stride: float,
+) -> tuple[Float[Tensor, " ensemble"], Bool[Tensor, " ensemble"]]:
+    """The longest step in units such that what the series leaves out is small, and where the series is not finite.
+
+    Three conditions, as no single one says enough:
+
+        the last two terms are allowed
+        they are at most `decay` times the largest term before them, or below rounding: the terms of what is still
+            small against the weights might grow, and those left out be larger than those kept
+        the outputs change by at most `stride` in sum over their terms: where the loss is flat the terms are tiny,
+            however near the step comes to where it is steep
+    """
+    sizes = largest((series.hidden, series.output))
+    order = len(sizes) - 1
+    share = torch.full_like(allowed, LONGEST)
+    exponents = torch.arange(1, order - 1, dtype=allowed.dtype, device=allowed.device).unsqueeze(-1)
+    for k in (order, order - 1):
+        by_tolerance = (allowed / sizes[k]) ** (1 / k)
+        decaying = ((decay * sizes[1 : order - 1] / sizes[k]) ** (1 / (k - exponents))).amax(0)
+        by_decay = torch.maximum(decaying, (rounding / sizes[k]) ** (1 / k)).nan_to_num(nan=math.inf)
+        share = torch.minimum(share, torch.minimum(by_tolerance, by_decay))
+    if math.isfinite(stride):
+        changes = series.f[1:].abs().amax((-2, -1))
+        powers_of_share = torch.arange(1, order, dtype=allowed.dtype, device=allowed.device).unsqueeze(-1)
+        share = torch.minimum(share, 0.5 * ((stride / changes) ** (1 / powers_of_share)).amin(0))
+    overflow = ~torch.isfinite(sizes[-1] + sizes[-2])
+    return torch.where(overflow, 0.0, share), overflow
+
+
+def _advanced(
+    front: Front,
+    series: Series,
+    monomials: Float[Tensor, "ensemble terms"],
+    gained: Float[Tensor, " ensemble"],
+    moving: Bool[Tensor, " ensemble"],
+    still: Bool[Tensor, "ensemble n m"],
+) -> Front:
+    """The front at the end of the step, before the mode changes there."""
+    hidden, output = summed(series.hidden, monomials), summed(series.output, monomials)
+    sliding = series.sliding
+    if len(sliding.trajectory):
+        rows = sliding.trajectory, sliding.neuron
+        hidden[rows] = sliding.along(hidden[rows])
+    step = moving.reshape(-1, 1, 1)
+    return replace(
+        front,
+        time=front.time + gained,
+        weights=Weights(
+            torch.where(step, hidden, front.weights.hidden), torch.where(step, output, front.weights.output)
+        ),
+        contact=torch.where(step & ~still, 0, front.contact).to(torch.int8),
+        sign_contact=torch.where(step, 0, front.sign_contact).to(torch.int8),
+        idle=torch.where(moving, 0, front.idle + 1),
+    )

@@ -1,0 +1,82 @@
+"""Where the trajectories of an ensemble are: the front that the integrator moves on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from flowsim.integrators.event.kinks import Kinks
+from flowsim.weights import Weights
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True, eq=False)
+class Mode:
+    """The discrete part of the state of an ensemble.
+
+    Args:
+        side: of each kink and neuron, 1 active, -1 inactive, 0 sliding (int8).
+        sign: of the output weights, which is the feedback under sign-FA (int8).
+    """
+
+    side: Int[Tensor, "ensemble n m"]
+    sign: Int[Tensor, "ensemble k m"]
+
+    def of_trajectories(self, some: Tensor) -> Mode:
+        """Some of the trajectories."""
+        return Mode(self.side[some], self.sign[some])
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """The trajectories that have not reached the end, and what is needed to go on.
+
+    Args:
+        index: their numbers in the ensemble.
+        time: reached.
+        weights, mode: there.
+        contact: of each kink and neuron: 0 if z != 0; 1 if z = 0 and the neuron leaves at some speed; 2 if z = 0 and
+            the speed is 0 too, as after sliding, or not known (int8).
+        sign_contact: of each output weight: 0 if it is not 0, or has no sign; else the power of t with which it leaves
+            0 (int8).
+        unit: of time, about the length of the next step.
+        idle: rounds without a step.
+    """
+
+    index: Int[Tensor, " ensemble"]
+    time: Float[Tensor, " ensemble"]
+    weights: Weights
+    mode: Mode
+    contact: Int[Tensor, "ensemble n m"]
+    sign_contact: Int[Tensor, "ensemble k m"]
+    unit: Float[Tensor, " ensemble"]
+    idle: Int[Tensor, " ensemble"]
+
+    def of_trajectories(self, some: Tensor) -> Front:
+        """Some of the trajectories."""
+        return Front(
+            self.index[some],
+            self.time[some],
+            self.weights.map(lambda tensor: tensor[some]),
+            self.mode.of_trajectories(some),
+            self.contact[some],
+            self.sign_contact[some],
+            self.unit[some],
+            self.idle[some],
+        )
+
+    def touching(self, kinks: Kinks) -> Bool[Tensor, "ensemble m"]:
+        """The neurons that slide on a kink, or that may not have left one."""
+        return ((self.mode.side == 0) & kinks.exists.unsqueeze(-1)).any(1) | (self.contact == 2).any(1)
+
+
+def largest(layers: Sequence[Tensor]) -> Float[Tensor, "*batch"]:
+    """The maximum norm over both layers."""
+    first, last = (torch.linalg.vector_norm(layer, ord=math.inf, dim=(-2, -1)) for layer in layers)
+    return torch.maximum(first, last)

@@ -1,0 +1,224 @@
+"""Which mode comes next: at the start, at an event, and where a mode turns out wrong (theorems/README.md, section 10).
+
+The functions return the front with its mode changed, and which trajectories or neurons could not be decided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from flowsim.flow import Flow
+from flowsim.integrators.event.filippov import ZERO, filippov_sides
+from flowsim.integrators.event.front import EPS, Front, Mode, largest
+from flowsim.integrators.event.kinks import Kinks, listed
+from flowsim.integrators.event.series import Series, feedback
+from flowsim.integrators.event.watch import KINK, SIGN, TO_ACTIVE, TO_INACTIVE, Watch, row_of
+from flowsim.losses import named
+from flowsim.rules import GradientDescent
+from flowsim.weights import Weights
+
+ON_KINK = 64 * EPS
+"""A neuron is on a kink if |z| is at most so large, relative to |x| |w|."""
+
+RESTING = 1e-12
+"""A neuron travels along a kink if its direction of travel is at most so far from it, relative to its length."""
+
+
+def start(flow: Flow, kinks: Kinks, weights: Weights, t_final: float) -> tuple[Front, Bool[Tensor, " ensemble"]]:
+    """The mode at t = 0. Neurons that start on a repelling kink leave it to the active side where they can."""
+    z = flow.dataset.inputs @ weights.hidden.mT
+    velocity = flow.velocity(weights)
+    zero = weights.output == 0
+    sign = torch.where(zero, velocity.output, weights.output).sign().to(torch.int8)
+    size, speed = largest(weights.layers), largest(velocity.layers)
+    count = len(size)
+    front = Front(
+        index=torch.arange(count, device=z.device),
+        time=z.new_zeros(count),
+        weights=weights,
+        mode=Mode(z.sign().to(torch.int8), sign),
+        contact=torch.zeros_like(z, dtype=torch.int8),
+        sign_contact=(zero & (sign != 0)).to(torch.int8),
+        unit=(torch.where(size > 0, size, 1.0) / speed).clamp(max=t_final),
+        idle=torch.zeros(count, dtype=torch.long, device=z.device),
+    )
+    settled = torch.ones(count, dtype=torch.bool, device=z.device)
+    if flow.slope == 1:
+        return replace(front, mode=Mode(torch.ones_like(front.mode.side), sign)), settled
+    lengths = flow.dataset.inputs.norm(dim=-1).unsqueeze(-1) * weights.hidden.norm(dim=-1).unsqueeze(-2)
+    on, exists = z.abs() <= ON_KINK * lengths, kinks.exists.unsqueeze(-1)
+    # nothing has moved yet: no direction of travel, and the active side to begin with (an input 0 is never active)
+    side = torch.where(on, torch.where(exists, 1, -1), front.mode.side).to(torch.int8)
+    trajectory, neuron = torch.nonzero((on & exists).any(1), as_tuple=True)
+    front = replace(front, mode=Mode(side, sign))
+    if len(trajectory):
+        front, decided = _settled(flow, kinks, front, trajectory, neuron, on)
+        settled[trajectory[~decided]] = False
+    return front, settled
+
+
+def corrected(
+    flow: Flow, kinks: Kinks, front: Front, series: Series, ratio: Float[Tensor, "ensemble terms"], wrong: Watch
+) -> Front:
+    """Modes in which something would happen at once, changed: one change per trajectory, which takes no step.
+
+    A kink left at speed 0 to the wrong side: a neuron pushed back to it slides, another one leaves to the other side.
+    """
+    order = torch.arange(len(wrong.trajectory), device=wrong.trajectory.device)
+    first = torch.full_like(front.index, len(order)).scatter_reduce(0, wrong.trajectory, order, "amin")
+    change = wrong.where(first[wrong.trajectory] == order)
+    side, sign, contact, sign_contact = (
+        tensor.clone() for tensor in (front.mode.side, front.mode.sign, front.contact, front.sign_contact)
+    )
+    at_kink = change.places(KINK)
+    known = contact[at_kink] == 2
+    contact[at_kink] = 2  # the others were beyond the kink by rounding
+    where = trajectory, sample, neuron = tuple(item[known] for item in at_kink)
+    if len(trajectory):
+        row = row_of(series.sliding, side.shape, trajectory, neuron)
+        active, inactive = kinks.ends(trajectory, sample.unsqueeze(-1), series.error[row], flow.slope)
+        width = (inactive - active).squeeze(1)
+        significant = width.abs() > ZERO * width.abs().amax(-1, keepdim=True)
+        leading = width.gather(-1, significant.to(torch.int8).argmax(-1, keepdim=True)).squeeze(-1)
+        side[where] = torch.where(leading > 0, 0, -side[where]).to(torch.int8)
+        contact[where] = torch.where(leading > 0, 0, 2).to(torch.int8)
+    for kind, leaves_to in ((TO_ACTIVE, 1), (TO_INACTIVE, -1)):
+        leaving = change.places(kind)
+        side[leaving], contact[leaving] = leaves_to, 2
+    where = trajectory, output, neuron = change.places(SIGN)
+    moving = series.output[1:, trajectory, output, neuron].T * ratio[trajectory, 1:]
+    leading = (moving.abs() > ZERO * moving.abs().amax(-1, keepdim=True)).to(torch.int8).argmax(-1)
+    towards = moving.gather(-1, leading.unsqueeze(-1)).squeeze(-1).sign().to(sign.dtype)
+    sign[where] = torch.where(sign[where] == 0, towards, -sign[where])
+    sign_contact[where] = (leading + 1).to(torch.int8)
+    return replace(front, mode=Mode(side, sign), contact=contact, sign_contact=sign_contact)
+
+
+def switched(
+    flow: Flow,
+    kinks: Kinks,
+    front: Front,
+    hit: Watch,
+    hidden_before: Float[Tensor, "ensemble m r"],
+    series: Series,
+    monomials: Float[Tensor, "ensemble terms"],
+) -> tuple[Front, Bool[Tensor, " ensemble"]]:
+    """The modes after the events that were hit at the end of a step, and for which trajectories they could be decided.
+
+    `hidden_before`, `series` and `monomials` are the weights at the start of the step, its series, and the powers of
+    its length.
+    """
+    side, sign, contact, sign_contact = (
+        tensor.clone() for tensor in (front.mode.side, front.mode.sign, front.contact, front.sign_contact)
+    )
+    for kind, leaves_to in ((TO_ACTIVE, 1), (TO_INACTIVE, -1)):
+        leaving = hit.places(kind)
+        side[leaving], contact[leaving] = leaves_to, 2
+    flipped = trajectory, _, neuron = hit.places(SIGN)
+    output = front.weights.output.index_put(flipped, front.weights.output.new_zeros(()))
+    sign[flipped], sign_contact[flipped] = -sign[flipped], 1
+    decide = torch.zeros_like(side[:, 0], dtype=torch.bool)
+    decide[trajectory, neuron] = (side == 0).any(1)[trajectory, neuron]
+    arriving = trajectory, _, neuron = hit.places(KINK)
+    arrived = torch.zeros_like(side, dtype=torch.bool)
+    arrived[arriving] = True
+    decide[trajectory, neuron] = True
+    front = replace(
+        front,
+        weights=Weights(front.weights.hidden, output),
+        mode=Mode(side, sign),
+        contact=contact,
+        sign_contact=sign_contact,
+    )
+    trajectory, neuron = torch.nonzero(decide, as_tuple=True)
+    settled = torch.ones(len(front.index), dtype=torch.bool, device=side.device)
+    if len(trajectory):
+        # d/dt of the step's polynomial at its end, up to a factor: the direction of travel
+        orders = torch.arange(1, monomials.shape[-1], dtype=monomials.dtype, device=monomials.device)
+        weighted = orders * monomials[trajectory, :-1]
+        travel = (weighted.unsqueeze(-1) * series.hidden[1:, trajectory, neuron].transpose(0, 1)).sum(1)
+        z = flow.dataset.inputs[trajectory] @ front.weights.hidden[trajectory, neuron].unsqueeze(-1)
+        # a neuron may have come close to w = 0: what it had before says how exact z is
+        size = torch.maximum(*(w[trajectory, neuron].norm(dim=-1) for w in (hidden_before, front.weights.hidden)))
+        lengths = flow.dataset.inputs[trajectory].norm(dim=-1)
+        arrived[trajectory, :, neuron] |= z.squeeze(-1).abs() <= ON_KINK * lengths * size.unsqueeze(-1)
+        front, decided = _settled(flow, kinks, front, trajectory, neuron, arrived, travel)
+        settled[trajectory[~decided]] = False
+    return front, settled
+
+
+def _settled(
+    flow: Flow,
+    kinks: Kinks,
+    front: Front,
+    trajectory: Int[Tensor, " rows"],
+    neuron: Int[Tensor, " rows"],
+    on: Bool[Tensor, "ensemble n m"],
+    travel: Float[Tensor, "rows r"] | None = None,
+) -> tuple[Front, Bool[Tensor, " rows"]]:
+    """The sides of some neurons that sit on kinks, `on` or sliding, and their weights put exactly there."""
+    inputs = flow.dataset.inputs[trajectory]
+    hidden, output = front.weights.hidden, front.weights.output
+    side = front.mode.side[trajectory, :, neuron]
+    kink, there = listed(((side == 0) | on[trajectory, :, neuron]) & kinks.exists[trajectory])
+    normals = inputs.gather(1, kink.unsqueeze(-1).expand(-1, -1, inputs.shape[-1])) * there.unsqueeze(-1)
+    # put the neuron on its kinks: the correction is of the order of rounding
+    row = hidden[trajectory, neuron]
+    off = (row.unsqueeze(-2) @ normals.mT) @ _pseudoinverse(normals)
+    hidden = hidden.index_put((trajectory, neuron), row - off.squeeze(-2))
+
+    error, contributions = _row_errors(flow, kinks, front, trajectory, neuron)
+    active, inactive = kinks.ends(trajectory, kink, error, flow.slope)
+    on_kinks = torch.zeros_like(side).scatter(1, kink, there.to(side.dtype))
+    others = torch.where(on_kinks > 0, 0, side)
+    slopes = kinks.of_trajectories(trajectory).slopes(others.unsqueeze(-1), flow.slope).squeeze(-1)
+    rest = ((slopes * error).unsqueeze(-2) @ inputs).squeeze(-2)
+    first = side.gather(1, kink)
+    if travel is not None:
+        heading = (normals @ travel.unsqueeze(-1)).squeeze(-1)
+        resting = heading.abs() <= RESTING * normals.norm(dim=-1) * travel.norm(dim=-1, keepdim=True)
+        first = torch.where((first == 0) | resting, first, heading.sign().to(first.dtype))
+    after, speed, decided = filippov_sides(normals, rest, active, inactive, first, contributions)
+    at, place = torch.nonzero(there, as_tuple=True)
+    where = trajectory[at], kink[at, place], neuron[at]
+    leaving = after[at, place] != 0
+    slow = speed[at, place] == 0
+    if isinstance(flow.rule, GradientDescent):  # E = 0 where v = 0: the speed is that of just after
+        slow |= (output[trajectory, :, neuron] == 0).all(-1)[at]
+    contact = torch.where(leaving, torch.where(slow, 2, 1), 0).to(torch.int8)
+    front = replace(
+        front,
+        weights=Weights(hidden, output),
+        mode=Mode(front.mode.side.index_put(where, after[at, place]), front.mode.sign),
+        contact=front.contact.index_put(where, contact),
+    )
+    return front, decided
+
+
+def _pseudoinverse(normals: Float[Tensor, "rows k r"]) -> Float[Tensor, "rows k r"]:
+    """Transposed; normals that depend on each other are told by their singular values."""
+    if normals.shape[1] == 1:
+        return normals / normals.square().sum(-1, keepdim=True).clamp(min=torch.finfo(normals.dtype).tiny)
+    return torch.linalg.pinv(normals, rtol=1e-10).mT
+
+
+def _row_errors(
+    flow: Flow, kinks: Kinks, front: Front, trajectory: Tensor, neuron: Tensor
+) -> tuple[Float[Tensor, "rows n"], Float[Tensor, " rows"]]:
+    """E_ij of some neurons, up to a positive factor, and the size of the contributions to their dw/dt."""
+    inputs = flow.dataset.inputs[trajectory]
+    hidden, output = front.weights.hidden[trajectory], front.weights.output[trajectory]
+    z = inputs @ hidden.mT
+    slopes = kinks.of_trajectories(trajectory).slopes(front.mode.side[trajectory], flow.slope)
+    outputs = (slopes * z) @ output.mT
+    e = named(flow.loss).negative_gradient(outputs, flow.dataset.targets[trajectory]) / flow.dataset.samples
+    column = feedback(flow, front.weights, front.mode)[trajectory, :, neuron]
+    if isinstance(flow.rule, GradientDescent) and column.shape[-1] == 1:
+        column = torch.where(column == 0, front.mode.sign[trajectory, :, neuron].to(e.dtype), column)
+    error = (e @ column.unsqueeze(-1)).squeeze(-1)
+    contributions = (e.abs() @ column.abs().unsqueeze(-1)).squeeze(-1)
+    return error, (contributions * inputs.norm(dim=-1)).sum(-1)

@@ -1,0 +1,208 @@
+"""What may change the mode within a step, and when (theorems/README.md, section 10).
+
+KINK         a pre-activation reaches 0
+TO_ACTIVE    the drive of a sliding sample reaches the end of its interval where it becomes active
+TO_INACTIVE  or inactive
+SIGN         an output weight reaches 0: under sign-FA the feedback changes its sign, under GD that of the drives
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from flowsim.flow import Flow
+from flowsim.integrators.event.filippov import ZERO
+from flowsim.integrators.event.front import Front
+from flowsim.integrators.event.kinks import Kinks
+from flowsim.integrators.event.roots import first_root
+from flowsim.integrators.event.series import Series, Sliding
+from flowsim.rules import GradientDescent, SignFeedbackAlignment
+
+KINK, TO_ACTIVE, TO_INACTIVE, SIGN = range(4)
+
+AT_END = 1e-13
+"""The drive of a sliding sample is at an end of its interval if it is so near, relative to the interval."""
+
+AT_REST = 1e-12
+"""A neuron at a contact does not leave the kink if |z| grows to no more, relative to what adds up to it. Well above
+AT_END: what leaves sliding by rounding must not be sent back."""
+
+WITH_WEIGHT = 1e-6
+"""Under GD, a drive that reaches the end of its interval so near v = 0, relative to the step, does so because v = 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """What may change the mode within a step: polynomials in the share of the step, positive until it happens.
+
+    The rows of `what`: trajectory; kind, one of KINK, TO_ACTIVE, TO_INACTIVE, SIGN; sample, or for SIGN output; neuron.
+    """
+
+    what: Int[Tensor, "4 events"]
+    polynomial: Float[Tensor, "events terms"]
+
+    @classmethod
+    def of(cls, trajectory: Tensor, kind: int, row: Tensor, neuron: Tensor, polynomial: Tensor) -> Watch:
+        """Events of one kind."""
+        return cls(torch.stack([trajectory, torch.full_like(row, kind), row, neuron]), polynomial)
+
+    trajectory = property(lambda self: self.what[0])
+    kind = property(lambda self: self.what[1])
+    row = property(lambda self: self.what[2])
+    neuron = property(lambda self: self.what[3])
+
+    def where(self, mask: Bool[Tensor, " events"]) -> Watch:
+        """Some of them."""
+        return Watch(self.what[:, mask], self.polynomial[mask])
+
+    def places(self, kind: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Trajectories, rows and neurons of one kind."""
+        trajectory, _, row, neuron = self.what[:, self.kind == kind]
+        return trajectory, row, neuron
+
+
+def watched(
+    flow: Flow, kinks: Kinks, front: Front, series: Series, ratio: Float[Tensor, "ensemble terms"]
+) -> tuple[Watch, Bool[Tensor, "ensemble n m"]]:  # fmt: skip
+    """What can happen within the step, and which neurons stay on a kink for the whole of it without sliding.
+
+    Polynomials without a zero by the size of their coefficients are left out. At a contact the zero at the start is
+    divided out: t by one, or t^2 by two.
+    """
+    still = torch.zeros_like(front.contact, dtype=torch.bool)
+    parts = []
+    if flow.slope < 1:
+        side, power = front.mode.side, front.contact
+        z = series.pre_activations
+        if (front.contact == 2).any():
+            power = _powers_of_leaving(kinks, front, series, ratio)
+            still = (front.contact == 2) & (power == 0)
+        reach = summed(z[1:].abs(), ratio[:, 1:])
+        near = kinks.exists.unsqueeze(-1) & (side != 0) & ~still & ((z[0].abs() <= reach) | (power > 0))
+        trajectory, sample, neuron = torch.nonzero(near, as_tuple=True)
+        polynomial = z[:, trajectory, sample, neuron].T * ratio[trajectory]
+        polynomial = polynomial * side[trajectory, sample, neuron].unsqueeze(-1)
+        polynomial = _without_start(polynomial, power[trajectory, sample, neuron])
+        parts.append(Watch.of(trajectory, KINK, sample, neuron, polynomial))
+        parts += _exits(flow, kinks, series, ratio)
+    parts += _sign_changes(flow, front, series, ratio)
+    if not parts:
+        parts.append(Watch(torch.zeros(4, 0, dtype=torch.long, device=ratio.device), ratio[:0]))
+    what, polynomials = zip(*((part.what, part.polynomial) for part in parts), strict=True)
+    return Watch(torch.cat(what, 1), torch.cat(polynomials)), still
+
+
+def _without_start(polynomial: Float[Tensor, "events terms"], contact: Tensor) -> Float[Tensor, "events terms"]:
+    """The polynomials divided by t^contact."""
+    if not (contact > 0).any():
+        return polynomial
+    index = torch.arange(polynomial.shape[-1], device=polynomial.device) + contact.long().unsqueeze(-1)
+    beyond = index >= polynomial.shape[-1]
+    return torch.where(beyond, 0.0, polynomial.gather(-1, torch.where(beyond, 0, index)))
+
+
+def _powers_of_leaving(kinks: Kinks, front: Front, series: Series, ratio: Tensor) -> Int[Tensor, "ensemble n m"]:
+    """The power of t with which z leaves 0 at each contact; 0 for neurons that stay there without sliding.
+
+    These move along the kink because they slide on others, or do not move at all, up to rounding.
+    """
+    trajectory, sample, neuron = torch.nonzero(front.contact == 2, as_tuple=True)
+    row = row_of(series.sliding, front.contact.shape, trajectory, neuron)
+    normal = kinks.inputs[trajectory, sample]
+    length = normal.norm(dim=-1)
+    basis = series.sliding.basis[row]
+    dependent = (normal - (basis @ (basis.mT @ normal.unsqueeze(-1))).squeeze(-1)).norm(dim=-1) <= 1e-10 * length
+    # rounding of z_k is relative to the sum of what adds up to dw/dt
+    later = (series.error * ratio[series.sliding.trajectory, None, :-1]).abs().amax(-1)
+    size = (torch.maximum(later, series.contributions) * kinks.inputs[series.sliding.trajectory].norm(dim=-1)).sum(-1)
+    terms = (series.pre_activations[1:, trajectory, sample, neuron].T * ratio[trajectory, 1:]).abs()
+    moves = (terms > AT_REST * (length * size[row] * ratio[trajectory, 1]).unsqueeze(-1)) & ~dependent.unsqueeze(-1)
+    leading = torch.where(moves.any(-1), moves.to(torch.int8).argmax(-1) + 1, 0)
+    return front.contact.index_put((trajectory, sample, neuron), leading.to(torch.int8))
+
+
+def row_of(sliding: Sliding, shape: torch.Size, trajectory: Tensor, neuron: Tensor) -> Tensor:
+    """Rows of `sliding` for trajectories and neurons, which are among them."""
+    table = torch.full((shape[0], shape[-1]), -1, dtype=torch.long, device=trajectory.device)
+    table[sliding.trajectory, sliding.neuron] = torch.arange(len(sliding.trajectory), device=trajectory.device)
+    return table[trajectory, neuron]
+
+
+def _exits(flow: Flow, kinks: Kinks, series: Series, ratio: Tensor) -> list[Watch]:
+    """The distances of the drives of sliding samples from the ends of their intervals."""
+    sliding = series.sliding
+    if not sliding.there.any():
+        return []
+    scale = ratio[sliding.trajectory, None, :-1]
+    drive = sliding.drives(series.rest) * scale
+    active, inactive = kinks.ends(sliding.trajectory, sliding.kink, series.error * scale, flow.slope)
+    row, place = torch.nonzero(sliding.there, as_tuple=True)
+    watches = []
+    for kind, distance in ((TO_ACTIVE, drive - active), (TO_INACTIVE, inactive - drive)):
+        polynomial = functional.pad(distance[row, place], (0, 1))
+        rounding = AT_END * (inactive - active)[row, place].abs().amax(-1, keepdim=True)
+        moves = polynomial.abs() > rounding
+        # at the end, or beyond it by rounding: the first power of t above rounding says where it goes
+        power = torch.where(polynomial[:, 0] > 0, 0, moves.to(torch.int8).argmax(-1))
+        polynomial = _without_start(polynomial, power)
+        watch = Watch.of(sliding.trajectory[row], kind, sliding.kink[row, place], sliding.neuron[row], polynomial)
+        watches.append(watch.where(moves.any(-1)))  # one that stays at the end stays on the kink, too
+    return watches
+
+
+def _sign_changes(flow: Flow, front: Front, series: Series, ratio: Tensor) -> list[Watch]:
+    """Output weights whose sign matters: all under sign-FA; under GD those of neurons that slide."""
+    v = series.output
+    if isinstance(flow.rule, SignFeedbackAlignment):
+        matters = torch.ones_like(front.sign_contact, dtype=torch.bool)
+    elif isinstance(flow.rule, GradientDescent) and v.shape[-2] == 1:
+        matters = (front.mode.side == 0).any(1, keepdim=True)
+    else:
+        return []
+    reach = summed(v[1:].abs(), ratio[:, 1:])
+    # no sign yet, at v = 0 and dv/dt = 0: it gets one as soon as v moves, which is at once
+    unsigned = (front.mode.sign == 0) & (reach > ZERO * reach.amax((-2, -1), keepdim=True))
+    near = matters & ((v[0].abs() <= reach) | (front.sign_contact > 0)) & ((front.mode.sign != 0) | unsigned)
+    trajectory, output, neuron = torch.nonzero(near, as_tuple=True)
+    polynomial = v[:, trajectory, output, neuron].T * ratio[trajectory]
+    polynomial = polynomial * front.mode.sign[trajectory, output, neuron].unsqueeze(-1)
+    contact = front.sign_contact[trajectory, output, neuron]
+    return [Watch.of(trajectory, SIGN, output, neuron, _without_start(polynomial, contact))]
+
+
+def negligible(
+    kinks: Kinks, watch: Watch, ratio: Float[Tensor, "ensemble terms"], allowed: Float[Tensor, " ensemble"]
+) -> Bool[Tensor, " events"]:
+    """What displaces a neuron by less than the error allowed in the step, whether its mode is right or wrong."""
+    largest = watch.polynomial.abs().amax(-1)
+    normal = kinks.inputs[watch.trajectory, watch.row.clamp(max=kinks.inputs.shape[1] - 1)].norm(dim=-1)
+    by_drive = largest * normal * ratio[watch.trajectory, 1]
+    displacement = torch.where(watch.kind == SIGN, largest, torch.where(watch.kind == KINK, largest / normal, by_drive))
+    return displacement <= allowed[watch.trajectory]
+
+
+def times(flow: Flow, front: Front, watch: Watch) -> Float[Tensor, " events"]:
+    """When each event happens, as a share of the step; infinity if it does not.
+
+    Under GD all drives of a neuron vanish with its output weight: a sliding sample reaches both ends at once, up to the
+    truncation of the series. That is the event v = 0, not that of leaving the kink.
+    """
+    root = first_root(watch.polynomial)
+    if not isinstance(flow.rule, GradientDescent) or not (watch.kind == SIGN).any():
+        return root
+    passes = watch.kind == SIGN
+    zero = torch.full_like(front.sign_contact[:, 0], torch.inf, dtype=root.dtype)
+    zero[watch.trajectory[passes], watch.neuron[passes]] = root[passes]
+    leaves = (watch.kind == TO_ACTIVE) | (watch.kind == TO_INACTIVE)
+    with_weight = leaves & ((root - zero[watch.trajectory, watch.neuron]).abs() <= WITH_WEIGHT)
+    return torch.where(with_weight, torch.inf, root)
+
+
+def summed(terms: Float[Tensor, "terms ensemble p q"], monomials: Float[Tensor, "ensemble terms"]) -> Tensor:
+    """The value of polynomials."""
+    return torch.bmm(monomials.unsqueeze(1), terms.flatten(2).transpose(0, 1)).reshape(terms.shape[1:])
