@@ -1,6 +1,8 @@
 """Losses: gradients against automatic differentiation, accuracy far out, and which names exist."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -124,6 +126,30 @@ def test_cross_entropy_of_two_classes_is_the_logistic_loss_of_their_difference()
     value = losses.cross_entropy.value(outputs, torch.tensor([[1.0, 0.0], [1.0, 0.0]]).double())
     expected = losses.logistic.value(outputs[:, :1] - outputs[:, 1:], torch.ones(2, 1).double())
     torch.testing.assert_close(value, expected, rtol=0, atol=64 * EPS)  # differences of numbers of order 10
+
+
+def slope(function: Callable, time: torch.Tensor) -> torch.Tensor:
+    return torch.func.jvp(function, (time,), (torch.ones_like(time),))[1]
+
+
+@pytest.mark.parametrize("loss", [*LOSSES.values(), polynomial(1.5)], ids=lambda loss: loss.name)
+def test_series_of_a_loss_are_the_derivatives_along_a_curve(loss: Loss) -> None:
+    """By automatic differentiation of -dl/df along f(t) = sum_k f_k t^k, nested; rounding is relative to the terms."""
+    order = 6
+    outputs, targets = samples(loss)
+    generator = torch.Generator().manual_seed(1)
+    curve = [0.3 * outputs, *torch.randn(order, *outputs.shape, generator=generator, dtype=torch.float64)]
+    terms = loss.series(targets, order)  # type: ignore[misc]
+    next(terms)
+
+    def along(time: torch.Tensor) -> torch.Tensor:
+        return loss.negative_gradient(sum((f * time**k for k, f in enumerate(curve)), torch.zeros(())), targets)
+
+    derivative, time = along, torch.zeros((), dtype=torch.float64)
+    for k, f in enumerate(curve[:-1]):
+        expected = derivative(time) / math.factorial(k)
+        torch.testing.assert_close(terms.send(f), expected, rtol=1e-10, atol=1e-12 * expected.abs().max().item())
+        derivative = partial(slope, derivative)
 
 
 def test_losses_are_found_by_name_and_pass_through() -> None:

@@ -1,0 +1,86 @@
+"""First roots of polynomials."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowsim.integrators.event.roots import first_root, powers
+
+EPS = torch.finfo(torch.float64).eps
+
+
+def with_roots(*roots: complex) -> torch.Tensor:
+    """prod (1 - t / root), lowest power first, padded to degree 9."""
+    coefficients = np.real(np.poly(1 / np.array(roots)))  # of the polynomial in 1 / t, the highest power first
+    return torch.tensor(np.pad(coefficients, (0, 10 - len(coefficients))))
+
+
+def first(*polynomials: torch.Tensor) -> list[float]:
+    return first_root(torch.stack(polynomials)).tolist()
+
+
+def test_powers_start_with_one() -> None:
+    assert powers(torch.tensor([0.0, 2.0]).double(), 3).tolist() == [[1, 0, 0, 0], [1, 2, 4, 8]]
+
+
+def test_the_first_of_several_roots_is_found_to_rounding() -> None:
+    found = first(with_roots(0.3), with_roots(0.9, 0.2, -0.5), with_roots(1.0), with_roots(0.5, 0.25, 0.75, 1.5))
+    assert found == pytest.approx([0.3, 0.2, 1.0, 0.25], rel=1e-14)
+
+
+def test_without_a_root_in_the_interval_there_is_none() -> None:
+    assert (
+        first(with_roots(1.01), with_roots(-0.3), with_roots(0.5 + 0.1j, 0.5 - 0.1j), with_roots(-2.0))
+        == [math.inf] * 4
+    )
+
+
+@pytest.mark.parametrize("width", [1e-2, 1e-4, 1e-6])
+def test_a_dip_below_zero_is_found_however_short(width: float) -> None:
+    """Rounding of the coefficients, of order 1, moves a root by about EPS / |p'| = EPS / width."""
+    (found,) = first(with_roots(0.37, 0.37 * (1 + width), 1.8, -0.4))
+    assert found == pytest.approx(0.37, abs=64 * EPS / width)
+
+
+def test_a_touch_from_above_is_no_root() -> None:
+    assert first(with_roots(0.5 + 1e-5j, 0.5 - 1e-5j)) == [math.inf]
+
+
+def test_a_multiple_root_where_newton_is_slow_is_found() -> None:
+    """Newton's method gains one bit per iteration at a root of order 9; rounding leaves it uncertain by EPS^(1/9)."""
+    (found,) = first(with_roots(*[0.5] * 9))
+    assert found == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_root_does_not_depend_on_the_others_that_are_sought_with_it() -> None:
+    """One that has converged stays, however long others take."""
+    slow, quick = with_roots(*[0.5] * 9), with_roots(0.3, 0.8)
+    assert first(quick, slow)[0] == first(quick)[0]
+
+
+def test_a_flat_start_before_a_steep_end_is_no_trap() -> None:
+    """1 - (t / r)^9: Newton's first steps are huge."""
+    for root in (0.2, 0.7, 0.999):
+        polynomial = torch.zeros(10, dtype=torch.float64)
+        polynomial[0], polynomial[9] = 1.0, -(root**-9)
+        assert first(polynomial) == pytest.approx([root], rel=1e-14)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.floats(-1, 1), min_size=10, max_size=10), st.floats(1e-3, 1))
+def test_there_is_no_sign_change_before_the_root_and_one_at_it(coefficients: list[float], constant: float) -> None:
+    """Against a fine grid, which finds the sign changes that are no dips."""
+    polynomial = torch.tensor([constant, *coefficients[1:]], dtype=torch.float64)
+    (root,) = first(polynomial)
+    grid = torch.linspace(0, 1, 2001, dtype=torch.float64)
+    values = (powers(grid, 9) * polynomial).sum(-1)
+    rounding = 64 * EPS * (1 + sum(map(abs, coefficients)))
+    assert (values[grid < root - 1e-3] > -rounding).all()
+    if math.isfinite(root):
+        assert abs((powers(torch.tensor(root, dtype=torch.float64), 9) * polynomial).sum().item()) <= rounding
+    else:
+        assert (values > -rounding).all()
