@@ -9,7 +9,7 @@ from sample_problems import sliding
 from scipy.integrate import quad
 from scipy.optimize import root_scalar
 
-from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights, solve
+from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution, Weights, solve
 from flowsim.observables import conserved
 from flowsim.solve import INTEGRATORS
 
@@ -49,6 +49,54 @@ def test_one_active_neuron_on_one_sample_reaches_z_at_the_time_of_the_quadrature
         speed = 5 * np.exp(-(0.3 + (value**2 - 1) / 10) * value)
         assert abs(time_of_one_neuron(value) - time) * speed < BOUNDS[method]
     torch.testing.assert_close(at.output[:, 0], 0.3 + (z**2 - 1) / 10, rtol=0, atol=BOUNDS[method])
+
+
+@pytest.mark.parametrize("start", [-25.0, -45.0, -200.0])
+@pytest.mark.parametrize("loss", ["logistic", "cross-entropy"])
+def test_no_step_jumps_over_the_end_of_a_flat_stretch_of_the_loss(loss: str, start: float) -> None:
+    """Solution 1 with -l' = 1 / (1 + e^u), as good as 1 until u = y f, which is `start` at first, has come near 0.
+
+    With two classes, V = (v, -v) / 2 and B = (1, -1) / 2, the difference of the outputs is u, and dv/dt = 2 z dz/dt.
+    """
+    z0, v0 = 10.0, start / 10.0
+    doubled = 2 if loss == "logistic" else 1
+    hidden, halves = torch.tensor([[z0]], dtype=torch.float64), torch.tensor([[0.5], [-0.5]], dtype=torch.float64)
+    if loss == "logistic":
+        flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]), loss)
+        weights = Weights(hidden, torch.tensor([v0], dtype=torch.float64))
+    else:
+        flow = Flow(Dataset([[1.0]], [0], 2), FeedbackAlignment(halves), loss)
+        weights = Weights(hidden, v0 * halves)
+
+    def slowness(z: float) -> float:
+        return 1 + np.exp((v0 + (z**2 - z0**2) / doubled) * z)
+
+    steep = np.sqrt(z0**2 - doubled * v0)  # where u = 0
+    values = [steep - 0.1, steep, steep + 0.05]
+    times = [integral(slowness, z0, z) for z in values]
+    solution = solve_tightly(flow, weights, times[-1])
+    truth = torch.tensor(values, dtype=torch.float64)
+    # the speed is at most 1; below 300 steps with an error of 1e-12 * 16
+    torch.testing.assert_close(solution.evaluate(times).hidden[:, 0, 0], truth, rtol=0, atol=5e-9)
+    looser = solve(flow, weights, times[-1])
+    true_error = (looser.evaluate(times).hidden[:, 0, 0] - truth).abs()
+    assert (true_error < looser.error(times).hidden[:, 0, 0]).all()
+
+
+@pytest.mark.parametrize("size", [1e-15, 1e-20])
+def test_weights_below_the_absolute_tolerance_grow_as_they_should(size: float) -> None:
+    """GD, x = y = 1, v = w: dw/dt = exp(-w^2) w, so t = int exp(s^2) / s ds, from far below atol = 1e-12."""
+    flow = Flow(Dataset([[1.0]], [1]), GradientDescent())
+    weights = Weights(torch.tensor([[size]], dtype=torch.float64), torch.tensor([size], dtype=torch.float64))
+    values = [1e-6, 0.1, 1.0, 2.0]
+    times = [integral(lambda log: np.exp(np.exp(2 * log)), np.log(size), np.log(w)) for w in values]
+    solution = solve(flow, weights, times[-1])
+    truth = torch.tensor(values, dtype=torch.float64)
+    true_error = (solution.evaluate(times).hidden[:, 0, 0] - truth).abs()
+    # while w is small, the terms of e^x, order 9: x^8 / 8! <= 1e-5 x gives steps x = 0.88, and x^10 / 10! = 8e-8 is left
+    # out in each; 46 powers of e from 1e-20 to 1 make 52 steps: 4e-6
+    assert (true_error < 4e-6 * truth).all()
+    assert (true_error < solution.error(times).hidden[:, 0, 0]).all()
 
 
 R, GAMMA, N, M, V0 = 2.0, 0.3, 3, 4, 0.2
