@@ -121,8 +121,9 @@ class Solution(Generic[AnyWeights]):
     def pattern(self, times: float | list[float] | Float[Tensor, "*times"]) -> tuple[Int[Tensor, "*batch n m"], ...]:
         """Return the activation pattern of each hidden layer, `*times x *batch x n x m`.
 
-        1 where z_ij > 0, -1 where z_ij < 0, and 0 where neuron j slides along the kink of sample i (with Runge-Kutta
-        methods, where z_ij = 0).
+        1 where z_ij > 0, -1 where z_ij < 0, and 0 where neuron j slides along the kink of sample i. A neuron that rests
+        on a kink without sliding, as a dead one with slope 0 may, has the side whose slope it keeps. With Runge-Kutta
+        methods, and with slope 1, where there are no kinks: the sign of z_ij.
 
         Raises:
             ValueError: if a time lies outside [0, t_final].
@@ -168,8 +169,8 @@ class Solution(Generic[AnyWeights]):
         """Counts of work per trajectory.
 
         "steps"; with the event-driven integrator also "terms" (Taylor coefficients computed, without those for dense
-        output), "crossings" of kinks and "slides" (times that a sample began to slide); with Runge-Kutta methods
-        "rejected" steps and "evaluations" of the velocity.
+        output), "crossings" of kinks and "slides" (times that a sample began to slide after t = 0); with Runge-Kutta
+        methods "rejected" steps and "evaluations" of the velocity.
         """
         return {name: count.reshape(self.batch_shape) for name, count in self.path.statistics.items()}
 

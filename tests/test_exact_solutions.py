@@ -93,8 +93,8 @@ def test_weights_below_the_absolute_tolerance_grow_as_they_should(size: float) -
     solution = solve(flow, weights, times[-1])
     truth = torch.tensor(values, dtype=torch.float64)
     true_error = (solution.evaluate(times).hidden[:, 0, 0] - truth).abs()
-    # while w is small, the terms of e^x, order 9: x^8 / 8! <= 1e-5 x gives steps x = 0.88, and x^10 / 10! = 8e-8 is left
-    # out in each; 46 powers of e from 1e-20 to 1 make 52 steps: 4e-6
+    # while w is small, the terms are those of e^x, order 9: x^8 / 8! <= 1e-5 x gives steps x = 0.88, and x^10 / 10! =
+    # 8e-8 is left out in each; 46 powers of e from 1e-20 to 1 make 52 steps: 4e-6
     assert (true_error < 4e-6 * truth).all()
     assert (true_error < solution.error(times).hidden[:, 0, 0]).all()
 
