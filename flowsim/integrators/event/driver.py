@@ -176,7 +176,7 @@ def _round(
     root = times(flow, front, watch)
     share = torch.ones_like(front.time).scatter_reduce(0, watch.trajectory, root, "amin")
     hit = watch.where(torch.isfinite(root) & (root <= share[watch.trajectory] + TIE))
-    gained = torch.where(moving, share * step.length, 0.0)
+    gained = (share * step.length).masked_fill(~moving, 0.0)
     path.append(front, moving)
 
     monomials = step.ratio * powers(share, path.order)
@@ -184,7 +184,7 @@ def _round(
     front = _advanced(front, series, monomials, gained, moving, still)
     front = replace(
         front,
-        time=torch.where(moving & step.last & (share == 1), path.t_final, front.time),
+        time=front.time.masked_fill(moving & step.last & (share == 1), path.t_final),
         unit=torch.where(step.overflow, 1e-3 * front.unit, torch.where(moving, step.unit, front.unit)),
     )
     infinite = ~torch.isfinite(largest(front.weights.layers))
@@ -266,19 +266,17 @@ def _trusted(
     """
     sizes = largest((series.hidden, series.output))
     order = len(sizes) - 1
-    share = torch.full_like(allowed, LONGEST)
-    exponents = torch.arange(1, order - 1, dtype=allowed.dtype, device=allowed.device).unsqueeze(-1)
-    for k in (order, order - 1):
-        by_tolerance = (allowed / sizes[k]) ** (1 / k)
-        decaying = ((decay * sizes[1 : order - 1] / sizes[k]) ** (1 / (k - exponents))).amax(0)
-        by_decay = torch.maximum(decaying, (rounding / sizes[k]) ** (1 / k)).nan_to_num(nan=math.inf)
-        share = torch.minimum(share, torch.minimum(by_tolerance, by_decay))
+    powers = torch.arange(1, order + 1, dtype=allowed.dtype, device=allowed.device).unsqueeze(-1)
+    last, earlier = sizes[-2:], sizes[1:-2]
+    decaying = (decay * earlier.unsqueeze(1) / last) ** (1 / (powers[-2:] - powers[:-2].unsqueeze(1)))
+    below_rounding, tolerated = (torch.stack([rounding, allowed]).unsqueeze(1) / last) ** (1 / powers[-2:])
+    by_decay = torch.maximum(decaying.amax(0), below_rounding).nan_to_num(nan=math.inf)  # 0 / 0: no terms at all
+    share = torch.minimum(tolerated, by_decay).amin(0).clamp(max=LONGEST)
     if math.isfinite(stride):
-        changes = series.f[1:].abs().amax((-2, -1))
-        powers_of_share = torch.arange(1, order, dtype=allowed.dtype, device=allowed.device).unsqueeze(-1)
-        share = torch.minimum(share, 0.5 * ((stride / changes) ** (1 / powers_of_share)).amin(0))
-    overflow = ~torch.isfinite(sizes[-1] + sizes[-2])
-    return torch.where(overflow, 0.0, share), overflow
+        changes = torch.linalg.vector_norm(series.f[1:], ord=math.inf, dim=(-2, -1))
+        share = torch.minimum(share, 0.5 * ((stride / changes) ** (1 / powers[:-1])).amin(0))
+    overflow = ~torch.isfinite(last.sum(0))
+    return share.masked_fill(overflow, 0.0), overflow
 
 
 def _advanced(
@@ -302,7 +300,7 @@ def _advanced(
         weights=Weights(
             torch.where(step, hidden, front.weights.hidden), torch.where(step, output, front.weights.output)
         ),
-        contact=torch.where(step & ~still, 0, front.contact).to(torch.int8),
-        sign_contact=torch.where(step, 0, front.sign_contact).to(torch.int8),
-        idle=torch.where(moving, 0, front.idle + 1),
+        contact=front.contact.masked_fill(step & ~still, 0),
+        sign_contact=front.sign_contact.masked_fill(step, 0),
+        idle=(front.idle + 1).masked_fill(moving, 0),
     )

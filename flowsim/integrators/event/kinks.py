@@ -7,7 +7,6 @@ The kink of input x and neuron j is the hyperplane w_j . x = 0. The *side* of a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,7 +20,8 @@ PARALLEL = 1e-13
 class Kinks:
     """Which samples share a kink: x_i = ratio_i x_k with k = first_i, the first input parallel to x_i.
 
-    A kink bears the number of its first sample. `exists` marks these; an input 0 has no kink.
+    A kink bears the number of its first sample. `exists` marks these; an input 0 has no kink. `distinct`: whether no
+    two inputs share one.
 
     >>> kinks = Kinks.of(torch.tensor([[[1.0, 2.0], [0.0, 1.0], [-2.0, -4.0], [0.0, 0.0]]], dtype=torch.float64))
     >>> kinks.first, kinks.exists
@@ -34,6 +34,7 @@ class Kinks:
     first: Int[Tensor, "ensemble n"]
     ratio: Float[Tensor, "ensemble n"]
     exists: Bool[Tensor, "ensemble n"]
+    distinct: bool
 
     @classmethod
     def of(cls, inputs: Float[Tensor, "ensemble n r"]) -> Kinks:
@@ -57,16 +58,12 @@ class Kinks:
         first[shared] = earliest[shared].long()
         table = torch.zeros_like(gram).index_put((trajectory, late, early), ratios)
         ratio[shared] = table.gather(-1, first.unsqueeze(-1)).squeeze(-1)[shared]
-        return cls(inputs, first, ratio, nonzero & (first == samples))
-
-    @cached_property
-    def distinct(self) -> bool:
-        """Whether every sample has a kink of its own."""
-        return bool((self.first == torch.arange(self.first.shape[-1], device=self.first.device)).all())
+        own = first == samples
+        return cls(inputs, first, ratio, nonzero & own, bool(own.all()))
 
     def of_trajectories(self, index: Int[Tensor, " some"]) -> Kinks:
         """The kinks of some trajectories."""
-        return Kinks(self.inputs[index], self.first[index], self.ratio[index], self.exists[index])
+        return Kinks(self.inputs[index], self.first[index], self.ratio[index], self.exists[index], self.distinct)
 
     def slopes(self, side: Int[Tensor, "ensemble n m"], slope: float) -> Float[Tensor, "ensemble n m"]:
         """phi'(z_ij): 1 for active, slope for inactive samples; 0 while z_ij = 0 slides and phi(z_ij) stays 0."""

@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 NEWTON = 120
 """Iterations: every one halves the bracket or the step, and 53 halvings exhaust the digits of a number in [0, 1]."""
@@ -102,16 +103,16 @@ def _sign_changes(controls: Float[Tensor, "polynomials terms"]) -> Tensor:
 def _refined(polynomials: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Newton's method inside brackets with p(low) > 0 >= p(high), halved where Newton leaves them or is slow."""
     degree = polynomials.shape[-1] - 1
-    derivatives = polynomials[:, 1:] * _exponents(degree, low.device)[1:]
+    slopes = functional.pad(polynomials[:, 1:] * _exponents(degree, low.device)[1:], (0, 1))
+    both = torch.stack([polynomials, slopes], -2)
     time = 0.5 * (low + high)
     step = high - low
     done = torch.zeros_like(time, dtype=torch.bool)
     for _ in range(NEWTON):
-        monomials = powers(time, degree)
-        value = (polynomials * monomials).sum(-1)
+        value, slope = (both @ powers(time, degree).unsqueeze(-1)).squeeze(-1).unbind(-1)
         positive = value > 0
         low, high = torch.where(positive, time, low), torch.where(positive, high, time)
-        newton = time - value / (derivatives * monomials[:, :-1]).sum(-1)
+        newton = time - value / slope
         good = (newton >= low) & (newton <= high) & ((newton - time).abs() <= 0.5 * step)
         following = torch.where(good, newton, 0.5 * (low + high))
         following = torch.where(done, time, following)

@@ -161,21 +161,21 @@ def _settled(
     travel: Float[Tensor, "rows r"] | None = None,
 ) -> tuple[Front, Bool[Tensor, " rows"]]:
     """The sides of some neurons that sit on kinks, `on` or sliding, and their weights put exactly there."""
-    inputs = flow.dataset.inputs[trajectory]
-    hidden, output = front.weights.hidden, front.weights.output
+    near = kinks.of_trajectories(trajectory)
+    inputs, (hidden, output) = near.inputs, front.weights.layers
     side = front.mode.side[trajectory, :, neuron]
-    kink, there = listed(((side == 0) | on[trajectory, :, neuron]) & kinks.exists[trajectory])
+    kink, there = listed(((side == 0) | on[trajectory, :, neuron]) & near.exists)
     normals = inputs.gather(1, kink.unsqueeze(-1).expand(-1, -1, inputs.shape[-1])) * there.unsqueeze(-1)
     # put the neuron on its kinks: the correction is of the order of rounding
     row = hidden[trajectory, neuron]
     off = (row.unsqueeze(-2) @ normals.mT) @ _pseudoinverse(normals)
     hidden = hidden.index_put((trajectory, neuron), row - off.squeeze(-2))
 
-    error, contributions = _row_errors(flow, kinks, front, trajectory, neuron)
+    error, contributions = _row_errors(flow, near, front, trajectory, neuron)
     active, inactive = kinks.ends(trajectory, kink, error, flow.slope)
     on_kinks = torch.zeros_like(side).scatter(1, kink, there.to(side.dtype))
     others = torch.where(on_kinks > 0, 0, side)
-    slopes = kinks.of_trajectories(trajectory).slopes(others.unsqueeze(-1), flow.slope).squeeze(-1)
+    slopes = near.slopes(others.unsqueeze(-1), flow.slope).squeeze(-1)
     rest = ((slopes * error).unsqueeze(-2) @ inputs).squeeze(-2)
     first = side.gather(1, kink)
     if travel is not None:
@@ -207,13 +207,15 @@ def _pseudoinverse(normals: Float[Tensor, "rows k r"]) -> Float[Tensor, "rows k 
 
 
 def _row_errors(
-    flow: Flow, kinks: Kinks, front: Front, trajectory: Tensor, neuron: Tensor
+    flow: Flow, near: Kinks, front: Front, trajectory: Tensor, neuron: Tensor
 ) -> tuple[Float[Tensor, "rows n"], Float[Tensor, " rows"]]:
-    """E_ij of some neurons, up to a positive factor, and the size of the contributions to their dw/dt."""
-    inputs = flow.dataset.inputs[trajectory]
-    hidden, output = front.weights.hidden[trajectory], front.weights.output[trajectory]
+    """E_ij of some neurons, up to a positive factor, and the size of the contributions to their dw/dt.
+
+    `near` are the kinks of their trajectories.
+    """
+    inputs, hidden, output = near.inputs, front.weights.hidden[trajectory], front.weights.output[trajectory]
     z = inputs @ hidden.mT
-    slopes = kinks.of_trajectories(trajectory).slopes(front.mode.side[trajectory], flow.slope)
+    slopes = near.slopes(front.mode.side[trajectory], flow.slope)
     outputs = (slopes * z) @ output.mT
     e = named(flow.loss).negative_gradient(outputs, flow.dataset.targets[trajectory]) / flow.dataset.samples
     column = feedback(flow, front.weights, front.mode)[trajectory, :, neuron]
