@@ -8,7 +8,6 @@ All have the infimum 0, the paper's L*.
 recursion that a differential equation for the loss gives (section 10).
 """
 
-import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from itertools import count
@@ -32,9 +31,10 @@ class Loss:
     """A loss: its name, its value per sample, -dl/df, and which kind of targets it is defined for.
 
     `series(targets, order)`: the Terms of -dl/df from those of f, k <= order; None if there is no recursion, and only
-    Runge-Kutta methods can be used. `stride`: how far the outputs may go in one step of such a series. Beyond it may
-    come to a place where -dl/df is e^20 times larger without a trace in the first terms; the singularities of the
-    logistic loss and of the cross-entropy are pi away, in f or in differences of outputs.
+    Runge-Kutta methods can be used. `stride(outputs, targets)`: how far they may go in one step of such a series,
+    `*batch x n x k` or one number. Beyond may be a place where -dl/df is e^20 times larger without a trace in the first
+    terms; the singularities of the logistic loss and of the cross-entropy are pi away, in f or in differences of
+    outputs, that of the polynomial loss 1 + u. None if the gradient is linear.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Loss:
     negative_gradient: Callable[[Tensor, Tensor], Tensor]
     targets: Literal["signs", "classes", "any"]
     series: Callable[[Tensor, int], Terms] | None = None
-    stride: float = math.inf
+    stride: Callable[[Tensor, Tensor], Tensor | float] | None = None
 
 
 def _margin_loss(
@@ -50,9 +50,9 @@ def _margin_loss(
     of: Callable[[Tensor], Tensor],
     negative_slope: Callable[[Tensor], Tensor],
     slope_series: Callable[[int], Terms],
-    stride: float = math.inf,
+    stride: Callable[[Tensor], Tensor | float],
 ) -> Loss:
-    """l(u) of the margin u = y f, from l, -l' and the Terms of -l'."""
+    """l(u) of the margin u = y f, from l, -l', the Terms of -l', and how far u may go in one step."""
 
     def series(labels: Tensor, order: int) -> Terms:
         slope = slope_series(order)
@@ -68,7 +68,7 @@ def _margin_loss(
         negative_gradient=lambda outputs, labels: labels * negative_slope(labels * outputs),
         targets="signs",
         series=series,
-        stride=stride,
+        stride=lambda outputs, labels: stride(labels * outputs),
     )
 
 
@@ -151,6 +151,7 @@ def polynomial(power: float) -> Loss:
         of=lambda u: torch.where(u > -1, (1 + u) ** -p, torch.inf),
         negative_slope=lambda u: torch.where(u > -1, p * (1 + u) ** (-p - 1), torch.inf),
         slope_series=lambda order: _power_terms(order, p, -p - 1),
+        stride=lambda u: 0.5 * (1 + u),
     )
 
 
@@ -159,7 +160,7 @@ exponential = _margin_loss(
     of=lambda u: torch.exp(-u),
     negative_slope=lambda u: torch.exp(-u),
     slope_series=_exponential_terms,
-    stride=3.0,
+    stride=lambda u: 3.0,
 )
 """l(u) = exp(-u), u = y f."""
 
@@ -168,7 +169,7 @@ logistic = _margin_loss(
     of=lambda u: -functional.logsigmoid(u),
     negative_slope=lambda u: torch.sigmoid(-u),
     slope_series=_logistic_terms,
-    stride=3.0,
+    stride=lambda u: 3.0,
 )
 """l(u) = log(1 + exp(-u)), u = y f (torch's softplus would be linear beyond 20, off by 2e-9 there)."""
 
@@ -213,7 +214,7 @@ cross_entropy = Loss(
     negative_gradient=lambda outputs, targets: targets - torch.softmax(outputs, -1),
     targets="classes",
     series=_cross_entropy_series,
-    stride=1.5,
+    stride=lambda outputs, targets: 1.5,
 )
 """l = -log softmax(f)_y, with y the class."""
 

@@ -26,6 +26,7 @@ from flowsim import (
     Solution,
     Weights,
     data,
+    losses,
     solve,
 )
 from flowsim.initialization import gaussian, random_signs, with_gaps
@@ -161,6 +162,28 @@ def test_torchdiffeq_agrees_where_no_neuron_slides(rule: str) -> None:
     torch.testing.assert_close(here.output, there.output, rtol=0, atol=5e-9)
     torch.testing.assert_close(ours.events.time, theirs.events.time, rtol=0, atol=5e-9)
     assert torch.equal(ours.events.after, theirs.events.after)
+
+
+def test_a_steep_sample_far_from_its_singularity_stops_no_step_short_of_it() -> None:
+    """Polynomial loss with p = 20: where 1 + u halves, -l' grows 2^21 times, invisible in the terms at u = 6000.
+
+    Against LSODA with rtol 1e-11; both samples stay active, u = -1e4 v w and v w.
+    """
+    power, far = 20.0, 1e4
+    flow = Flow(Dataset([[1.0], [far]], [1, -1]), FeedbackAlignment([1.0]), losses.polynomial(power))
+    weights = Weights(torch.tensor([[1.0]]).double(), torch.tensor([-0.6], dtype=torch.float64))
+    t_final = 0.003
+    solution = solve(flow, weights, t_final)
+
+    def velocity(_: float, state: np.ndarray) -> list[float]:
+        w, v = state
+        near, steep = (power * (1 + u) ** (-power - 1) / 2 for u in (v * w, -far * v * w))
+        return [near - far * steep, (near - far * steep) * w]
+
+    end = solve_ivp(velocity, (0, t_final), [1.0, -0.6], method="LSODA", rtol=1e-11, atol=1e-13).y[:, -1]
+    at = solution.evaluate(t_final)
+    assert at.hidden.item() == pytest.approx(end[0], abs=1e-8)
+    assert at.output.item() == pytest.approx(end[1], abs=1e-8)
 
 
 # Theorem 5.2, tolerances, work
@@ -358,11 +381,11 @@ def test_under_gd_a_neuron_leaves_the_kink_it_slid_on_when_its_output_weight_pas
     assert solution.pattern(0.0)[0][:, 0].tolist() == [0, 1, 1]
     assert solution.events.kind[0] == "sliding exit"
     assert solution.events.after[0] == 1
-    time = solution.events.time[0].item()
-    before, at, after = solution.evaluate([0.9 * time, time, 1.1 * time]).output[:, 0].tolist()
+    passes = solution.events.time[0].item()
+    before, at, after = solution.evaluate([0.9 * passes, passes, 1.1 * passes]).output[:, 0].tolist()
     assert before > 0 > after
     assert abs(at) < 1e-15
-    assert solution.evaluate(1.1 * time).hidden[0, 0] > 0
+    assert solution.evaluate(1.1 * passes).hidden[0, 0] > 0
     (gaps,) = conserved(solution.flow, solution.evaluate(torch.linspace(0, 1, 30)))
     torch.testing.assert_close(gaps, gaps[:1].expand_as(gaps), rtol=0, atol=1e-11)
 

@@ -56,6 +56,16 @@ def test_a_multiple_root_where_newton_is_slow_is_found() -> None:
     assert found == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-6, 1e-4])
+def test_of_three_roots_too_close_to_be_told_apart_one_is_found(spread: float) -> None:
+    """The polynomial is negative behind them. Rounding leaves a triple root uncertain by EPS^(1/3) times about 10."""
+    random = np.random.default_rng(0)
+    centres = random.uniform(0.05, 0.95, 500)
+    roots = centres[:, None] * (1 + spread * random.uniform(-1, 1, (500, 3)))
+    found = first_root(torch.stack([with_roots(*row, 1.7, -2.1) for row in roots])).numpy()
+    assert (abs(found - centres) < spread + 1e-4).all()
+
+
 def test_a_root_does_not_depend_on_the_others_that_are_sought_with_it() -> None:
     """One that has converged stays, however long others take."""
     slow, quick = with_roots(*[0.5] * 9), with_roots(0.3, 0.8)

@@ -155,7 +155,8 @@ def _round(
     series = taylor(flow, kinks, front.weights, front.mode, sliding, front.unit, path.order)
     size = largest(front.weights.layers)
     allowed = settings.atol + settings.rtol * size
-    step = _step(front, series, allowed, EPS * size, settings, named(flow.loss).stride, path.t_final)
+    changes = _changes_of_outputs(flow, series)
+    step = _step(front, series, changes, allowed, EPS * size, settings, path.t_final)
     if step.vanishes.any():
         raise _stopped(
             path, front, step.vanishes, lambda at: f"the step size fell below rounding: {_state(flow, front, at)}"
@@ -229,14 +230,14 @@ class Step:
 def _step(
     front: Front,
     series: Series,
+    changes: Float[Tensor, "terms-2 ensemble"] | None,
     allowed: Float[Tensor, " ensemble"],
     rounding: Float[Tensor, " ensemble"],
     settings: Settings,
-    stride: float,
     t_final: float,
 ) -> Step:
     """How far the series of each trajectory can be trusted."""
-    share, overflow = _trusted(series, allowed, rounding, math.sqrt(settings.rtol), stride)
+    share, overflow = _trusted(series, changes, allowed, rounding, math.sqrt(settings.rtol))
     # where a mode cannot be decided, shorter and shorter steps make it matter less
     length = share * 0.5 ** (front.idle - UNDECIDED).clamp(min=0) * front.unit
     remaining = t_final - front.time
@@ -249,10 +250,10 @@ def _step(
 
 def _trusted(
     series: Series,
+    changes: Float[Tensor, "terms-2 ensemble"] | None,
     allowed: Float[Tensor, " ensemble"],
     rounding: Float[Tensor, " ensemble"],
     decay: float,
-    stride: float,
 ) -> tuple[Float[Tensor, " ensemble"], Bool[Tensor, " ensemble"]]:
     """The longest step in units such that what the series leaves out is small, and where the series is not finite.
 
@@ -261,8 +262,8 @@ def _trusted(
         the last two terms are allowed
         they are at most `decay` times the largest term before them, or below rounding: the terms of what is still
             small against the weights might grow, and those left out be larger than those kept
-        the outputs change by at most `stride` in sum over their terms: where the loss is flat the terms are tiny,
-            however near the step comes to where it is steep
+        `changes`, those of the outputs relative to the loss's stride, are at most 1 in sum over their terms: where the
+            loss is flat the terms are tiny, however near the step comes to where it is steep
     """
     sizes = largest((series.hidden, series.output))
     order = len(sizes) - 1
@@ -272,11 +273,19 @@ def _trusted(
     below_rounding, tolerated = (torch.stack([rounding, allowed]).unsqueeze(1) / last) ** (1 / powers[-2:])
     by_decay = torch.maximum(decaying.amax(0), below_rounding).nan_to_num(nan=math.inf)  # 0 / 0: no terms at all
     share = torch.minimum(tolerated, by_decay).amin(0).clamp(max=LONGEST)
-    if math.isfinite(stride):
-        changes = torch.linalg.vector_norm(series.f[1:], ord=math.inf, dim=(-2, -1))
-        share = torch.minimum(share, 0.5 * ((stride / changes) ** (1 / powers[:-1])).amin(0))
+    if changes is not None:
+        share = torch.minimum(share, 0.5 * changes.pow(-1 / powers[:-1]).amin(0))
     overflow = ~torch.isfinite(last.sum(0))
     return share.masked_fill(overflow, 0.0), overflow
+
+
+def _changes_of_outputs(flow: Flow, series: Series) -> Float[Tensor, "terms-2 ensemble"] | None:
+    """The Taylor coefficients of order 1 and more of the outputs, the largest relative to the stride of the loss."""
+    stride = named(flow.loss).stride
+    if stride is None:
+        return None
+    relative = series.f[1:] / stride(series.f[0], flow.dataset.targets)
+    return torch.linalg.vector_norm(relative, ord=math.inf, dim=(-2, -1))
 
 
 def _advanced(

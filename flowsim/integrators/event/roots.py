@@ -80,8 +80,10 @@ def _bracket(polynomials: Tensor) -> tuple[Tensor, Tensor]:
         controls = on_interval @ bernstein
         changes = _sign_changes(controls)
         a, w = start[todo], width[todo]
-        single = changes == 1
-        high[todo[single]] = (a + w)[single]
+        # roots too close to be told apart were passed, and the last of an odd number of them is no touch: it is here
+        behind = (a > 0) & (controls[:, 0] <= 0)
+        single = (changes == 1) | behind
+        high[todo[single]] = torch.where(behind, a, a + w)[single]
         # none: go on to the right, twice as wide; several: halve, unless too narrow to tell them apart
         passed = (changes == 0) | ((changes > 1) & (w <= FINEST))
         a = torch.where(passed, a + w, a)
