@@ -390,6 +390,26 @@ def test_under_gd_a_neuron_leaves_the_kink_it_slid_on_when_its_output_weight_pas
     torch.testing.assert_close(gaps, gaps[:1].expand_as(gaps), rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("v", [0.1, 0.13, 0.2])
+def test_under_gd_with_two_classes_a_neuron_leaves_its_kink_where_its_two_output_weights_are_equal(v: float) -> None:
+    """Cross-entropy of two outputs on x is the logistic loss of one on sqrt(2) x, with v = (V_1 - V_2) / sqrt(2)."""
+    inputs = torch.tensor([[1.0, 0.0, 0.0], [0.6, 1.2, 0.0], [0.0, 0.0, 2.0]], dtype=torch.float64)
+    hidden, half = torch.tensor([[0.0, 0.05, 1.0]], dtype=torch.float64), 0.5**0.5
+    output = torch.tensor([v], dtype=torch.float64)
+    scalar = Flow(Dataset(2**0.5 * inputs, [-1, 1, -1]), GradientDescent(), "logistic")
+    classes = Flow(Dataset(inputs, [1, 0, 1], 2), GradientDescent(), "cross-entropy")
+    one = solve(scalar, Weights(hidden, output), 2.0, rtol=1e-12, atol=1e-14)
+    two = solve(classes, Weights(hidden, torch.stack([half * output, -half * output])), 2.0, rtol=1e-12, atol=1e-14)
+    assert one.events.kind[0] == two.events.kind[0] == "sliding exit"
+    assert one.events.after.tolist() == two.events.after.tolist()
+    torch.testing.assert_close(one.events.time, two.events.time, rtol=0, atol=1e-10)
+    times = torch.linspace(0, 2, 20)
+    here, there = one.evaluate(times), two.evaluate(times)
+    torch.testing.assert_close(here.hidden, there.hidden, rtol=0, atol=1e-10)
+    torch.testing.assert_close(here.output, half * (there.output[:, 0] - there.output[:, 1]), rtol=0, atol=1e-10)
+    assert here.output[0] > 0 > here.output[-1]
+
+
 def test_a_dip_below_the_kink_within_one_step_is_found() -> None:
     """Trap: z = 4e-6 at the start, below 0 and back within what would be one step: two events."""
     flow, weights = sliding()

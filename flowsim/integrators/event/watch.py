@@ -32,8 +32,9 @@ AT_REST = 1e-12
 """A neuron at a contact does not leave the kink if |z| grows to no more, relative to what adds up to it. Well above
 AT_END: what leaves sliding by rounding must not be sent back."""
 
-WITH_WEIGHT = 1e-6
-"""Under GD, a drive that reaches the end of its interval so near v = 0, relative to the step, does so because v = 0."""
+TOGETHER = 1e-6
+"""A drive that reaches both ends of its interval so near to each other, or one so near v = 0 under GD, relative to the
+step, does so because the interval vanishes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,18 +190,29 @@ def negligible(
 def times(flow: Flow, front: Front, watch: Watch) -> Float[Tensor, " events"]:
     """When each event happens, as a share of the step; infinity if it does not.
 
-    Under GD all drives of a neuron vanish with its output weight: a sliding sample reaches both ends at once, up to the
-    truncation of the series. That is the event v = 0, not that of leaving the kink.
+    Under GD all drives of a neuron vanish where its output weight passes 0; with two classes, where its two output
+    weights are equal. A sliding sample then reaches both ends of its interval at once, up to the truncation of the
+    series. In the first case that is the event v = 0, not that of leaving the kink. In the second, the later end
+    counts: from there on the kink repels, and the neuron leaves to the active side if it can.
     """
     root = first_root(watch.polynomial)
-    if not isinstance(flow.rule, GradientDescent) or not (watch.kind == SIGN).any():
+    leaving = torch.nonzero((watch.kind == TO_ACTIVE) | (watch.kind == TO_INACTIVE)).squeeze(-1)
+    if not len(leaving):
         return root
+    trajectory, kind, row, neuron = watch.what[:, leaving]
     passes = watch.kind == SIGN
-    zero = torch.full_like(front.sign_contact[:, 0], torch.inf, dtype=root.dtype)
-    zero[watch.trajectory[passes], watch.neuron[passes]] = root[passes]
-    leaves = (watch.kind == TO_ACTIVE) | (watch.kind == TO_INACTIVE)
-    with_weight = leaves & ((root - zero[watch.trajectory, watch.neuron]).abs() <= WITH_WEIGHT)
-    return torch.where(with_weight, torch.inf, root)
+    if isinstance(flow.rule, GradientDescent) and passes.any():
+        zero = torch.full_like(front.sign_contact[:, 0], torch.inf, dtype=root.dtype)
+        zero[watch.trajectory[passes], watch.neuron[passes]] = root[passes]
+        with_weight = (root[leaving] - zero[trajectory, neuron]).abs() <= TOGETHER
+        root[leaving[with_weight]] = torch.inf
+    ends = torch.full((2, *front.contact.shape), torch.inf, dtype=root.dtype, device=root.device)
+    to_active = kind == TO_ACTIVE
+    ends[to_active.long(), trajectory, row, neuron] = root[leaving]
+    ends = ends[:, trajectory, row, neuron]
+    both = (ends[0] - ends[1]).abs() <= TOGETHER
+    root[leaving[both]] = torch.where(to_active, ends.amax(0), torch.inf)[both]
+    return root
 
 
 def summed(terms: Float[Tensor, "terms ensemble p q"], monomials: Float[Tensor, "ensemble terms"]) -> Tensor:
