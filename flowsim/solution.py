@@ -105,7 +105,7 @@ class Solution(Generic[AnyWeights]):
             ValueError: if a time lies outside [0, t_final].
         """
         times = self._checked(times)
-        return self._unflattened(self.reduction.lift(self.path.evaluate(times.reshape(-1))), times.shape)
+        return self._unflattened(self.reduction.lift(_at(self.path.evaluate, times)), times.shape)
 
     def velocity(self, times: float | list[float] | Float[Tensor, "*times"]) -> AnyWeights:
         """Return d theta / dt at the given times, shaped like the weights.
@@ -116,7 +116,7 @@ class Solution(Generic[AnyWeights]):
             ValueError: if a time lies outside [0, t_final].
         """
         times = self._checked(times)
-        return self._unflattened(self.reduction.lift_velocity(self.path.velocity(times.reshape(-1))), times.shape)
+        return self._unflattened(self.reduction.lift_velocity(_at(self.path.velocity, times)), times.shape)
 
     def pattern(self, times: float | list[float] | Float[Tensor, "*times"]) -> tuple[Int[Tensor, "*batch n m"], ...]:
         """Return the activation pattern of each hidden layer, `*times x *batch x n x m`.
@@ -130,7 +130,8 @@ class Solution(Generic[AnyWeights]):
         """
         times = self._checked(times)
         shape = (*times.shape, *self.batch_shape)
-        return tuple(layer.reshape(*shape, *layer.shape[-2:]) for layer in self.path.pattern(times.reshape(-1)))
+        layers = self.path.pattern(times.reshape(-1) if times.numel() else times.new_zeros(1))
+        return tuple(layer[: times.numel()].reshape(*shape, *layer.shape[-2:]) for layer in layers)
 
     @cached_property
     def companion(self) -> Solution[AnyWeights]:
@@ -184,6 +185,12 @@ class Solution(Generic[AnyWeights]):
         if len(outside):
             raise ValueError(f"times must lie in [0, t_final] = [0, {self.t_final:g}], got {outside[0].item():g}")
         return values
+
+
+def _at(curve: Callable[[Tensor], NetworkWeights], times: Float[Tensor, "*times"]) -> NetworkWeights:
+    """The curve at the flattened times; paths are asked for one at least, and there may be none."""
+    asked = times.reshape(-1) if times.numel() else times.new_zeros(1)
+    return curve(asked).map(lambda layer: layer[: times.numel()])
 
 
 class IntegrationError(RuntimeError):

@@ -66,6 +66,8 @@ def solve(
         raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {method!r}")
     require_finite(weights)
     batch_shape = flow.require_fit(weights)
+    if 0 in batch_shape:
+        raise ValueError(f"weights must hold at least one trajectory, got batch shape {tuple(batch_shape)}")
     device = {tensor.device for tensor in (flow.dataset.inputs, *weights.layers)}
     if len(device) > 1:
         raise ValueError(f"weights must be on the device of the inputs, got {sorted(map(str, device))}")

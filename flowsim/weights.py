@@ -71,7 +71,7 @@ class Weights:
         hidden, output = as_real("hidden", self.hidden), as_real("output", self.output)
         object.__setattr__(self, "hidden", hidden)
         object.__setattr__(self, "output", output)
-        if hidden.ndim < 2 or 0 in hidden.shape:
+        if hidden.ndim < 2 or 0 in hidden.shape[-2:]:
             raise ValueError(f"hidden must have shape (*batch, m, d) with m, d >= 1, got {tuple(hidden.shape)}")
         batch = hidden.shape[:-2]
         scalar = output.shape[:-1] == batch and output.ndim == hidden.ndim - 1
@@ -136,7 +136,7 @@ class DeepWeights:
         shapes = [tuple(layer.shape) for layer in layers]
         for below, above in itertools.pairwise(shapes):
             fit = len(below) == len(above) >= 2 and below[:-2] == above[:-2] and below[-2] == above[-1]
-            if not fit or 0 in below or 0 in above:
+            if not fit or 0 in below[-2:] + above[-2:]:
                 raise ValueError(f"layers must fit each other as (*batch, fan_out, fan_in), got {shapes}")
 
     @property

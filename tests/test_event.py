@@ -504,6 +504,35 @@ def test_dense_output_is_continuous_across_steps() -> None:
     torch.testing.assert_close(before.output, after.output, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("method", ["event", "dopri5"])
+def test_at_no_times_there_is_nothing_such_as_at_the_events_of_a_run_without_any(method: str) -> None:
+    flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+    solution = solve(flow, Weights(torch.tensor([[1.0]]), torch.tensor([0.5])), 1.0, method=method)
+    assert len(solution.events) == 0
+    assert solution.evaluate(solution.events.time).hidden.shape == (0, 1, 1)
+    assert solution.velocity([]).output.shape == (0, 1)
+    assert solution.pattern([])[0].shape == (0, 1, 1)
+    assert solution.error([]).hidden.shape == (0, 1, 1)
+
+
+def test_an_ensemble_of_no_trajectories_is_refused() -> None:
+    flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+    with pytest.raises(ValueError, match=r"at least one trajectory, got batch shape \(0,\)"):
+        solve(flow, Weights(torch.zeros(0, 1, 1), torch.zeros(0, 1)), 1.0)
+
+
+def test_what_is_handed_back_can_be_differentiated_and_changed() -> None:
+    """Solving goes on in torch's inference mode, whose tensors could not."""
+    solution = mixed()
+    at = solution.evaluate([0.0, 1.0])
+    at.hidden.requires_grad_()
+    solution.flow.risk(at).sum().backward()
+    assert at.hidden.grad is not None
+    for count in solution.statistics.values():
+        count.add_(1)
+    solution.events.time.mul_(2.0)
+
+
 # Where it cannot go on
 
 

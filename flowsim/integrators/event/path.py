@@ -203,7 +203,7 @@ class EventPath:
             torch.bincount(events.trajectory[mask & (events.sample >= 0)], minlength=count)
             for mask in (events.before * events.after == -1, events.after == 0)
         )
-        return {"steps": self.steps.count, "terms": self.terms, "crossings": crossed, "slides": entered}
+        return {"steps": self.steps.count, "terms": self.terms.clone(), "crossings": crossed, "slides": entered}
 
 
 @dataclass(frozen=True, eq=False)
