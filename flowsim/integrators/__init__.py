@@ -13,7 +13,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsim.flow import Flow
 from flowsim.solution import Path
+from flowsim.weights import NetworkWeights
 
 
 @dataclass(frozen=True)
@@ -32,3 +37,13 @@ class StoppedError(Exception):
     def __init__(self, index: int, time: float, reason: str, path: Path | None) -> None:
         super().__init__(reason)
         self.index, self.time, self.reason, self.path = index, time, reason, path
+
+
+def smallest_margin(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
+    """The smallest y f of each trajectory; with classes, of the outputs at the right class."""
+    return (flow.outputs(weights) * flow.dataset.targets).sum(-1).amin(-1)
+
+
+def too_steep(lowest: Float[Tensor, ""]) -> str:
+    """Why a run cannot start, given its smallest margin."""
+    return f"the velocity overflows: the loss is too steep at the smallest margin y f = {lowest.item():.4g}"

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from flowsim.flow import Flow
-from flowsim.integrators import Settings, StoppedError
+from flowsim.integrators import Settings, StoppedError, smallest_margin, too_steep
 from flowsim.rules import SignFeedbackAlignment
 from flowsim.solution import Events
 from flowsim.weights import NetworkWeights
@@ -71,9 +71,7 @@ def integrate(
     for index in range(weights.layers[0].shape[0]):
         alone, start = flow.map_matrices(weights, lambda matrix, index=index: matrix[index].clone())
         if not torch.isfinite(_packed(alone.velocity(start))).all():
-            lowest = _smallest_margin(alone, start)
-            reason = f"the velocity overflows: the loss is too steep at the smallest margin y f = {lowest:.4g}"
-            raise StoppedError(index, 0.0, reason, None)
+            raise StoppedError(index, 0.0, too_steep(smallest_margin(alone, start)), None)
         recorder = _Recorder(alone, start, advanced)
         try:
             tracks.append(recorder.run(t_final, settings))
@@ -225,7 +223,7 @@ class _Recorder:
             )
         state = _unpacked(self.weights, self.states[-1]) if self.states else self.weights
         speed = _packed(self.flow.velocity(state)).abs().max().item()
-        lowest = _smallest_margin(self.flow, state)
+        lowest = smallest_margin(self.flow, state).item()
         return (
             f"the step size fell below rounding: velocities reach {speed:.3g} at the smallest margin y f = {lowest:.4g}"
         )
@@ -240,11 +238,6 @@ def _switches(flow: Flow, weights: NetworkWeights) -> list[tuple[int, bool, Floa
     if not isinstance(flow.rule, SignFeedbackAlignment):
         return kinks
     return kinks + [(layer, False, values) for layer, values in enumerate(weights.layers[1:], 1)]
-
-
-def _smallest_margin(flow: Flow, weights: NetworkWeights) -> float:
-    """The smallest y f; with classes, of the outputs at the right class."""
-    return (flow.outputs(weights) * flow.dataset.targets).sum(-1).min().item()
 
 
 def _packed(weights: NetworkWeights) -> Float[Tensor, "*batch parameters"]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flowsim.flow import Flow
-from flowsim.integrators import Settings, StoppedError
+from flowsim.integrators import Settings, StoppedError, smallest_margin, too_steep
 from flowsim.integrators.event.front import EPS, Front, Mode, largest
 from flowsim.integrators.event.kinks import Kinks
 from flowsim.integrators.event.path import EventPath
@@ -114,14 +114,7 @@ def _require_start(flow: Flow, weights: Weights) -> None:
     finite = torch.isfinite(largest(flow.velocity(weights).layers))
     if not finite.all():
         index = int((~finite).nonzero()[0])
-        lowest = _smallest_margin(flow, weights, index)
-        reason = f"the velocity overflows: the loss is too steep at the smallest margin y f = {lowest:.4g}"
-        raise StoppedError(index, 0.0, reason, None)
-
-
-def _smallest_margin(flow: Flow, weights: Weights, position: int) -> float:
-    """The smallest y f; with classes, of the outputs at the right class."""
-    return (flow.outputs(weights) * flow.dataset.targets).sum(-1)[position].min().item()
+        raise StoppedError(index, 0.0, too_steep(smallest_margin(flow, weights)[index]), None)
 
 
 def _exhausted(settings: Settings) -> str:
@@ -134,7 +127,7 @@ def _exhausted(settings: Settings) -> str:
 def _state(flow: Flow, front: Front, position: int) -> str:
     """Speed and smallest margin of a trajectory, as the reason for a stop."""
     speed = largest(flow.velocity(front.weights).layers)[position].item()
-    lowest = _smallest_margin(flow, front.weights, position)
+    lowest = smallest_margin(flow, front.weights)[position].item()
     return f"velocities reach {speed:.3g} at the smallest margin y f = {lowest:.4g}"
 
 
