@@ -21,6 +21,9 @@ from flowsim.weights import AnyWeights, NetworkWeights, Weights
 
 __all__ = ["Flow", "Weights"]
 
+Slopes = Sequence[Float[Tensor, "*batch n m"]]
+"""phi'(z_l) of each hidden layer."""
+
 
 @dataclass(frozen=True, eq=False)
 class Flow:
@@ -102,19 +105,26 @@ class Flow:
         derivative = (pre_activations > 0).to(pre_activations.dtype).clamp(min=self.slope)
         return derivative * pre_activations, derivative
 
-    def _forward(self, layers: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
+    def _forward(
+        self, layers: Sequence[Tensor], slopes: Slopes | None = None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
         """Outputs, then a_0 .. a_H, z_1 .. z_H and phi'(z_1) .. phi'(z_H), each with samples as rows."""
         activations, pre_activations, derivatives = [self.dataset.inputs], [], []
-        for layer in layers[:-1]:
+        for level, layer in enumerate(layers[:-1]):
             pre_activations.append(activations[-1] @ layer.mT)
-            activation, derivative = self.activation(pre_activations[-1])
+            if slopes is None:
+                activation, derivative = self.activation(pre_activations[-1])
+            else:
+                activation, derivative = slopes[level] * pre_activations[-1], slopes[level]
             activations.append(activation)
             derivatives.append(derivative)
         return activations[-1] @ layers[-1].mT, activations, pre_activations, derivatives
 
-    def _descent(self, layers: Sequence[Tensor], feedback: Sequence[Tensor]) -> list[Tensor]:
+    def _descent(
+        self, layers: Sequence[Tensor], feedback: Sequence[Tensor], slopes: Slopes | None = None
+    ) -> list[Tensor]:
         """dW_l / dt for each layer, with the given matrices B_2 .. B_{H+1} in the backward pass."""
-        outputs, activations, _, derivatives = self._forward(layers)
+        outputs, activations, _, derivatives = self._forward(layers, slopes)
         delta = named(self.loss).negative_gradient(outputs, self.dataset.targets) / self.dataset.samples
         descent = [delta.mT @ activations[-1]]
         for level in reversed(range(len(derivatives))):
@@ -134,13 +144,23 @@ class Flow:
         """L = (1/n) sum_i l(f(x_i), y_i)."""
         return named(self.loss).value(self.outputs(weights), self.dataset.targets).mean(-1)
 
-    def gradient(self, weights: AnyWeights) -> AnyWeights:
-        """The gradient of the risk, written out (phi'(0) = slope)."""
-        return weights.with_layers([-part for part in self._descent(weights.layers, weights.layers[1:])])
+    def gradient(self, weights: AnyWeights, slopes: Slopes | None = None) -> AnyWeights:
+        """The gradient of the risk, written out (phi'(0) = slope).
 
-    def velocity(self, weights: AnyWeights) -> AnyWeights:
-        """d theta / dt = -fa, the negative update direction of the rule."""
-        return weights.with_layers(self._descent(weights.layers, self.rule.feedback_matrices(weights)))
+        `slopes` are the phi'(z_l) where the weights do not tell them: on a kink.
+        """
+        return weights.with_layers([-part for part in self._descent(weights.layers, weights.layers[1:], slopes)])
+
+    def velocity(
+        self, weights: AnyWeights, slopes: Slopes | None = None, feedback: Sequence[Tensor] | None = None
+    ) -> AnyWeights:
+        """d theta / dt = -fa, the negative update direction of the rule.
+
+        `slopes` and `feedback` are the phi'(z_l) and the matrices B_2 .. B_{H+1} where the weights do not tell them: on
+        a kink, or, under sign-FA, at an entry 0.
+        """
+        matrices = self.rule.feedback_matrices(weights) if feedback is None else feedback
+        return weights.with_layers(self._descent(weights.layers, matrices, slopes))
 
     def with_inputs(self, inputs: Float[Tensor, "*batch n r"]) -> Flow:
         """Return the same flow on other inputs with the same labels."""

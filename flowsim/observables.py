@@ -11,13 +11,14 @@ Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim.flow import Flow
+from flowsim.flow import Flow, Slopes
 from flowsim.weights import NetworkWeights
 
 
@@ -37,8 +38,12 @@ def accuracy(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
     return right.to(outputs.dtype).mean(-1)
 
 
-def alignment(flow: Flow, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch"], ...]:
+def alignment(
+    flow: Flow, weights: NetworkWeights, feedback: Sequence[Tensor] | None = None
+) -> tuple[Float[Tensor, "*batch"], ...]:
     """cos(W_l, B_l) = <W_l, B_l> / (|W_l|_F |B_l|_F) of the layers l = 2 .. H+1 (NaN where one of them is 0).
+
+    `feedback` as in `Flow.velocity`: B where the weights do not tell it.
 
     >>> from flowsim import Dataset, FeedbackAlignment, Weights
     >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0, 1.0]))
@@ -46,7 +51,8 @@ def alignment(flow: Flow, weights: NetworkWeights) -> tuple[Float[Tensor, "*batc
     >>> round(cosine.item(), 6) == round(7 / (5 * 2**0.5), 6)
     True
     """
-    pairs = zip(weights.layers[1:], flow.rule.feedback_matrices(weights), strict=True)
+    matrices = flow.rule.feedback_matrices(weights) if feedback is None else feedback
+    pairs = zip(weights.layers[1:], matrices, strict=True)
     return tuple(_cosine([layer], [feedback]) for layer, feedback in pairs)
 
 
@@ -84,10 +90,12 @@ class DescentFactors(NamedTuple):
     product: Float[Tensor, "*batch"]
 
 
-def descent_factors(flow: Flow, weights: NetworkWeights, velocity: NetworkWeights | None = None) -> DescentFactors:
+def descent_factors(
+    flow: Flow, weights: NetworkWeights, slopes: Slopes | None = None, feedback: Sequence[Tensor] | None = None
+) -> DescentFactors:
     """|grad|, |fa|, cos(grad, fa) (NaN where one of them is 0) and <grad, fa>, with d theta / dt = -fa.
 
-    `velocity` is d theta / dt where it is not that of the flow: while neurons slide along kinks (`Solution.velocity`).
+    `slopes` and `feedback` as in `Flow.velocity`, for both: where the weights do not tell them.
 
     >>> from flowsim import Dataset, GradientDescent, Weights
     >>> flow = Flow(Dataset([[2.0]], [1]), GradientDescent())
@@ -95,24 +103,20 @@ def descent_factors(flow: Flow, weights: NetworkWeights, velocity: NetworkWeight
     >>> round(factors.cosine.item(), 12)
     1.0
     """
-    gradient = flow.gradient(weights).layers
-    update = [-part for part in (velocity or flow.velocity(weights)).layers]
+    gradient = flow.gradient(weights, slopes).layers
+    update = [-part for part in flow.velocity(weights, slopes, feedback).layers]
     return DescentFactors(_norm(gradient), _norm(update), _cosine(gradient, update), _inner(gradient, update))
 
 
-def dominance_ratio(
-    flow: Flow, weights: NetworkWeights, alpha: float, velocity: NetworkWeights | None = None
-) -> Float[Tensor, "*batch"]:
+def dominance_ratio(flow: Flow, weights: NetworkWeights, alpha: float) -> Float[Tensor, "*batch"]:
     """<grad, fa> / (L - L*)^alpha with L* = 0: alpha-alignment dominance says that it stays above some mu > 0.
-
-    `velocity` as in `descent_factors`.
 
     >>> from flowsim import Dataset, FeedbackAlignment, Weights
     >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
     >>> dominance_ratio(flow, Weights(torch.ones(1, 1), torch.zeros(1)), alpha=2).item()
     1.0
     """
-    return descent_factors(flow, weights, velocity).product / flow.risk(weights) ** alpha
+    return descent_factors(flow, weights).product / flow.risk(weights) ** alpha
 
 
 def _inner(left: tuple[Tensor, ...] | list[Tensor], right: tuple[Tensor, ...] | list[Tensor]) -> Tensor:

@@ -7,11 +7,13 @@ from functools import cache
 from typing import Generic
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from flowsim.flow import Flow
 from flowsim.weights import AnyWeights, NetworkWeights
+
+EVERY = slice(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,19 +37,19 @@ class Reduction(Generic[AnyWeights]):
         parts = [part if part is None else part[index : index + 1] for part in (self.basis, self.offset)]
         return Reduction(flow, weights, *parts)
 
-    def lift(self, weights: NetworkWeights) -> AnyWeights:
-        """Return the full weights for reduced ones."""
+    def lift(self, weights: NetworkWeights, trajectory: Int[Tensor, " some"] | slice = EVERY) -> AnyWeights:
+        """Return the full weights for reduced ones, of the trajectories given of a flattened ensemble."""
         if self.basis is None or self.offset is None:
             return self.weights.with_layers(weights.layers)
         first, *others = weights.layers
-        return self.weights.with_layers([first @ self.basis + self.offset, *others])
+        return self.weights.with_layers([first @ self.basis[trajectory] + self.offset[trajectory], *others])
 
-    def lift_velocity(self, velocity: NetworkWeights) -> AnyWeights:
+    def lift_velocity(self, velocity: NetworkWeights, trajectory: Int[Tensor, " some"] | slice = EVERY) -> AnyWeights:
         """Return the velocity of the full weights for that of reduced ones."""
         if self.basis is None:
             return self.weights.with_layers(velocity.layers)
         first, *others = velocity.layers
-        return self.weights.with_layers([first @ self.basis, *others])
+        return self.weights.with_layers([first @ self.basis[trajectory], *others])
 
 
 def reduce(flow: Flow, weights: AnyWeights, *, turned: bool = False) -> Reduction[AnyWeights]:

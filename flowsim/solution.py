@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -53,16 +53,20 @@ class Events:
 class Path(Protocol):
     """What an integrator returns: the curves of a flattened ensemble in the coordinates they were integrated in."""
 
-    def evaluate(self, times: Tensor) -> NetworkWeights:
-        """Weights at the times (one dimension), `times x ensemble` in front."""
+    def evaluate(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
+        """The weights of trajectories (at least one), each at a time of its own."""
         ...
 
-    def velocity(self, times: Tensor) -> NetworkWeights:
-        """d theta / dt at the times (one dimension), `times x ensemble` in front."""
+    def velocity(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
+        """d theta / dt of trajectories (at least one), each at a time of its own."""
         ...
 
-    def pattern(self, times: Tensor) -> tuple[Tensor, ...]:
-        """The activation pattern of each hidden layer, `times x ensemble` in front."""
+    def pattern(self, trajectory: Tensor, times: Tensor) -> tuple[Tensor, ...]:
+        """The activation pattern of each hidden layer of trajectories (at least one), each at a time of its own."""
+        ...
+
+    def starts(self) -> tuple[Tensor, Tensor]:
+        """Trajectories and the starts of pieces on which they are smooth, ordered by trajectory, then time."""
         ...
 
     def events(self) -> Events:
@@ -73,6 +77,18 @@ class Path(Protocol):
     def statistics(self) -> dict[str, Tensor]:
         """Counts of work, one entry per trajectory."""
         ...
+
+
+Curve = Callable[[Tensor, Tensor], NetworkWeights]
+Times = float | list[float] | Float[Tensor, "*times"]
+
+
+class Pieces(NamedTuple):
+    """Pieces of time of trajectories of the flattened ensemble, ordered by trajectory, then time."""
+
+    trajectory: Int[Tensor, " pieces"]
+    start: Float[Tensor, " pieces"]
+    end: Float[Tensor, " pieces"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,40 +114,59 @@ class Solution(Generic[AnyWeights]):
     reduction: Reduction[AnyWeights]
     solve_looser: Callable[[], Solution[AnyWeights]]
 
-    def evaluate(self, times: float | list[float] | Float[Tensor, "*times"]) -> AnyWeights:
+    def evaluate(self, times: Times, trajectory: Int[Tensor, "*times"] | None = None) -> AnyWeights:
         """Return the weights at the given times, `*times x *batch x m x d` (and likewise for the output).
 
-        Raises:
-            ValueError: if a time lies outside [0, t_final].
-        """
-        times = self._checked(times)
-        return self._unflattened(self.reduction.lift(_at(self.path.evaluate, times)), times.shape)
+        With `trajectory`, shaped like the times, only those of one trajectory of the flattened ensemble at each time,
+        `*times x m x d`.
 
-    def velocity(self, times: float | list[float] | Float[Tensor, "*times"]) -> AnyWeights:
+        Raises:
+            ValueError: if a time lies outside [0, t_final], or there is no such trajectory.
+        """
+        return self._weights(self.path.evaluate, self.reduction.lift, times, trajectory)
+
+    def velocity(self, times: Times, trajectory: Int[Tensor, "*times"] | None = None) -> AnyWeights:
         """Return d theta / dt at the given times, shaped like the weights.
 
         Along kinks that a neuron slides on it is the Filippov velocity, which `Flow.velocity` does not know.
-
-        Raises:
-            ValueError: if a time lies outside [0, t_final].
+        Arguments and errors as for `evaluate`.
         """
-        times = self._checked(times)
-        return self._unflattened(self.reduction.lift_velocity(_at(self.path.velocity, times)), times.shape)
+        return self._weights(self.path.velocity, self.reduction.lift_velocity, times, trajectory)
 
-    def pattern(self, times: float | list[float] | Float[Tensor, "*times"]) -> tuple[Int[Tensor, "*batch n m"], ...]:
+    def pattern(
+        self, times: Times, trajectory: Int[Tensor, "*times"] | None = None
+    ) -> tuple[Int[Tensor, "*batch n m"], ...]:
         """Return the activation pattern of each hidden layer, `*times x *batch x n x m`.
 
         1 where z_ij > 0, -1 where z_ij < 0, and 0 where neuron j slides along the kink of sample i. A neuron that rests
         on a kink without sliding, as a dead one with slope 0 may, has the side whose slope it keeps. With Runge-Kutta
-        methods, and with slope 1, where there are no kinks: the sign of z_ij.
-
-        Raises:
-            ValueError: if a time lies outside [0, t_final].
+        methods, and with slope 1, where there are no kinks: the sign of z_ij. Arguments and errors as for `evaluate`.
         """
-        times = self._checked(times)
-        shape = (*times.shape, *self.batch_shape)
-        layers = self.path.pattern(times.reshape(-1) if times.numel() else times.new_zeros(1))
-        return tuple(layer[: times.numel()].reshape(*shape, *layer.shape[-2:]) for layer in layers)
+        whose, asked, shape = self._asked(times, trajectory)
+        count = len(asked)
+        layers = self.path.pattern(*_at_least_one(whose, asked))
+        return tuple(layer[:count].reshape(*shape, *layer.shape[-2:]) for layer in layers)
+
+    @cached_property
+    def start(self) -> AnyWeights:
+        """The weights at t = 0, `*batch x m x d`."""
+        return self.evaluate(0.0)
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """The pieces of time on which each trajectory is smooth: from step to step, and so from event to event."""
+        trajectory, start = self.path.starts()
+        following = torch.cat([start[1:], start.new_full((1,), self.t_final)])
+        last = torch.cat([trajectory[1:] != trajectory[:-1], trajectory.new_ones(1).bool()])
+        return Pieces(trajectory, start, following.masked_fill(last, self.t_final))
+
+    def flow_of(self, trajectory: Int[Tensor, " some"]) -> Flow:
+        """The flow with data and feedback of some trajectories of the flattened ensemble."""
+
+        def chosen(matrix: Tensor) -> Tensor:
+            return matrix.expand(*self.batch_shape, *matrix.shape[-2:]).reshape(-1, *matrix.shape[-2:])[trajectory]
+
+        return self.flow.map_matrices(self.start, chosen)[0]
 
     @cached_property
     def companion(self) -> Solution[AnyWeights]:
@@ -175,22 +210,41 @@ class Solution(Generic[AnyWeights]):
         """
         return {name: count.reshape(self.batch_shape) for name, count in self.path.statistics.items()}
 
-    def _unflattened(self, weights: AnyWeights, times_shape: torch.Size) -> AnyWeights:
-        shape = (*times_shape, *self.batch_shape)
-        return weights.with_layers([layer.reshape(*shape, *layer.shape[-2:]) for layer in weights.layers])
+    def _weights(
+        self, curve: Curve, lift: Callable[[NetworkWeights, Tensor], AnyWeights], times: Times, trajectory: Tensor | None
+    ) -> AnyWeights:
+        whose, asked, shape = self._asked(times, trajectory)
+        count = len(asked)
+        whose, asked = _at_least_one(whose, asked)
+        weights = lift(curve(whose, asked), whose)
+        return weights.with_layers(
+            [layer[:count].reshape(*shape, *layer.shape[-2:]) for layer in weights.layers]
+        )  # fmt: skip
 
-    def _checked(self, times: float | list[float] | Tensor) -> Tensor:
+    def _asked(self, times: Times, trajectory: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:
+        """Trajectories and times, flattened, and the shape that the answer has in front."""
         values = as_finite("times", times).to(self.flow.dataset.inputs.device)
         outside = values[(values < 0) | (values > self.t_final)]
         if len(outside):
             raise ValueError(f"times must lie in [0, t_final] = [0, {self.t_final:g}], got {outside[0].item():g}")
-        return values
+        count = self.batch_shape.numel()
+        if trajectory is None:
+            everyone = torch.arange(count, device=values.device).expand(values.numel(), count)
+            asked = values.reshape(-1, 1).expand_as(everyone)
+            return everyone.reshape(-1), asked.reshape(-1), torch.Size((*values.shape, *self.batch_shape))
+        if trajectory.shape != values.shape:
+            raise ValueError(
+                f"trajectory must be shaped like the times, {tuple(values.shape)}, got {tuple(trajectory.shape)}"
+            )
+        unknown = trajectory[(trajectory < 0) | (trajectory >= count)]
+        if len(unknown):
+            raise ValueError(f"trajectory must be a number from 0 to {count - 1}, got {unknown[0].item()}")
+        return trajectory.reshape(-1), values.reshape(-1), values.shape
 
 
-def _at(curve: Callable[[Tensor], NetworkWeights], times: Float[Tensor, "*times"]) -> NetworkWeights:
-    """The curve at the flattened times; paths are asked for one at least, and there may be none."""
-    asked = times.reshape(-1) if times.numel() else times.new_zeros(1)
-    return curve(asked).map(lambda layer: layer[: times.numel()])
+def _at_least_one(trajectory: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Paths are asked for one time at least, and there may be none."""
+    return (trajectory, times) if len(times) else (trajectory.new_zeros(1), times.new_zeros(1))
 
 
 class IntegrationError(RuntimeError):

@@ -56,6 +56,38 @@ def test_dense_output_inside_steps_is_as_accurate_as_a_tighter_solve() -> None:
     assert difference < estimate
 
 
+def test_a_trajectory_can_be_asked_for_at_times_of_its_own() -> None:
+    """The same numbers, bit for bit, as in the answer for all trajectories at all times."""
+    flow, weights = separable(3)
+    solution = solve(flow, weights, 5.0, rtol=1e-8)
+    trajectory, times = torch.tensor([2, 0, 2, 1]), torch.tensor([0.3, 4.0, 0.3, 5.0], dtype=torch.float64)
+    pairs = range(4), trajectory
+    for quantity in (solution.evaluate, solution.velocity):
+        assert torch.equal(quantity(times, trajectory).hidden, quantity(times).hidden[pairs])
+        assert torch.equal(quantity(times, trajectory).output, quantity(times).output[pairs])
+    assert torch.equal(solution.pattern(times, trajectory)[0], solution.pattern(times)[0][pairs])
+    inputs = solution.flow_of(trajectory).dataset.inputs
+    assert torch.equal(inputs, flow.dataset.inputs[trajectory])
+    with pytest.raises(ValueError, match="trajectory must be a number from 0 to 2, got 3"):
+        solution.evaluate(1.0, torch.tensor(3))
+    with pytest.raises(ValueError, match=r"trajectory must be shaped like the times, \(2,\), got \(1,\)"):
+        solution.evaluate([1.0, 2.0], torch.tensor([0]))
+
+
+@pytest.mark.parametrize("method", ["event", "dopri5"])
+def test_pieces_cover_each_trajectory_and_no_event_lies_inside_one(method: str) -> None:
+    solution = solve(*separable(2), 5.0, rtol=1e-8, method=method)
+    pieces, events = solution.pieces, solution.events
+    for trajectory in range(2):
+        own = pieces.trajectory == trajectory
+        start, end = pieces.start[own], pieces.end[own]
+        assert start[0] == 0
+        assert end[-1] == 5
+        assert torch.equal(start[1:], end[:-1])
+        assert (end >= start).all()
+        assert torch.isin(events.time[events.trajectory == trajectory], start).all()
+
+
 def test_events_are_the_zeros_of_the_pre_activations() -> None:
     flow, weights = separable(2)
     solution = solve(flow, weights, 5.0, rtol=1e-9)

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from rich.console import Console
@@ -29,7 +29,9 @@ from theorems import (
     theorem_5_1,
     theorem_5_2,
 )
-from theorems.check import Case, Check, DoesNotApplyError, NoMarginError, Role, Statement, check, run
+from theorems.check import Case, Check, DoesNotApplyError, Role, Statement, check, run
+from theorems.ensembles import FULL, QUICK, Scope
+from theorems.measurement import NoMarginError
 
 MODULES = {
     "equation_1": equation_1,
@@ -41,15 +43,28 @@ MODULES = {
 }
 
 
+SEEDS, SEEDS_FULL = 4, 8
+"""Trajectories per ensemble."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = argparse.ArgumentParser(prog="python -m theorems", description="Check the statements of the paper.")
     main.add_argument("names", nargs="*", metavar="NAME", help=f"statements, of {', '.join(MODULES)} (default: all)")
-    main.add_argument("--seeds", type=int, default=2, metavar="N", help="trajectories per case (default 2)")
+    main.add_argument(
+        "--seeds", type=int, metavar="N", help=f"trajectories per ensemble (default {SEEDS}; {SEEDS_FULL} with --full)"
+    )
+    main.add_argument("--full", action="store_true", help="more widths, samples and slopes: minutes, not seconds")
     main.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     main.add_argument("--json", metavar="FILE", help="write the verdicts as JSON")
     main.add_argument("--html", metavar="FILE", help="write the verdicts as one HTML page")
     main.add_argument("--data", metavar="FILE.npz", help="check the statements on a problem of your own")
+    main.add_argument(
+        "--search", type=float, metavar="MINUTES", help="look for counterexamples: minimise the margins of the statements"
+    )
+    main.add_argument(
+        "--output", metavar="DIR", default="tightest", help="where --search keeps what it finds (default tightest/)"
+    )
     return main
 
 
@@ -66,18 +81,21 @@ def undecided(statement: Statement, label: str, role: Role, stop: Exception) -> 
     return Check(statement.name, label, role, "undecided", None, None, 0, {"reason": str(stop)})
 
 
-def checks_of_cases(names: Sequence[str], seeds: int, device: str, console: Console) -> list[Check]:
+def checks_of_cases(names: Sequence[str], scope: Scope, console: Console) -> list[Check]:
     """Run the cases of the named statements."""
-    cases = [case for name in names for case in MODULES[name].cases(seeds, device)]
-    checks = []
+    cases = [case for name in names for case in MODULES[name].cases(scope)]
+    return [outcome(case) for case in shown(cases, console)]
+
+
+def shown(cases: Sequence[Case], console: Console) -> Iterator[Case]:
+    """The cases one by one, with a progress bar."""
     columns = TextColumn("{task.description:60}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=len(cases))
         for case in cases:
             bar.update(task, description=f"{case.statement.name}: {case.label}")
-            checks.append(outcome(case))
+            yield case
             bar.advance(task)
-    return checks
 
 
 def checks_of_data(path: str, names: Sequence[str], device: str) -> tuple[list[Check], dict[str, object]]:
@@ -94,13 +112,15 @@ def checks_of_data(path: str, names: Sequence[str], device: str) -> tuple[list[C
         constants = own_data.constants(solution)
         for statement, label in zip(statements, labels, strict=True):
             try:
-                checks.append(check(statement, label, "theorem", solution))
+                checks.append(check(statement, label, "theorem", [solution]))
             except DoesNotApplyError as error:
-                hypotheses = {item.name: item.slack.min().item() for item in error.hypotheses if not item.holds}
-                inapplicable.append({"name": statement.name, "case": label, "fails": hypotheses})
+                hypotheses = own_data.described(error.hypotheses)
+                inapplicable.append({"name": statement.name, "case": label, "hypotheses": hypotheses})
             except NoMarginError as stop:
                 checks.append(undecided(statement, label, "theorem", stop))
-    checks.sort(key=lambda item: list(MODULES).index(item.name))  # stable: by statement, then rule
+    order = list(MODULES)
+    checks.sort(key=lambda item: order.index(item.name))  # stable: by statement, then rule
+    inapplicable.sort(key=lambda item: order.index(item["name"]))
     return checks, {"data": constants, "inapplicable": inapplicable}
 
 
@@ -114,20 +134,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unknown = [name for name in options.names if name not in MODULES]
         if unknown:
             raise ValueError(f"NAME must be one of {', '.join(MODULES)}, got {unknown[0]!r}")
-        require_count("--seeds", options.seeds)
+        seeds = options.seeds or (SEEDS_FULL if options.full else SEEDS)
+        require_count("--seeds", seeds if options.seeds is None else options.seeds)
         require_writable("--json", options.json)
         require_writable("--html", options.html)
         names, device = options.names or list(MODULES), device_of(options.device)
+        scope = Scope(seeds, device, FULL if options.full else QUICK)
         if options.data:
             checks, more = checks_of_data(options.data, names, device)
+            source = f"data {options.data}"
         else:
-            checks = checks_of_cases(names, options.seeds, device, err)
+            checks = checks_of_cases(names, scope, err)
+            source = f"seeds 0 to {seeds - 1}"
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     seconds = time.perf_counter() - started
     out.print(report.table(checks))
-    show_data(out, more)
+    if options.data:
+        out.print(report.data_table(more))
     unexpected = [item for item in checks if not item.as_expected]
     for item in unexpected:
         out.print(f"unexpected: {item.name}, {item.case}: {item.verdict} {item.details.get('reason', '')}")
@@ -136,24 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         report.write_json(options.json, summary)
     if options.html:
-        statements = [case.statement for name in names for case in MODULES[name].cases(1, device)]
-        source = f"data {options.data}" if options.data else f"seeds 0 to {options.seeds - 1}"
+        statements = [case.statement for name in names for case in MODULES[name].cases(scope)]
         report.write_html(options.html, summary, statements, source)
     return 1 if unexpected else 0
-
-
-def show_data(out: Console, more: dict[str, object]) -> None:
-    """Print the constants of the user's data and what does not apply to it, each with the slack that is missing."""
-    constants, inapplicable = more.get("data"), more.get("inapplicable")
-    if isinstance(constants, dict):
-        out.print("data: " + ", ".join(f"{name} = {value:.6g}" for name, value in constants.items()))
-    if isinstance(inapplicable, list):
-        for item in inapplicable:
-            reasons = [
-                f"{name} fails" + (f" by {-slack:.3g}" if slack > float("-inf") else "")
-                for name, slack in item["fails"].items()
-            ]
-            out.print(f"does not apply: {item['name']}, {item['case']}: {'; '.join(reasons)}")
 
 
 if __name__ == "__main__":

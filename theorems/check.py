@@ -1,8 +1,8 @@
-"""Verdicts: what a claim, a hypothesis and a check are (theorems/README.md, section 9)."""
+"""Verdicts: what a hypothesis, a statement and a check are (theorems/README.md, section 9)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flowsim import Flow, Solution
-from flowsim.observables import dominance_ratio
-from flowsim.weights import NetworkWeights
+from flowsim import Solution
+from theorems.measurement import Claim, Margin, Rate, chosen, measure
+from theorems.observation import MIDDLE, in_chunks, observe, prescribed
 
 Verdict = Literal["holds", "violated", "undecided"]
 Role = Literal["theorem", "control"]
@@ -20,18 +20,16 @@ Role = Literal["theorem", "control"]
 EQUALITY_ERROR = 1e-9
 """An equality counts only if its relative error bound is at most this."""
 
-GRID = 200
-"""Logarithmically spaced times at which margins are evaluated, besides 0 and both sides of every located event."""
+FOLLOWS = 1e-6
+"""The velocity of a run is that of the rule, up to the truncation of its series, if it differs by no more, relative to
+the largest speed of the run."""
 
-BESIDE = 1e-6
-"""How far from a kink, relative to its time, its sides are taken: observables may jump there."""
+SHORT = 1e-9
+"""Pieces are left out where velocities are compared if they are shorter, relative to the time: rounding of the time
+decides which piece is asked."""
 
-ON_KINK = 1e-12
-"""A neuron is on a kink, up to rounding, if |z| is at most so large, relative to |x| |w|."""
-
-ROUNDING_PER_STEP = 16
-"""Roundings of a weight per step: the terms of a series, or the stages of a step, are summed for the state and again in
-dense output."""
+BESIDE = 1e-12
+"""A margin sits at an event if it is so near, relative to the time."""
 
 
 @dataclass(frozen=True)
@@ -61,50 +59,39 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One conclusion of a statement, as numbers along a solution.
-
-    Args:
-        name: the conclusion as a formula.
-        kind: "inequality": all values must be positive; "equality": all must vanish.
-        values: of a solution at times in increasing order, `times x *batch x parts`, relative to the size of what is
-            compared.
-    """
-
-    name: str
-    kind: Literal["inequality", "equality"]
-    values: Callable[[Solution, Tensor], Float[Tensor, "times *batch parts"]]
-
-
-@dataclass(frozen=True)
 class Statement:
     """A statement of the paper: where it is found, what it assumes, what it claims.
 
     Args:
         name: the module's name.
         title: the statement's number and subject.
-        formula: what it says, in one line.
-        hypotheses: measured on a solution at given times.
-        claims: its conclusions.
+        formula: what it says, in LaTeX.
+        hypotheses: measured on a solution.
+        claims: its conclusions; the first one with a constant is compared with it in tables.
+        rate: of the integral that claims use.
         constants: of the statement on a solution, by name, to be reported.
     """
 
     name: str
     title: str
     formula: str
-    hypotheses: Callable[[Solution, Tensor], list[Hypothesis]]
+    hypotheses: Callable[[Solution], list[Hypothesis]]
     claims: Sequence[Claim]
-    constants: Callable[[Solution, Tensor], dict[str, Tensor]] = lambda solution, times: {}
+    rate: Rate | None = None
+    constants: Callable[[Solution], dict[str, Tensor]] = lambda solution: {}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A statement on an ensemble: a theorem case meets the hypotheses; a control breaks one of them."""
+    """A statement on ensembles: a theorem case meets the hypotheses; a control breaks one of them.
+
+    Trajectories of one ensemble have one shape; a case has an ensemble for each width, number of samples and slope.
+    """
 
     statement: Statement
     label: str
     role: Role
-    solution: Callable[[], Solution]
+    runs: Sequence[Callable[[], Solution]]
 
 
 @dataclass(frozen=True)
@@ -127,7 +114,7 @@ class Check:
 
 
 class DoesNotApplyError(ValueError):
-    """The hypotheses of a statement do not hold; `hypotheses` tells which."""
+    """The hypotheses of a statement do not hold; `hypotheses` has all of them."""
 
     def __init__(self, statement: Statement, hypotheses: list[Hypothesis]) -> None:
         broken = [f"{item.name} (slack {item.slack.min().item():.4g})" for item in hypotheses if not item.holds]
@@ -135,166 +122,122 @@ class DoesNotApplyError(ValueError):
         self.hypotheses = hypotheses
 
 
-class NoMarginError(ValueError):
-    """A claim has no finite margin on a run: nothing can be decided."""
+def holds(claim: Claim, margin: Margin) -> Bool[Tensor, " ensemble"]:
+    """Where the margin exceeds its error; for an equality, where the deviation is below a small error."""
+    if claim.kind == "inequality":
+        return margin.surely > 0
+    return ~margin.violated & (margin.error <= EQUALITY_ERROR)
 
 
-def sampled_times(solution: Solution) -> Float[Tensor, " times"]:
-    """0, GRID logarithmically spaced times up to t_final, and both sides of every located event, in order."""
-    device = solution.flow.dataset.inputs.device
-    end = torch.tensor(solution.t_final, dtype=torch.float64, device=device)
-    grid = torch.logspace(-5, 0, GRID, dtype=torch.float64, device=device) * end
-    kinks = solution.events.time
-    sides = [kinks * (1 - BESIDE), kinks * (1 + BESIDE)]
-    return torch.cat([grid.new_zeros(1), grid, *sides]).clamp(max=end).unique()
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A claim on a solution: its margins and their error bounds, `times x ensemble`.
-
-    The margin is the smallest value of an inequality's parts, or minus the largest deviation of an equality's.
-    """
-
-    claim: Claim
-    times: Float[Tensor, " times"]
-    margins: Float[Tensor, "times ensemble"]
-    errors: Float[Tensor, "times ensemble"]
-
-    @property
-    def violated(self) -> Bool[Tensor, " ensemble"]:
-        """Where the margin lies below 0 by more than its error at some time."""
-        return (self.margins < -self.errors).any(0)
-
-    @property
-    def holds(self) -> Bool[Tensor, " ensemble"]:
-        """Where the margin exceeds its error throughout; for an equality, where it vanishes within a small error."""
-        if self.claim.kind == "inequality":
-            return (self.margins > self.errors).all(0)
-        return ~self.violated & (self.errors <= EQUALITY_ERROR).all(0)
-
-    @property
-    def worst(self) -> dict[str, float]:
-        """The smallest margin with its error bound, time and trajectory."""
-        index, count = int(self.margins.argmin()), self.margins.shape[1]
-        time, trajectory = divmod(index, count)
-        return {
-            "margin": self.margins[time, trajectory].item(),
-            "error_bound": self.errors[time, trajectory].item(),
-            "time": self.times[time].item(),
-            "trajectory": trajectory,
-        }
-
-
-def measure(claim: Claim, solution: Solution, times: Float[Tensor, " times"]) -> Measurement:
-    """Evaluate a claim along a solution and bound its error by that of the companion (section 10).
-
-    The error bound is the largest difference between the two over the claim's parts, up to the time in question (an
-    equality is judged as a whole: over the run), plus rounding accumulated over the steps.
-    """
-    here, there = (
-        claim.values(curve, times).reshape(len(times), solution.batch_shape.numel(), -1)
-        for curve in (solution, solution.companion)
-    )
-    steps = solution.statistics["steps"].reshape(-1).to(here)
-    errors = (here - there).abs().amax(-1).cummax(0).values
-    if claim.kind == "equality":
-        errors = errors[-1].expand_as(errors)
-    errors = errors + ROUNDING_PER_STEP * torch.finfo(here.dtype).eps * steps
-    margins = here.amin(-1) if claim.kind == "inequality" else -here.abs().amax(-1)
-    if not (torch.isfinite(margins).all() and torch.isfinite(errors).all()):
-        raise NoMarginError(f"the claim {claim.name!r} has no finite margin on this problem")
-    return Measurement(claim, times, margins, errors)
-
-
-def verdict(measurements: Sequence[Measurement], role: Role) -> Verdict:
-    """Combine the claims of all trajectories.
+def verdict(claims: Sequence[Claim], margins: Sequence[Sequence[Margin]], role: Role) -> Verdict:
+    """Combine the margins of ensembles, one for each claim.
 
     A theorem holds if every claim holds on every trajectory, and is violated if one is. A control is violated only if
     every trajectory violates a claim.
     """
-    violated = torch.stack([item.violated for item in measurements]).any(0)
-    holds = torch.stack([item.holds for item in measurements]).all()
+    violated = torch.cat([torch.stack([margin.violated for margin in run]).any(0) for run in margins])
     if violated.any() if role == "theorem" else violated.all():
         return "violated"
-    return "holds" if holds else "undecided"
+    every = all(holds(claim, margin).all() for run in margins for claim, margin in zip(claims, run, strict=True))
+    return "holds" if every else "undecided"
 
 
-def check(statement: Statement, label: str, role: Role, solution: Solution) -> Check:
-    """Decide a statement on a solution.
+def check(statement: Statement, label: str, role: Role, solutions: Iterable[Solution]) -> Check:
+    """Decide a statement on ensembles.
 
     Raises:
         DoesNotApplyError: if a theorem's hypotheses do not hold there.
         NoMarginError: if a claim has no finite margin.
         ValueError: if a control breaks no hypothesis.
     """
-    times = sampled_times(solution)
-    hypotheses = statement.hypotheses(solution, times)
-    applies = all(hypothesis.holds for hypothesis in hypotheses)
-    if role == "theorem" and not applies:
-        raise DoesNotApplyError(statement, hypotheses)
-    if role == "control" and applies:
-        raise ValueError(f"the control {statement.name}: {label} breaks no hypothesis")
-    measurements = [measure(claim, solution, times) for claim in statement.claims]
-    worst = min((item.worst for item in measurements), key=lambda item: item["margin"])
-    details = {
-        "hypotheses": {item.name: {"holds": item.holds, "slack": item.slack.min().item()} for item in hypotheses},
-        "claims": {item.claim.name: item.worst for item in measurements},
-        "constants": {name: value.tolist() for name, value in statement.constants(solution, times).items()},
-        "t_final": solution.t_final,
-        "solver": {name: count.tolist() for name, count in solution.statistics.items()},
+    margins, runs, slacks = [], [], {}
+    for solution in solutions:
+        hypotheses = statement.hypotheses(solution)
+        applies = all(hypothesis.holds for hypothesis in hypotheses)
+        if role == "theorem" and not applies:
+            raise DoesNotApplyError(statement, hypotheses)
+        if role == "control" and applies:
+            raise ValueError(f"the control {statement.name}: {label} breaks no hypothesis")
+        for item in hypotheses:
+            slack = min(item.slack.min().item(), slacks.get(item.name, {}).get("slack", torch.inf))
+            slacks[item.name] = {"holds": item.holds and slacks.get(item.name, {}).get("holds", True), "slack": slack}
+        margins.append(measure(statement.claims, solution, statement.rate))
+        runs.append(_described(statement, solution, margins[-1]))
+    claims = {
+        claim.name: min((run["claims"][claim.name] for run in runs), key=lambda entry: entry["margin"])
+        for claim in statement.claims
     }
+    worst = min(claims.values(), key=lambda entry: entry["margin"])
     return Check(
         name=statement.name,
         case=label,
         role=role,
-        verdict=verdict(measurements, role),
+        verdict=verdict(statement.claims, margins, role),
         margin=worst["margin"],
         error_bound=worst["error_bound"],
-        trajectories=solution.batch_shape.numel(),
-        details=details,
+        trajectories=sum(run["trajectories"] for run in runs),
+        details={"hypotheses": slacks, "claims": claims, "runs": runs},
     )
+
+
+def _described(statement: Statement, solution: Solution, margins: Sequence[Margin]) -> dict[str, Any]:
+    """An ensemble and the margins on it, for JSON."""
+    start = solution.start
+    pairs = zip(statement.claims, margins, strict=True)
+    return {
+        "samples": solution.flow.dataset.samples,
+        "dimension": solution.flow.dataset.dimension,
+        "widths": [layer.shape[-2] for layer in start.layers[:-1]],
+        "slope": solution.flow.slope,
+        "t_final": solution.t_final,
+        "trajectories": solution.batch_shape.numel(),
+        "claims": {claim.name: _worst(claim, margin, solution) for claim, margin in pairs},
+        "constants": {name: value.tolist() for name, value in statement.constants(solution).items()},
+        "solver": {name: count.tolist() for name, count in solution.statistics.items()},
+    }
+
+
+def _worst(claim: Claim, margin: Margin, solution: Solution) -> dict[str, Any]:
+    """The smallest margin of an ensemble: its error bound, where it sits, and the constants proved and measured."""
+    index = int(margin.margin.argmin())
+    value, time = margin.margin[index].item(), margin.time[index].item()
+    entry = {
+        "margin": value,
+        "error_bound": margin.error[index].item(),
+        "trajectory": index,
+        "time": time,
+        "place": place(solution, index, time),
+    }
+    if claim.constant is not None:
+        constants = claim.constant(solution)[index]
+        proved = (constants if constants.ndim == 0 else constants[margin.part[index]]).item()
+        entry |= {"proved": proved, "measured": proved * (1 + value)}
+    return entry
+
+
+def place(solution: Solution, trajectory: int, time: float) -> str:
+    """Where in a run a time is: start, end, at an event (which), or between events."""
+    if time == 0:
+        return "start"
+    events = solution.events
+    near = ((events.time - time).abs() <= BESIDE * time) & (events.trajectory == trajectory)
+    if near.any():
+        event = int(near.nonzero()[0])
+        where = f"neuron {events.neuron[event].item()}"
+        if events.sample[event] >= 0:
+            where += f", sample {events.sample[event].item()}"
+        return f"{events.kind[event]} of {where}"
+    return "end" if time >= solution.t_final * (1 - BESIDE) else "between events"
 
 
 def run(case: Case) -> Check:
     """Solve a case and decide it; errors as in `check`, and `flowsim.IntegrationError`."""
-    return check(case.statement, case.label, case.role, case.solution())
+    return check(case.statement, case.label, case.role, (solve() for solve in case.runs))
 
 
-def follows_its_rule(solution: Solution) -> Hypothesis:
-    """The hypothesis that weights move as the rule says, and by nothing else (decay, noise)."""
-    start = solution.evaluate(0.0)
-    pairs = zip(solution.flow.velocity(start).layers, Flow.velocity(solution.flow, start).layers, strict=True)
-    difference = torch.stack([(moves - says).abs().amax((-2, -1)) for moves, says in pairs]).amax(0)
-    return Hypothesis("d theta/dt = -fa", -difference)
-
-
-def prescribed(solution: Solution, times: Tensor | float) -> tuple[NetworkWeights, NetworkWeights]:
-    """The weights at the times, and the velocity d theta / dt that the rule prescribes there.
-
-    The velocity comes from the formula of the rule, not from the solver, except for neurons whose phi' is not
-    determined by the weights: |z| is below ON_KINK |x| |w|, because they slide or have just left a kink that they slid
-    on. Theirs is the Filippov velocity.
-    """
-    rule_only = Flow(solution.flow.dataset, solution.flow.rule, solution.flow.loss, solution.flow.slope)
-    weights = solution.evaluate(times)
-    velocity = rule_only.velocity(weights)
-    if len(weights.layers) > 2:
-        return weights, velocity
-    (pattern,), (z,) = solution.pattern(times), solution.flow.pre_activations(weights)
-    lengths = solution.flow.dataset.inputs.norm(dim=-1).unsqueeze(-1) * weights.layers[0].norm(dim=-1).unsqueeze(-2)
-    on_kink = ((pattern == 0) | (pattern != z.sign())) & (z.abs() <= ON_KINK * lengths)
-    undetermined = on_kink.any(-2).unsqueeze(-1)
-    if not undetermined.any():
-        return weights, velocity
-    hidden = torch.where(undetermined, solution.velocity(times).layers[0], velocity.layers[0])
-    return weights, velocity.with_layers([hidden, velocity.layers[1]])
-
-
-def dominance_along(solution: Solution, times: Tensor | float, alpha: float) -> Float[Tensor, "*times *batch"]:
-    """<grad, fa> / L^alpha along a solution, with the velocity that the rule prescribes."""
-    weights, velocity = prescribed(solution, times)
-    return dominance_ratio(solution.flow, weights, alpha, velocity)
+def fact(name: str, true: bool) -> Hypothesis:
+    """A hypothesis that is true or false, with nothing to measure."""
+    return Hypothesis(name, torch.tensor(0.0 if true else -torch.inf))
 
 
 def is_rule(solution: Solution, *rules: type) -> Hypothesis:
@@ -305,10 +248,23 @@ def is_rule(solution: Solution, *rules: type) -> Hypothesis:
 
 def layers_not_zero(solution: Solution) -> Hypothesis:
     """The hypothesis that the layers with feedback do not start at 0, where they have no direction."""
-    norms = [layer.square().sum((-2, -1)) for layer in solution.evaluate(0.0).layers[1:]]
+    norms = [layer.square().sum((-2, -1)) for layer in solution.start.layers[1:]]
     return Hypothesis("W_l(0) != 0", torch.stack(norms).amin(0), strict=True)
 
 
-def fact(name: str, true: bool) -> Hypothesis:
-    """A hypothesis that is true or false, with nothing to measure."""
-    return Hypothesis(name, torch.tensor(0.0 if true else -torch.inf))
+def follows_its_rule(solution: Solution) -> Hypothesis:
+    """The hypothesis that weights move as the rule says and by nothing else (decay, other feedback), all along."""
+    pieces = solution.pieces
+    count = solution.batch_shape.numel()
+    difference, speed = torch.zeros(2, count, dtype=pieces.start.dtype, device=pieces.start.device)
+    long = chosen(pieces, pieces.end - pieces.start > SHORT * pieces.end)
+    for part in in_chunks(solution, long):
+        some = chosen(long, part)
+        seen = observe(solution, some, solution, MIDDLE)
+        moves, says = solution.velocity(seen.times[0], some.trajectory), prescribed(seen)
+        for moved, said in zip(moves.layers, says.layers, strict=True):
+            off, size = ((moved - said[0]).abs().amax((-2, -1)), said[0].abs().amax((-2, -1)))
+            difference.scatter_reduce_(0, some.trajectory, off, "amax")
+            speed.scatter_reduce_(0, some.trajectory, size, "amax")
+    relative = difference / torch.where(speed > 0, speed, 1.0)
+    return Hypothesis("d theta/dt = -fa", -relative, rounding=FOLLOWS)

@@ -1,15 +1,19 @@
-"""Flows that break a hypothesis on purpose: they exist for controls."""
+"""What breaks a hypothesis on purpose, for controls: flows with something added, and a run in two parts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from flowsim import Flow
-from flowsim.weights import AnyWeights
+from flowsim import Flow, Solution
+from flowsim.flow import Slopes
+from flowsim.solution import Curve, Events, Path
+from flowsim.weights import AnyWeights, NetworkWeights
 
 
 class TanhFlow(Flow):
@@ -21,6 +25,14 @@ class TanhFlow(Flow):
         return values, 1 - values.square()
 
 
+class SoftplusFlow(Flow):
+    """The activation is softplus, log(1 + e^z): a smooth ReLU, but not homogeneous."""
+
+    def activation(self, pre_activations: Tensor) -> tuple[Tensor, Tensor]:
+        """log(1 + e^z) and 1 / (1 + e^-z)."""
+        return -functional.logsigmoid(-pre_activations), torch.sigmoid(pre_activations)
+
+
 @dataclass(frozen=True, eq=False)
 class DecayFlow(Flow):
     """Weight decay is added to the rule: d theta / dt = -fa - decay theta."""
@@ -28,7 +40,73 @@ class DecayFlow(Flow):
     decay: float = 0.1
     stays_in_span: ClassVar[bool] = False
 
-    def velocity(self, weights: AnyWeights) -> AnyWeights:
+    def velocity(
+        self, weights: AnyWeights, slopes: Slopes | None = None, feedback: Sequence[Tensor] | None = None
+    ) -> AnyWeights:
         """-fa - decay theta."""
-        pairs = zip(super().velocity(weights).layers, weights.layers, strict=True)
+        pairs = zip(super().velocity(weights, slopes, feedback).layers, weights.layers, strict=True)
         return weights.with_layers([moves - self.decay * layer for moves, layer in pairs])
+
+
+def joined(before: Solution, after: Solution, solve_looser: Callable[[], Solution]) -> Solution:
+    """One solution of two, the second starting where the first ends. Its flow is that of the first."""
+    return replace(
+        before,
+        t_final=before.t_final + after.t_final,
+        path=_JoinedPath(before.path, after.path, before.t_final),
+        solve_looser=solve_looser,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _JoinedPath:
+    before: Path
+    after: Path
+    junction: float
+
+    def _either(self, curve: str, trajectory: Tensor, times: Tensor) -> tuple[Tensor, ...]:
+        late = times >= self.junction
+        early: Curve = getattr(self.before, curve)
+        layers = _layers(early(trajectory, times.clamp(max=self.junction)))
+        if late.any():
+            later = _layers(getattr(self.after, curve)(trajectory[late], times[late] - self.junction))
+            for layer, other in zip(layers, later, strict=True):
+                layer[late] = other
+        return layers
+
+    def evaluate(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
+        return self.before.evaluate(trajectory, times.clamp(max=self.junction)).with_layers(
+            self._either("evaluate", trajectory, times)
+        )
+
+    def velocity(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
+        return self.before.evaluate(trajectory, times.clamp(max=self.junction)).with_layers(
+            self._either("velocity", trajectory, times)
+        )
+
+    def pattern(self, trajectory: Tensor, times: Tensor) -> tuple[Tensor, ...]:
+        return self._either("pattern", trajectory, times)
+
+    def starts(self) -> tuple[Tensor, Tensor]:
+        trajectory, start = (torch.cat(pair) for pair in zip(self.before.starts(), self._shifted(), strict=True))
+        order = torch.argsort(trajectory, stable=True)
+        return trajectory[order], start[order]
+
+    def _shifted(self) -> tuple[Tensor, Tensor]:
+        trajectory, start = self.after.starts()
+        return trajectory, start + self.junction
+
+    def events(self) -> Events:
+        early, late = self.before.events(), self.after.events()
+        late = replace(late, time=late.time + self.junction)
+        columns = {name: torch.cat([getattr(early, name), getattr(late, name)]) for name in vars(early)}
+        order = torch.argsort(columns["trajectory"], stable=True)
+        return Events(**{name: column[order] for name, column in columns.items()})
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        return {name: count + self.after.statistics[name] for name, count in self.before.statistics.items()}
+
+
+def _layers(found: NetworkWeights | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return found if isinstance(found, tuple) else found.layers

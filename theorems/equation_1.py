@@ -1,86 +1,61 @@
 """Equation (1): dL/dt = -<grad, fa> = -|grad| |fa| cos(grad, fa) (section 2).
 
-The check measures the integral form, L(t) - L(0) = -int_0^t <grad, fa> ds, with Gauss quadrature on every step.
+The check measures the integral form, L(t) - L(0) = -int_0^t <grad, fa> ds, with Lobatto quadrature on every piece.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim import Solution
-from flowsim.observables import descent_factors
-from theorems import problems
-from theorems.check import Case, Claim, Statement, follows_its_rule, prescribed
+from theorems import ensembles
+from theorems.check import Case, Statement, follows_its_rule
 from theorems.controls import DecayFlow
-
-NODES = 10
-"""Gauss-Legendre nodes between neighbouring edges, exact for polynomials of degree 19."""
-
-
-def imbalance(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch 1"]:
-    """(L(t) - L(0) + int_0^t <grad, fa> ds) / L(0), with fa = the direction that the rule prescribes.
-
-    The quadrature is split at the given times and at the events, where the integrand jumps. fa is that of `prescribed`.
-    """
-    flow = solution.flow
-    positions, weights = (torch.as_tensor(part).to(times) for part in np.polynomial.legendre.leggauss(NODES))
-    edges = torch.cat([times, solution.events.time]).unique()
-    lengths = edges.diff()
-    nodes = edges[:-1, None] + lengths[:, None] * (positions + 1) / 2
-    products = descent_factors(flow, *prescribed(solution, nodes)).product
-    pieces = torch.einsum("k,tk...,t->t...", weights, products, lengths / 2)
-    integral = torch.cat([torch.zeros_like(pieces[:1]), pieces.cumsum(0)])[torch.searchsorted(edges, times)]
-    risk = flow.risk(solution.evaluate(times))
-    return ((risk - risk[0] + integral) / risk[0]).unsqueeze(-1)
+from theorems.ensembles import Scope
+from theorems.measurement import Claim
+from theorems.observation import Observation
 
 
-def factors(solution: Solution, times: Tensor) -> dict[str, Tensor]:
-    """Extremes of the factors of Eq. (1) over the run, per trajectory."""
-    weights, velocity = prescribed(solution, times)
-    observed = descent_factors(solution.flow, weights, velocity)
-    return {
-        "min cos(grad, fa)": observed.cosine.amin(0),
-        "min |grad|": observed.gradient_norm.amin(0),
-        "min |fa|": observed.update_norm.amin(0),
-    }
+def imbalance(seen: Observation) -> Float[Tensor, "nodes pieces 1"]:
+    """(L(t) - L(0) + int_0^t <grad, fa> ds) / L(0), with fa = the direction that the rule prescribes."""
+    return ((seen.risk - seen.initial_risk + seen.integral) / seen.initial_risk).unsqueeze(-1)
 
 
 STATEMENT = Statement(
     name="equation_1",
     title="Equation (1), the descent identity",
-    formula="dL/dt = -<grad, fa> = -|grad| |fa| cos(grad, fa)",
-    hypotheses=lambda solution, times: [follows_its_rule(solution)],
-    claims=[
-        Claim(
-            "L(t) - L(0) = -int <grad, fa> ds",
-            "equality",
-            imbalance,
-        )
-    ],
-    constants=factors,
+    formula=r"\frac{dL}{dt} = -\langle \mathrm{grad}, \mathrm{fa} \rangle"
+    r" = -|\mathrm{grad}| \, |\mathrm{fa}| \cos\angle(\mathrm{grad}, \mathrm{fa})",
+    hypotheses=lambda solution: [follows_its_rule(solution)],
+    claims=[Claim("L(t) - L(0) = -int <grad, fa> ds", "equality", imbalance)],
+    rate=lambda seen: seen.factors.product,
 )
 
 
-def cases(seeds: int, device: str) -> list[Case]:
-    """FA, sign-FA and GD on crossing runs; the control adds weight decay."""
+def cases(scope: Scope) -> list[Case]:
+    """All rules, through kinks and slides, two and three layers, one and three outputs; the control adds decay."""
+    seeds, device = scope.seeds, scope.device
 
-    def separable(rule: problems.MarginRule) -> Solution:
-        return problems.margin_run("separable", rule, seeds, device)
-
-    def vector(rule: problems.RuleName, loss: str) -> Solution:
-        return problems.any_run(rule, seeds, device, loss=loss, outputs=3)
-
-    def decaying() -> Solution:
-        return problems.any_run("fa", seeds, device, flow_type=DecayFlow)
+    def gaussian(label: str, rule: ensembles.RuleName, **options: object) -> Case:
+        return Case(STATEMENT, label, "theorem", [lambda: ensembles.any_run(rule, seeds, device, **options)])
 
     return [
-        Case(STATEMENT, "FA, separable", "theorem", lambda: separable("fa")),
-        Case(STATEMENT, "sign-FA, separable", "theorem", lambda: separable("sign-fa")),
-        Case(STATEMENT, "GD, 3 layers", "theorem", lambda: problems.any_run("gd", seeds, device, hidden_layers=2)),
-        Case(STATEMENT, "FA, 3 outputs, cross-entropy", "theorem", lambda: vector("fa", "cross-entropy")),
-        Case(STATEMENT, "sign-FA, 3 outputs, squared", "theorem", lambda: vector("sign-fa", "squared")),
-        Case(STATEMENT, "FA with weight decay", "control", decaying),
+        Case(STATEMENT, "FA, separable", "theorem", ensembles.margin_runs(scope, "separable", "fa")),
+        Case(STATEMENT, "sign-FA, separable", "theorem", ensembles.margin_runs(scope, "separable", "sign-fa")),
+        gaussian("GD, arbitrary labels", "gd", loss="exponential"),
+        gaussian("FA, 3 outputs, cross-entropy", "fa", loss="cross-entropy", outputs=3),
+        gaussian("sign-FA, 3 outputs, squared", "sign-fa", loss="squared", outputs=3),
+        gaussian("GD, 3 layers", "gd", hidden_layers=2),
+        Case(
+            STATEMENT,
+            "FA with weight decay",
+            "control",
+            [lambda: ensembles.any_run("fa", seeds, device, flow_type=DecayFlow)],
+        ),
+        Case(
+            STATEMENT,
+            "FA, feedback changed midway",
+            "control",
+            [lambda: ensembles.changed_feedback_run(seeds, device)],
+        ),
     ]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
-from flowsim import Solution, solve
+from flowsim import Flow, Solution, Weights, solve
 from flowsim.__main__ import read_problem
 from flowsim.files import read_npz
 from flowsim.validation import as_finite, require_positive
 from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
-from theorems.check import Statement
-from theorems.problems import ATOL, RTOL
+from theorems.check import Hypothesis, Statement
+from theorems.ensembles import ATOL, RTOL
 
 STATEMENTS: list[Statement] = [
     equation_1.STATEMENT,
@@ -24,8 +25,9 @@ STATEMENTS: list[Statement] = [
     proposition_5_7.SEPARABLE,
     proposition_5_7.BOUNDARY,
     proposition_5_7.NEARLY_ORTHOGONAL,
+    proposition_5_7.ANY_SEPARABLE,
 ]
-"""Theorem 5.1 takes for mu 99 % of the smallest dominance ratio measured along the run."""
+"""Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 
 
 def runs(path: str, device: str) -> dict[str, Callable[[], Solution]]:
@@ -45,11 +47,15 @@ def runs(path: str, device: str) -> dict[str, Callable[[], Solution]]:
             raise ValueError(f"{name} must be one number, got shape {tuple(value.shape)}")
     require_positive("t_final", t_final.item())
     rules = ["fa", "sign-fa", "gd"] if "feedback" in arrays else ["sign-fa", "gd"]
-    found = {rule: read_problem(path, rule, "exponential", slope.item(), device) for rule in rules}
+    found = {rule: _ensemble_of_one(*read_problem(path, rule, "exponential", slope.item(), device)) for rule in rules}
     return {
         rule: partial(solve, *problem, t_final.item(), rtol=RTOL, atol=ATOL, progress=True)
         for rule, problem in found.items()
     }
+
+
+def _ensemble_of_one(flow: Flow, weights: Weights) -> tuple[Flow, Weights]:
+    return flow.map_matrices(weights, lambda matrix: matrix.unsqueeze(0))
 
 
 def constants(solution: Solution) -> dict[str, float]:
@@ -62,3 +68,8 @@ def constants(solution: Solution) -> dict[str, float]:
         "SVM margin": dataset.svm_margin,
     }
     return {name: value.item() for name, value in values.items()}
+
+
+def described(hypotheses: list[Hypothesis]) -> dict[str, dict[str, Any]]:
+    """Hypotheses by name: whether they hold, and with which slack."""
+    return {item.name: {"holds": item.holds, "slack": item.slack.min().item()} for item in hypotheses}

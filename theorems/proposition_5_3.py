@@ -2,54 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import SignFeedbackAlignment, Solution
 from flowsim.observables import alignment
-from theorems import problems
-from theorems.check import Case, Claim, Role, Statement, is_rule, layers_not_zero
+from theorems import ensembles
+from theorems.check import Case, Statement, is_rule, layers_not_zero
+from theorems.ensembles import Scope
+from theorems.measurement import Claim
+from theorems.observation import Observation
 
 
-def excess(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch layers"]:
+def bound(solution: Solution) -> Float[Tensor, "ensemble layers"]:
+    """1 / sqrt(N_l) for the layers l = 2 .. H+1."""
+    entries = [layer.shape[-2:].numel() for layer in solution.start.layers[1:]]
+    bounds = torch.tensor(entries, dtype=torch.float64, device=solution.pieces.start.device) ** -0.5
+    return bounds.expand(solution.batch_shape.numel(), -1)
+
+
+def excess(seen: Observation) -> Float[Tensor, "nodes pieces layers"]:
     """cos(W_l, B_l) sqrt(N_l) - 1 for the layers l = 2 .. H+1."""
-    weights = solution.evaluate(times)
-    cosines = alignment(solution.flow, weights)
-    entries = [layer.shape[-2:].numel() for layer in weights.layers[1:]]
-    return torch.stack([cosine * count**0.5 - 1 for cosine, count in zip(cosines, entries, strict=True)], -1)
+    return torch.stack(alignment(seen.flow, seen.weights, seen.feedback), -1) / seen.of(bound(seen.solution)) - 1
 
 
 STATEMENT = Statement(
     name="proposition_5_3",
     title="Proposition 5.3, alignment of sign-FA",
-    formula="cos(W_l, sign W_l) >= 1 / sqrt(N_l)",
-    hypotheses=lambda solution, times: [is_rule(solution, SignFeedbackAlignment), layers_not_zero(solution)],
-    claims=[Claim("cos(W_l, B_l) sqrt(N_l) - 1 > 0", "inequality", excess)],
-    constants=lambda solution, times: {
-        "min cos(W_l, B_l)": torch.stack(alignment(solution.flow, solution.evaluate(times)), -1).amin(0)
-    },
+    formula=r"\cos(W_l, \mathrm{sign}\, W_l) \ge \frac{1}{\sqrt{N_l}}",
+    hypotheses=lambda solution: [is_rule(solution, SignFeedbackAlignment), layers_not_zero(solution)],
+    claims=[Claim("cos(W_l, B_l) > 1 / sqrt(N_l)", "inequality", excess, bound)],
 )
 
 
-def cases(seeds: int, device: str) -> list[Case]:
-    """One and three outputs, two and three layers; the control has fixed random feedback instead."""
+def cases(scope: Scope) -> list[Case]:
+    """Widths 5 to 200, one and three outputs, two and three layers; the control has fixed random feedback instead."""
+    seeds, device = scope.seeds, scope.device
 
-    def case(label: str, role: Role, solution: Callable[[], Solution]) -> Case:
-        return Case(STATEMENT, label, role, solution)
-
-    def separable(rule: problems.MarginRule, **options: float) -> Solution:
-        return problems.margin_run("separable", rule, seeds, device, **options)
-
-    def any_run(**options: Any) -> Solution:
-        return problems.any_run("sign-fa", seeds, device, **options)
+    def any_run(label: str, **options: object) -> Case:
+        return Case(STATEMENT, label, "theorem", [lambda: ensembles.any_run("sign-fa", seeds, device, **options)])
 
     return [
-        case("sign-FA, separable", "theorem", lambda: separable("sign-fa")),
-        case("sign-FA, 3 outputs, squared", "theorem", lambda: any_run(loss="squared", outputs=3)),
-        case("sign-FA, 3 layers, logistic", "theorem", lambda: any_run(hidden_layers=2)),
-        case("fixed, opposite feedback", "control", lambda: separable("fa", gap=-3.0, t_final=0.5)),
+        Case(STATEMENT, "sign-FA, separable", "theorem", ensembles.margin_runs(scope.with_wide(), "separable", "sign-fa")),
+        any_run("sign-FA, 3 outputs, squared", loss="squared", outputs=3),
+        any_run("sign-FA, 3 layers, logistic", hidden_layers=2),
+        Case(STATEMENT, "fixed, opposite feedback", "control", [ensembles.wrong_signs(scope)]),
     ]

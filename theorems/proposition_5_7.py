@@ -4,23 +4,89 @@
     boundary case            mu = gamma^2 S0 R^2 / n
     nearly orthogonal        mu = S0 R^2 (gamma^2 - rho (n-1)/n) / n
 
-with S0 = sum_j c_j; chained with Theorem 5.1: 1/L(t) >= 1/L(0) + mu t.
+with S0 = sum_j c_j; chained with Theorem 5.1: 1/L(t) >= 1/L(0) + mu t. Sharper, beyond the paper: S(t) = v.b in the place
+of S0, its integral in the place of S0 t, and the squared SVM margin of the data in the place of kappa and R^2 / n.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, SignFeedbackAlignment, Solution
 from flowsim.losses import named
-from theorems import problems
-from theorems.check import Case, Claim, Hypothesis, Statement, dominance_along, fact, is_rule
-from theorems.constants import gaps_not_negative, mu_boundary, mu_nearly_orthogonal, mu_separable, mu_svm, total_gap
-from theorems.theorem_5_1 import bound_excess
+from theorems import ensembles
+from theorems.check import Case, Hypothesis, Statement, fact, is_rule
+from theorems.constants import (
+    each,
+    gaps_not_negative,
+    mu_boundary,
+    mu_nearly_orthogonal,
+    mu_separable,
+    mu_svm,
+    svm_margin,
+    total_gap,
+)
+from theorems.ensembles import GAP, SLOPE, SMALL, WIDTH, Scope
+from theorems.measurement import Claim, Values
+from theorems.observation import Observation
+from theorems.theorem_5_1 import Mu, mean_ratio, too_early
+
+
+def total_product(seen: Observation) -> Float[Tensor, "nodes pieces"]:
+    """S(t) = v.b, which is S0 + |W(t)|_F^2 / 2."""
+    return (seen.weights.layers[1] * seen.feedback[0]).sum((-2, -1))
+
+
+def _claims(mu: Mu) -> list[Claim]:
+    """The proposition's conclusions with a constant mu."""
+
+    def dominance(seen: Observation) -> Tensor:
+        return (seen.dominance(2) / seen.of(mu(seen.solution)) - 1).unsqueeze(-1)
+
+    def bound(seen: Observation) -> Tensor:
+        return (mean_ratio(seen, 2) / seen.of(mu(seen.solution)) - 1).unsqueeze(-1)
+
+    return [
+        Claim("<grad, fa> > mu L^2", "inequality", dominance, mu),
+        Claim("1/L(t) > 1/L(0) + mu t", "inequality", bound, mu),
+    ]
+
+
+def _with_total_product(mu: Mu) -> list[Claim]:
+    """Beyond the paper: with mu S(t) / S0."""
+
+    def grown(seen: Observation) -> Tensor:
+        return seen.of(mu(seen.solution) / total_gap(seen.solution)) * total_product(seen)
+
+    def dominance(seen: Observation) -> Tensor:
+        return (seen.dominance(2) / grown(seen) - 1).unsqueeze(-1)
+
+    def bound(seen: Observation) -> Tensor:
+        gained = 1 / seen.risk - 1 / seen.initial_risk
+        promised = seen.of(mu(seen.solution) / total_gap(seen.solution)) * seen.integral
+        ratio = torch.where(too_early(seen), seen.dominance(2) / grown(seen), gained / promised)
+        return (ratio - 1).unsqueeze(-1)
+
+    return [
+        Claim("<grad, fa> > mu S(t)/S0 L^2", "inequality", dominance),
+        Claim("1/L(t) > 1/L(0) + mu/S0 int S", "inequality", bound),
+    ]
+
+
+def _svm_claims() -> list[Claim]:
+    """Beyond the paper: with the SVM margin of the data."""
+    first, _ = _claims(mu_svm)
+    sharpest, integrated = _with_total_product(mu_svm)
+    return [
+        Claim("<grad, fa> > gamma^2 S0 margin^2 L^2", "inequality", first.values, mu_svm),
+        Claim("<grad, fa> > gamma^2 S(t) margin^2 L^2", "inequality", sharpest.values),
+        Claim("1/L(t) > 1/L(0) + gamma^2 margin^2 int S", "inequality", integrated.values),
+    ]
 
 
 def _boundary_slack(dataset: Dataset) -> Tensor:
@@ -33,6 +99,8 @@ def _data_hypotheses(kind: str, solution: Solution) -> list[Hypothesis]:
     dataset, n = solution.flow.dataset, solution.flow.dataset.samples
     if kind == "orthogonally separable":
         return [Hypothesis("kappa > 0", dataset.kappa, strict=True)]
+    if kind == "separable":
+        return [Hypothesis("SVM margin > 0", svm_margin(solution), strict=True)]
     radius = Hypothesis("R > 0", dataset.squared_radius, strict=True)
     if kind == "boundary":
         return [radius, Hypothesis("y_i y_k x_i.x_k >= 0 for i != k", _boundary_slack(dataset))]
@@ -40,93 +108,130 @@ def _data_hypotheses(kind: str, solution: Solution) -> list[Hypothesis]:
     return [radius, Hypothesis("rho < gamma^2 n / (n-1)", limit - dataset.rho, strict=True)]
 
 
-def _statement(kind: str, constant: Callable[[Solution], Tensor], factor: float = 1.0) -> Statement:
-    """The proposition for a kind of data; a factor other than 1 misstates its constant."""
+def _hypotheses(kind: str, stated: bool, solution: Solution) -> list[Hypothesis]:
+    flow, start = solution.flow, solution.start
+    scalar = len(start.layers) == 2 and flow.dataset.classes is None
+    setting = [
+        is_rule(solution, FeedbackAlignment, SignFeedbackAlignment),
+        fact("two layers, labels +-1", scalar),
+    ]
+    if not all(hypothesis.holds for hypothesis in setting):
+        return setting
+    return [
+        *setting,
+        fact("exponential loss", named(flow.loss).name == "exponential"),
+        Hypothesis("gamma > 0", torch.tensor(float(flow.slope)), strict=True),
+        fact("mu as stated", stated),
+        *([gaps_not_negative(solution)] if isinstance(flow.rule, FeedbackAlignment) else []),
+        Hypothesis("S0 = sum c_j > 0", total_gap(solution), strict=True),
+        *_data_hypotheses(kind, solution),
+    ]
 
-    def mu(solution: Solution) -> Tensor:
-        return factor * constant(solution)
 
-    def hypotheses(solution: Solution, times: Tensor) -> list[Hypothesis]:
-        flow, start = solution.flow, solution.evaluate(0.0)
-        scalar = len(start.layers) == 2 and flow.dataset.classes is None
-        setting = [
-            is_rule(solution, FeedbackAlignment, SignFeedbackAlignment),
-            fact("two layers, labels +-1", scalar),
-            fact("exponential loss", named(flow.loss).name == "exponential"),
-            Hypothesis("gamma > 0", torch.tensor(float(flow.slope)), strict=True),
-        ]
-        if not all(hypothesis.holds for hypothesis in setting):
-            return setting
-        return [
-            *setting,
-            fact("mu as stated", factor == 1),
-            *([gaps_not_negative(solution)] if isinstance(flow.rule, FeedbackAlignment) else []),
-            Hypothesis("S0 = sum c_j > 0", total_gap(solution), strict=True),
-            *_data_hypotheses(kind, solution),
-        ]
-
-    def dominance(solution: Solution, times: Tensor) -> Tensor:
-        return (dominance_along(solution, times, 2) / mu(solution) - 1).unsqueeze(-1)
-
-    def constants(solution: Solution, times: Tensor) -> dict[str, Tensor]:
-        smallest = dominance_along(solution, times, 2).amin(0)
-        return {
-            "mu": mu(solution),
-            "mu (SVM margin)": mu_svm(solution),
-            "min <grad, fa> / L^2": smallest,
-            "tightness": smallest / mu(solution),
-        }
-
+def _statement(kind: str, mu: Mu, claims: Sequence[Claim], stated: bool = True) -> Statement:
+    """The proposition for a kind of data."""
     return Statement(
         name="proposition_5_7",
         title=f"Proposition 5.7, {kind} data",
-        formula="<grad, fa> >= mu L^2 and 1/L(t) >= 1/L(0) + mu t",
-        hypotheses=hypotheses,
-        claims=[
-            Claim("<grad, fa> / (mu L^2) - 1 > 0", "inequality", dominance),
-            Claim(
-                "(1/L(t) - 1/L(0)) / (mu t) - 1 > 0",
-                "inequality",
-                lambda solution, times: bound_excess(solution, times, 2, mu(solution)),
-            ),
-        ],
-        constants=constants,
+        formula=r"\langle \mathrm{grad}, \mathrm{fa} \rangle \ge \mu L^2, \qquad "
+        r"\frac{1}{L(t)} \ge \frac{1}{L(0)} + \mu t, \qquad \mu = \gamma^2 S_0 \kappa, \quad "
+        r"\frac{\gamma^2 S_0 R^2}{n}, \quad \frac{S_0 R^2}{n} \Big(\gamma^2 - \rho \frac{n-1}{n}\Big)",
+        hypotheses=partial(_hypotheses, kind, stated),
+        claims=claims,
+        rate=total_product,
+        constants=lambda solution: {
+            "mu": mu(solution),
+            "mu (SVM margin)": mu_svm(solution),
+            "S0": total_gap(solution),
+        },
     )
 
 
-SEPARABLE = _statement("orthogonally separable", mu_separable)
-BOUNDARY = _statement("boundary", mu_boundary)
-NEARLY_ORTHOGONAL = _statement("nearly orthogonal", mu_nearly_orthogonal)
-RHO_IGNORED = _statement("nearly orthogonal", mu_boundary)
-"""The constant at rho = 0: what the control claims of data whose rho is too large for any positive constant."""
+def _of_the_paper(kind: str, mu: Mu) -> Statement:
+    return _statement(kind, mu, [*_claims(mu), *_with_total_product(mu), *_svm_claims()])
 
 
-def cases(seeds: int, device: str) -> list[Case]:
-    """Both rules on the three kinds of data; the controls break what is assumed of the data."""
-    rules: list[tuple[str, problems.MarginRule]] = [("FA", "fa"), ("sign-FA", "sign-fa")]
+def _misstated(kind: str, mu: Mu) -> Statement:
+    """With another mu than the statement's."""
+    return _statement(kind, mu, _claims(mu), stated=False)
+
+
+SEPARABLE = _of_the_paper("orthogonally separable", mu_separable)
+BOUNDARY = _of_the_paper("boundary", mu_boundary)
+NEARLY_ORTHOGONAL = _of_the_paper("nearly orthogonal", mu_nearly_orthogonal)
+ANY_SEPARABLE = _statement("separable", mu_svm, _svm_claims())
+"""Beyond the paper: linearly separable data, whatever the signs of x_i.x_k."""
+
+
+def _overstated(mu: Mu) -> Mu:
+    return lambda solution: 1.1 * mu(solution)
+
+
+def _presumed(slope: float | None = None, total: float | None = None) -> Mu:
+    """gamma^2 S0 kappa with another slope, or another sum of gaps, than the run has."""
+
+    def mu(solution: Solution) -> Tensor:
+        gamma = solution.flow.slope if slope is None else slope
+        gap = total_gap(solution) if total is None else total
+        return gamma**2 * gap * each(solution, solution.flow.dataset.kappa)
+
+    return mu
+
+
+def cases(scope: Scope) -> list[Case]:
+    """Both rules on the kinds of data, tight instances, and controls for every hypothesis."""
+    rules: list[tuple[str, ensembles.MarginRule]] = [("FA", "fa"), ("sign-FA", "sign-fa")]
     found = []
     for label, rule in rules:
 
-        def run(kind: problems.DataKind, rule: problems.MarginRule = rule, **options: float) -> Solution:
-            return problems.margin_run(kind, rule, seeds, device, **options)
+        def runs(kind: ensembles.DataKind, rule: ensembles.MarginRule = rule) -> Sequence[Callable[[], Solution]]:
+            return ensembles.margin_runs(scope, kind, rule)
+
+        def linear(kind: ensembles.DataKind, rule: ensembles.MarginRule = rule) -> Sequence[Callable[[], Solution]]:
+            return [
+                partial(ensembles.margin_run, kind, rule, SMALL._replace(slope=1.0), scope.seeds, scope.device)
+            ]  # fmt: skip
 
         found += [
-            Case(SEPARABLE, f"{label}, separable", "theorem", partial(run, "separable")),
-            Case(BOUNDARY, f"{label}, boundary", "theorem", partial(run, "boundary")),
-            Case(NEARLY_ORTHOGONAL, f"{label}, nearly orthogonal", "theorem", partial(run, "nearly orthogonal")),
-            Case(BOUNDARY, f"{label}, contradictory labels", "control", partial(run, "contradictory", slope=1.0)),
-            Case(RHO_IGNORED, f"{label}, rho too large", "control", partial(run, "opposed", slope=1.0)),
+            Case(SEPARABLE, f"{label}, separable", "theorem", runs("separable")),
+            Case(BOUNDARY, f"{label}, boundary", "theorem", runs("boundary")),
+            Case(NEARLY_ORTHOGONAL, f"{label}, nearly orthogonal", "theorem", runs("nearly orthogonal")),
+            # no kinks, but also the weakest case for the control: gamma = 1
+            Case(
+                _statement("boundary", mu_boundary, _claims(mu_boundary)),
+                f"{label}, contradictory labels",
+                "control",
+                linear("contradictory"),
+            ),
+            Case(
+                _statement("nearly orthogonal", mu_boundary, _claims(mu_boundary)),
+                f"{label}, rho too large",
+                "control",
+                linear("opposed"),
+            ),
         ]
     # where the bound is nearly attained, a constant that is a tenth too large must be noticed
-    kinds: list[tuple[str, problems.TightKind, Statement, Statement]] = [
-        ("separable", "identical", SEPARABLE, _statement("orthogonally separable", mu_separable, 1.1)),
-        ("boundary", "orthogonal", BOUNDARY, _statement("boundary", mu_boundary, 1.1)),
-        ("nearly orthogonal", "simplex", NEARLY_ORTHOGONAL, _statement("nearly orthogonal", mu_nearly_orthogonal, 1.1)),
+    kinds: list[tuple[str, str, ensembles.TightKind, float, Statement, Mu]] = [
+        ("separable", "orthogonally separable", "identical", SLOPE, SEPARABLE, mu_separable),
+        ("boundary", "boundary", "orthogonal", SLOPE, BOUNDARY, mu_boundary),
+        ("nearly orthogonal", "nearly orthogonal", "simplex", 1.0, NEARLY_ORTHOGONAL, mu_nearly_orthogonal),
     ]
-    for label, inputs, stated, overstated in kinds:
-        tight = partial(problems.tight_run, inputs, device)
+    for label, kind, inputs, slope, stated, mu in kinds:
+        tight = partial(ensembles.tight_run, inputs, scope.device, slope=slope)
         found += [
-            Case(stated, f"FA, {label}, tight", "theorem", tight),
-            Case(overstated, f"FA, {label}, 1.1 mu", "control", tight),
+            Case(stated, f"FA, {label}, tight", "theorem", [tight]),
+            Case(_misstated(kind, _overstated(mu)), f"FA, {label}, 1.1 mu", "control", [tight]),
         ]
-    return found
+    tight = partial(ensembles.tight_run, "identical", scope.device)
+
+    def control(label: str, mu: Mu, run: Callable[[], Solution]) -> Case:
+        statement = _statement("orthogonally separable", mu, _claims(mu))
+        return Case(statement, f"FA, {label}", "control", [run])
+
+    return [
+        *found,
+        control("gamma = 0", _presumed(slope=SLOPE), partial(tight, slope=0.0)),
+        control("zero gap", _presumed(total=WIDTH * GAP), partial(tight, gap=0.0)),
+        control("one wrong sign", mu_separable, partial(ensembles.one_wrong_sign_run, scope.device)),
+        control("logistic loss", mu_separable, partial(tight, loss="logistic")),
+    ]

@@ -8,7 +8,7 @@ import importlib.metadata
 import itertools
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,22 @@ import torch
 import torchdiffeq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from theorems.check import Check, Statement
 
 
 def table(checks: Sequence[Check]) -> Table:
-    """One row per check, by statement; a verdict other than expected stands out."""
+    """One row per check, by statement; a verdict other than expected stands out.
+
+    "proved" and "measured" are the constant of the statement's first claim that has one, on the trajectory that comes
+    nearest to it.
+    """
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("case", "role", "verdict"):
         grid.add_column(heading)
-    for heading in ("margin", "error", "runs"):
+    for heading in ("margin", "error", "proved", "measured", "runs"):
         grid.add_column(heading, justify="right", no_wrap=True)
     for name, group in itertools.groupby(checks, key=lambda check: check.name):
         grid.add_row(f"[bold]{name}[/]")
@@ -35,10 +40,38 @@ def table(checks: Sequence[Check]) -> Table:
             verdict = (
                 f"[green]{check.verdict}[/]" if check.as_expected else f"[bold red]{check.verdict} (unexpected)[/]"
             )
-            numbers = ["-" if value is None else f"{value:.2e}" for value in (check.margin, check.error_bound)]
+            numbers = [_short(value) for value in (check.margin, check.error_bound, *constants(check))]
             grid.add_row(f"  {check.case}", check.role, verdict, *numbers, str(check.trajectories))
         grid.add_section()
     return grid
+
+
+def constants(check: Check) -> tuple[float | None, float | None]:
+    """The constant proved and the one measured, of the first claim that has one."""
+    for claim in check.details.get("claims", {}).values():
+        if "proved" in claim:
+            return claim["proved"], claim["measured"]
+    return None, None
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2e}"
+
+
+def data_table(found: Mapping[str, Any]) -> Group:
+    """The constants of the user's data, and what does not apply to it, with every hypothesis and its slack."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
+    for heading in ("does not apply", "hypothesis", "holds"):
+        grid.add_column(heading)
+    grid.add_column("slack", justify="right", no_wrap=True)
+    for item in found["inapplicable"]:
+        for number, (name, state) in enumerate(item["hypotheses"].items()):
+            first = f"{item['name']}, {item['case']}" if number == 0 else ""
+            slack = "-" if abs(state["slack"]) == float("inf") else f"{state['slack']:.3g}"
+            grid.add_row(first, name, "[green]yes[/]" if state["holds"] else "[bold]no[/]", slack)
+        grid.add_section()
+    values = ", ".join(f"{name} = {value:.6g}" for name, value in found["data"].items())
+    return Group(f"data: {values}", grid)
 
 
 def summary(checks: Sequence[Check], device: str, seconds: float, **more: Any) -> dict[str, Any]:

@@ -6,53 +6,95 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim import Solution
+from flowsim import Flow, Solution
 from flowsim.observables import conserved
-from theorems import problems
-from theorems.check import Case, Claim, Hypothesis, Statement, follows_its_rule
-from theorems.controls import DecayFlow, TanhFlow
+from flowsim.weights import NetworkWeights
+from theorems import ensembles
+from theorems.check import Case, Hypothesis, Statement, fact, follows_its_rule
+from theorems.controls import DecayFlow, SoftplusFlow, TanhFlow
+from theorems.ensembles import Scope
+from theorems.measurement import Claim
+from theorems.observation import Observation
 
 
-def deviation(solution: Solution, times: Tensor) -> Float[Tensor, "times *batch neurons"]:
-    """(c(t) - c(0)) / size for all hidden neurons, size = the largest |Psi(t)| + |w(t)|^2 / 2 over the run."""
-    weights = solution.evaluate(times)
-    values = torch.cat(conserved(solution.flow, weights), -1)
-    norms = torch.cat([0.5 * layer.square().sum(-1) for layer in weights.layers[:-1]], -1)
-    sizes = ((values + norms).abs() + norms).amax(0)
+def deviation(seen: Observation) -> Float[Tensor, "nodes pieces neurons"]:
+    """(c(t) - c(0)) / size for all hidden neurons, size = |Psi| + |w|^2 / 2 at 0 or t, the larger."""
+    return _deviation(seen.flow, seen.weights, seen.start)
+
+
+def deviation_without_bias(seen: Observation) -> Float[Tensor, "nodes pieces neurons"]:
+    """The same with the last input, a bias, left out of |w|^2."""
+
+    def without(weights: NetworkWeights) -> NetworkWeights:
+        first, *others = weights.layers
+        return weights.with_layers([first[..., :-1], *others])
+
+    return _deviation(seen.flow, without(seen.weights), without(seen.start))
+
+
+def _deviation(flow: Flow, weights: NetworkWeights, start: NetworkWeights) -> Tensor:
+    (now, size_now), (first, size_first) = (_gaps(flow, at) for at in (weights, start))
+    size = torch.maximum(size_now, size_first)
     # a neuron without weights has size 0 and must not move either
-    return (values - values[0]) / torch.where(sizes > 0, sizes, 1.0)
+    return (now - first) / torch.where(size > 0, size, 1.0)
+
+
+def _gaps(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, Tensor]:
+    """c and |Psi| + |w|^2 / 2 of all hidden neurons."""
+    values = torch.cat(conserved(flow, weights), -1)
+    norms = torch.cat([0.5 * layer.square().sum(-1) for layer in weights.layers[:-1]], -1)
+    return values, (values + norms).abs() + norms
 
 
 def homogeneous(solution: Solution) -> Hypothesis:
     """phi'(z) z = phi(z) at the initial pre-activations."""
     slack = []
-    for pre_activation in solution.flow.pre_activations(solution.evaluate(0.0)):
+    for pre_activation in solution.flow.pre_activations(solution.start):
         value, slope = solution.flow.activation(pre_activation)
         slack.append(-(slope * pre_activation - value).abs().amax((-2, -1)))
     return Hypothesis("phi'(z) z = phi(z)", torch.stack(slack).amin(0))
 
 
+def _hypotheses(solution: Solution) -> list[Hypothesis]:
+    return [homogeneous(solution), follows_its_rule(solution)]
+
+
 STATEMENT = Statement(
     name="theorem_5_2",
     title="Theorem 5.2, conservation of alignment",
-    formula="Psi(W_{l+1}[:, i]) - |W_l[i, :]|^2 / 2 is constant; Psi = <W, B> (FA), s|W|_1 (sign-FA), |W|^2 / 2 (GD)",
-    hypotheses=lambda solution, times: [homogeneous(solution), follows_its_rule(solution)],
+    formula=r"\Psi(W_{l+1}[:,i]) - \tfrac12 |W_l[i,:]|^2 = \mathrm{const}, \qquad "
+    r"\Psi(w) = \langle w, b \rangle \ (\mathrm{FA}), \quad s|w|_1 \ (\mathrm{sign\text{-}FA}), \quad "
+    r"\tfrac12|w|^2 \ (\mathrm{GD})",
+    hypotheses=_hypotheses,
     claims=[Claim("Psi(t) - |w(t)|^2 / 2 = Psi(0) - |w(0)|^2 / 2", "equality", deviation)],
 )
 
+BIAS_LEFT_OUT = Statement(
+    name=STATEMENT.name,
+    title=STATEMENT.title,
+    formula=STATEMENT.formula,
+    hypotheses=lambda solution: [*_hypotheses(solution), fact("the bias counts as an incoming weight", False)],
+    claims=[Claim("Psi(t) - |w(t)|^2 / 2 = Psi(0) - |w(0)|^2 / 2, no bias in w", "equality", deviation_without_bias)],
+)
 
-def cases(seeds: int, device: str) -> list[Case]:
+
+def cases(scope: Scope) -> list[Case]:
     """Every rule, loss, depth 2 to 4, one and three outputs; the controls break homogeneity and the rule."""
+    seeds, device = scope.seeds, scope.device
 
-    def case(label: str, rule: problems.RuleName, **options: object) -> Case:
-        return Case(STATEMENT, label, "theorem", lambda: problems.any_run(rule, seeds, device, **options))
+    def case(label: str, rule: ensembles.RuleName, **options: object) -> Case:
+        return Case(STATEMENT, label, "theorem", [lambda: ensembles.any_run(rule, seeds, device, **options)])
 
-    def control(label: str, rule: problems.RuleName, **options: object) -> Case:
-        return Case(STATEMENT, label, "control", lambda: problems.any_run(rule, seeds, device, **options))
+    def control(label: str, rule: ensembles.RuleName, **options: object) -> Case:
+        return Case(STATEMENT, label, "control", [lambda: ensembles.any_run(rule, seeds, device, **options)])
+
+    def with_bias() -> Solution:
+        return ensembles.any_run("fa", seeds, device, bias=True)
 
     return [
-        Case(STATEMENT, "FA, separable", "theorem", lambda: problems.margin_run("separable", "fa", seeds, device)),
+        Case(STATEMENT, "FA, separable", "theorem", ensembles.margin_runs(scope, "separable", "fa")),
         case("FA, logistic", "fa"),
+        case("FA, logistic, m = 40", "fa", width=40),
         case("adaFA, squared", "adafa", loss="squared"),
         case("sign-FA, squared", "sign-fa", loss="squared"),
         case("GD, exponential", "gd", loss="exponential"),
@@ -62,7 +104,16 @@ def cases(seeds: int, device: str) -> list[Case]:
         case("sign-FA, 3 layers, logistic", "sign-fa", hidden_layers=2),
         case("GD, 3 layers, logistic", "gd", hidden_layers=2),
         case("FA, 4 layers, logistic", "fa", hidden_layers=3),
+        Case(STATEMENT, "FA with biases", "theorem", [with_bias]),
+        Case(BIAS_LEFT_OUT, "FA, biases left out", "control", [with_bias]),
         control("FA, tanh", "fa", flow_type=TanhFlow),
         control("sign-FA, 3 layers, tanh", "sign-fa", hidden_layers=2, flow_type=TanhFlow),
+        control("FA, softplus", "fa", flow_type=SoftplusFlow),
         control("FA with weight decay", "fa", flow_type=DecayFlow),
+        Case(
+            STATEMENT,
+            "FA, feedback changed midway",
+            "control",
+            [lambda: ensembles.changed_feedback_run(seeds, device)],
+        ),
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.optimize.elementwise import find_root
 from torch import Tensor
 from torchdiffeq import odeint
@@ -92,23 +92,41 @@ class RungeKuttaPath:
     tracks: tuple[Track, ...]
     settings: Settings
 
-    def evaluate(self, times: Float[Tensor, " times"]) -> NetworkWeights:
-        """Weights at the times, `times x ensemble` in front."""
+    def evaluate(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> NetworkWeights:
+        """The weights of trajectories, each at a time of its own."""
 
-        def states(part: Tensor) -> Tensor:
-            starts, lengths = zip(*(track.before(part) for track in self.tracks), strict=True)
-            return _retaken(self.flow, self.weights, torch.stack(starts, 1), torch.stack(lengths, 1), self.settings)
+        def states(which: Tensor) -> Tensor:
+            whose = trajectory[which]
+            start, length = times.new_empty(len(which), self.tracks[0].states.shape[-1]), torch.empty_like(times[which])
+            for index in whose.unique().tolist():
+                own = whose == index
+                start[own], length[own] = self.tracks[index].before(times[which[own]])
+            flow, weights = self.flow.map_matrices(self.weights, lambda matrix: matrix[whose])
+            return _retaken(flow, weights, start, length, self.settings)
 
-        numbers = sum(track.states.shape[-1] for track in self.tracks)
-        return _unpacked(self.weights, _in_chunks(states, times, numbers))
+        which = torch.arange(len(times), device=times.device)
+        return _unpacked(self.weights, _in_chunks(states, which, self.tracks[0].states.shape[-1]))
 
-    def velocity(self, times: Float[Tensor, " times"]) -> NetworkWeights:
-        """d theta / dt at the times, `times x ensemble` in front."""
-        return self.flow.velocity(self.evaluate(times))
+    def velocity(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> NetworkWeights:
+        """d theta / dt of trajectories, each at a time of its own."""
+        return self._flow_of(trajectory).velocity(self.evaluate(trajectory, times))
 
-    def pattern(self, times: Float[Tensor, " times"]) -> tuple[Tensor, ...]:
-        """The signs of the pre-activations of each hidden layer, `times x ensemble` in front."""
-        return tuple(layer.sign().to(torch.int8) for layer in self.flow.pre_activations(self.evaluate(times)))
+    def pattern(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> tuple[Tensor, ...]:
+        """The signs of the pre-activations of each hidden layer of trajectories, each at a time of its own."""
+        z = self._flow_of(trajectory).pre_activations(self.evaluate(trajectory, times))
+        return tuple(layer.sign().to(torch.int8) for layer in z)
+
+    def starts(self) -> tuple[Int[Tensor, " pieces"], Float[Tensor, " pieces"]]:
+        """Trajectories and the starts of their pieces: accepted steps, and the events within them."""
+        events, parts = self.events(), []
+        for index, track in enumerate(self.tracks):
+            start = torch.cat([track.times[:-1], events.time[events.trajectory == index]]).unique()
+            parts.append((torch.full_like(start, index, dtype=torch.long), start))
+        trajectory, start = (torch.cat(column) for column in zip(*parts, strict=True))
+        return trajectory, start
+
+    def _flow_of(self, trajectory: Int[Tensor, " some"]) -> Flow:
+        return self.flow.map_matrices(self.weights, lambda matrix: matrix[trajectory])[0]
 
     @property
     def statistics(self) -> dict[str, Tensor]:

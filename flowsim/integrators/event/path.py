@@ -20,8 +20,8 @@ from flowsim.rules import SignFeedbackAlignment
 from flowsim.solution import Events
 from flowsim.weights import NetworkWeights, Weights
 
-CHUNK = 2**21
-"""Numbers in the series evaluated at a time in dense output, to bound its memory."""
+CHUNK = 2**22
+"""Taylor coefficients of weights, summed at so many at a time in dense output, to bound its memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,43 +98,42 @@ class EventPath:
         hidden, output, side, sign = (torch.cat(column) for column in zip(*parts, strict=True))
         return Weights(hidden, output), Mode(side, sign)
 
-    def evaluate(self, times: Float[Tensor, " times"]) -> NetworkWeights:
-        """Weights at the times, `times x ensemble` in front."""
-        hidden, output = self._terms_at(times, derivative=False)
-        return self.weights.with_layers([hidden, output])
+    def evaluate(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> NetworkWeights:
+        """The weights of trajectories, each at a time of its own."""
+        return self.weights.with_layers(self._terms_at(trajectory, times, derivative=False))
 
-    def velocity(self, times: Float[Tensor, " times"]) -> NetworkWeights:
-        """d theta / dt at the times, `times x ensemble` in front: while sliding, the Filippov velocity."""
-        hidden, output = self._terms_at(times, derivative=True)
-        return self.weights.with_layers([hidden, output])
+    def velocity(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> NetworkWeights:
+        """d theta / dt of trajectories, each at a time of its own: while sliding, the Filippov velocity."""
+        return self.weights.with_layers(self._terms_at(trajectory, times, derivative=True))
 
-    def pattern(self, times: Float[Tensor, " times"]) -> tuple[Tensor, ...]:
-        """The activation pattern, `times x ensemble` in front: 0 for sliding samples."""
+    def pattern(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> tuple[Tensor, ...]:
+        """The activation pattern of trajectories, each at a time of its own: 0 for sliding samples."""
         if self.flow.slope == 1:  # no kinks
-            return tuple(layer.sign().to(torch.int8) for layer in self.flow.pre_activations(self.evaluate(times)))
-        which, _ = self._steps_at(times)
-        order = torch.argsort(self.steps.number[which], stable=True)
+            weights = self.evaluate(trajectory, times)
+            flow, _ = self.flow.map_matrices(self.weights, lambda matrix: matrix[trajectory])
+            return tuple(layer.sign().to(torch.int8) for layer in flow.pre_activations(weights))
+        which, order = self._steps_at(trajectory, times)
         _, mode = self._starts(which[order])
         side = self.kinks.of_trajectories(self.steps.trajectory[which[order]]).of_samples(mode.side)
         pattern = torch.empty_like(side)
         pattern[order] = side
-        return (pattern.reshape(len(times), -1, *side.shape[1:]),)
+        return (pattern,)
 
-    def _steps_at(self, times: Float[Tensor, " times"]) -> tuple[Tensor, Tensor]:
-        """The steps that contain the times, and the times, for all trajectories: `times x ensemble`, flattened."""
-        ensemble = len(self.steps.count)
-        trajectory = torch.arange(ensemble, device=times.device).expand(len(times), -1).reshape(-1)
-        asked = times.unsqueeze(-1).expand(-1, ensemble).reshape(-1)
-        return self.steps.before(trajectory, asked), asked
+    def starts(self) -> tuple[Int[Tensor, " steps"], Float[Tensor, " steps"]]:
+        """The trajectory and the start of every step, ordered by trajectory, then time."""
+        return self.steps.trajectory, self.steps.time
 
-    def _terms_at(self, times: Float[Tensor, " times"], derivative: bool) -> tuple[Tensor, Tensor]:
-        which, asked = self._steps_at(times)
+    def _steps_at(self, trajectory: Tensor, times: Tensor) -> tuple[Int[Tensor, " some"], Int[Tensor, " some"]]:
+        """The steps that contain the times, and an order in which neighbours share records, and steps."""
+        which = self.steps.before(trajectory, times)
+        return which, torch.argsort(self.steps.number[which] * len(self.steps.time) + which, stable=True)
+
+    def _terms_at(self, trajectory: Tensor, asked: Tensor, derivative: bool) -> list[Tensor]:
+        which, order = self._steps_at(trajectory, asked)
         steps = self.steps
-        order = torch.argsort(steps.number[which], stable=True)  # neighbours in a part share records and series
         shapes = [layer.shape[1:] for layer in self.weights.layers]
         layers = [asked.new_empty(len(asked), *shape) for shape in shapes]
-        m, n = shapes[0][0], self.flow.dataset.samples
-        numbers = self.order * (sum(shape.numel() for shape in shapes) + 3 * n * m)
+        numbers = self.order * sum(shape.numel() for shape in shapes)
         for part in order.split(max(1, CHUNK // numbers)):
             distinct, inverse = torch.unique_consecutive(which[part], return_inverse=True)
             series, unit = self._series(distinct, steps.end(distinct, self.t_final) - steps.time[distinct])
@@ -145,8 +144,7 @@ class EventPath:
                 monomials = functional.pad(orders * monomials[:, :-1] / unit[inverse].unsqueeze(-1), (1, 0))
             for layer, terms in zip(layers, (series.hidden, series.output), strict=True):
                 layer[part] = summed(terms[:, inverse], monomials)
-        hidden, output = (layer.reshape(len(times), -1, *layer.shape[1:]) for layer in layers)
-        return hidden, output
+        return layers
 
     def _series(self, which: Int[Tensor, " steps"], length: Tensor) -> tuple[Series, Tensor]:
         trajectory = self.steps.trajectory[which]
