@@ -211,7 +211,11 @@ class Solution(Generic[AnyWeights]):
         return {name: count.reshape(self.batch_shape) for name, count in self.path.statistics.items()}
 
     def _weights(
-        self, curve: Curve, lift: Callable[[NetworkWeights, Tensor], AnyWeights], times: Times, trajectory: Tensor | None
+        self,
+        curve: Curve,
+        lift: Callable[[NetworkWeights, Tensor], AnyWeights],
+        times: Times,
+        trajectory: Tensor | None,
     ) -> AnyWeights:
         whose, asked, shape = self._asked(times, trajectory)
         count = len(asked)

@@ -6,45 +6,34 @@ Exit status 0 exactly when every theorem case holds and every control is violate
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flowsim import IntegrationError
 from flowsim.__main__ import device_of
 from flowsim.files import require_writable
-from flowsim.validation import require_count
-from theorems import (
-    equation_1,
-    lemma_5_4,
-    own_data,
-    proposition_5_3,
-    proposition_5_7,
-    report,
-    theorem_5_1,
-    theorem_5_2,
-)
-from theorems.check import Case, Check, DoesNotApplyError, Role, Statement, check, run
-from theorems.ensembles import FULL, QUICK, Scope
+from flowsim.validation import require_count, require_positive
+from theorems import cases, own_data, report, search
+from theorems.cases import MODULES, undecided
+from theorems.check import Check, DoesNotApplyError, check
+from theorems.ensembles import Scope
+from theorems.findings import findings
 from theorems.measurement import NoMarginError
-
-MODULES = {
-    "equation_1": equation_1,
-    "theorem_5_1": theorem_5_1,
-    "theorem_5_2": theorem_5_2,
-    "proposition_5_3": proposition_5_3,
-    "lemma_5_4": lemma_5_4,
-    "proposition_5_7": proposition_5_7,
-}
-
 
 SEEDS, SEEDS_FULL = 4, 8
 """Trajectories per ensemble."""
+
+
+WIDTH = 100
+"""Columns where the output is no terminal."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +49,10 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--html", metavar="FILE", help="write the verdicts as one HTML page")
     main.add_argument("--data", metavar="FILE.npz", help="check the statements on a problem of your own")
     main.add_argument(
-        "--search", type=float, metavar="MINUTES", help="look for counterexamples: minimise the margins of the statements"
+        "--search",
+        type=float,
+        metavar="MINUTES",
+        help="look for counterexamples: minimise the margins of the statements",
     )
     main.add_argument(
         "--output", metavar="DIR", default="tightest", help="where --search keeps what it finds (default tightest/)"
@@ -68,37 +60,7 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
-def outcome(case: Case) -> Check:
-    """The check of a case; where it cannot be solved or measured it is undecided, with the reason."""
-    try:
-        return run(case)
-    except (IntegrationError, NoMarginError) as stop:
-        return undecided(case.statement, case.label, case.role, stop)
-
-
-def undecided(statement: Statement, label: str, role: Role, stop: Exception) -> Check:
-    """The check of a case that could not be solved or measured."""
-    return Check(statement.name, label, role, "undecided", None, None, 0, {"reason": str(stop)})
-
-
-def checks_of_cases(names: Sequence[str], scope: Scope, console: Console) -> list[Check]:
-    """Run the cases of the named statements."""
-    cases = [case for name in names for case in MODULES[name].cases(scope)]
-    return [outcome(case) for case in shown(cases, console)]
-
-
-def shown(cases: Sequence[Case], console: Console) -> Iterator[Case]:
-    """The cases one by one, with a progress bar."""
-    columns = TextColumn("{task.description:60}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=len(cases))
-        for case in cases:
-            bar.update(task, description=f"{case.statement.name}: {case.label}")
-            yield case
-            bar.advance(task)
-
-
-def checks_of_data(path: str, names: Sequence[str], device: str) -> tuple[list[Check], dict[str, object]]:
+def checks_of_data(path: str, names: Sequence[str], device: str) -> tuple[list[Check], dict[str, Any]]:
     """Check the named statements on the problem in a file; also return its constants and what does not apply."""
     checks, inapplicable, constants = [], [], {}
     statements = [statement for statement in own_data.STATEMENTS if statement.name in names]
@@ -124,40 +86,67 @@ def checks_of_data(path: str, names: Sequence[str], device: str) -> tuple[list[C
     return checks, {"data": constants, "inapplicable": inapplicable}
 
 
+def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
+    """The names of the statements, and how much to run.
+
+    Raises:
+        ValueError: naming the option that is wrong.
+    """
+    unknown = [name for name in options.names if name not in MODULES]
+    if unknown:
+        raise ValueError(f"NAME must be one of {', '.join(MODULES)}, got {unknown[0]!r}")
+    if options.seeds is not None:
+        require_count("--seeds", options.seeds)
+    if options.search is not None:
+        require_positive("--search", options.search)
+        if options.data:
+            raise ValueError(f"--search does not go with --data, got {options.data!r}")
+    require_writable("--json", options.json)
+    require_writable("--html", options.html)
+    if options.search is not None:
+        _make_folder("--output", options.output)
+    seeds = options.seeds or (SEEDS_FULL if options.full else SEEDS)
+    return options.names or list(MODULES), Scope(seeds, device_of(options.device), options.full)
+
+
+def _make_folder(option: str, folder: str) -> None:
+    try:
+        Path(folder).mkdir(exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{option} {folder} cannot be written: {error.strerror}") from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 if all came out as they should, 1 if not, 2 for bad input."""
     options = parser().parse_args(arguments)
     out, err = Console(), Console(stderr=True)
+    if not out.is_terminal:
+        out = Console(width=WIDTH)
     started = time.perf_counter()
-    more: dict[str, object] = {}
     try:
-        unknown = [name for name in options.names if name not in MODULES]
-        if unknown:
-            raise ValueError(f"NAME must be one of {', '.join(MODULES)}, got {unknown[0]!r}")
-        seeds = options.seeds or (SEEDS_FULL if options.full else SEEDS)
-        require_count("--seeds", seeds if options.seeds is None else options.seeds)
-        require_writable("--json", options.json)
-        require_writable("--html", options.html)
-        names, device = options.names or list(MODULES), device_of(options.device)
-        scope = Scope(seeds, device, FULL if options.full else QUICK)
+        names, scope = validated(options)
         if options.data:
-            checks, more = checks_of_data(options.data, names, device)
-            source = f"data {options.data}"
+            checks, more = checks_of_data(options.data, names, scope.device)
+            shown, source = [report.table(checks), report.data_table(checks, more)], f"data {options.data}"
+        elif options.search is not None:
+            found = search.search(options.search, names, scope.device, Path(options.output), err)
+            checks, more = [item.check for item in found], {"search": [item.summary() for item in found]}
+            shown, source = [search.table(found)], f"search of {options.search:g} minutes"
         else:
-            checks = checks_of_cases(names, scope, err)
-            source = f"seeds 0 to {seeds - 1}"
+            checks = cases.checks(names, scope, err)
+            more = {"findings": [dataclasses.asdict(item) for item in findings(names, scope.seeds, scope.device)]}
+            shown = [report.table(checks), report.findings_table(more)]
+            source = f"seeds 0 to {scope.seeds - 1}"
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     seconds = time.perf_counter() - started
-    out.print(report.table(checks))
-    if options.data:
-        out.print(report.data_table(more))
+    out.print(*shown, sep="\n")
     unexpected = [item for item in checks if not item.as_expected]
     for item in unexpected:
         out.print(f"unexpected: {item.name}, {item.case}: {item.verdict} {item.details.get('reason', '')}")
     out.print(f"{len(checks) - len(unexpected)} of {len(checks)} checks as expected, {seconds:.0f} s")
-    summary = report.summary(checks, device, seconds, **more)
+    summary = report.summary(checks, scope.device, seconds, **more)
     if options.json:
         report.write_json(options.json, summary)
     if options.html:

@@ -7,7 +7,7 @@ flows of controls are left to a Runge-Kutta method, and are small and short, sin
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Literal, NamedTuple
@@ -53,30 +53,34 @@ class Shape(NamedTuple):
     slope: float
 
 
-QUICK = (Shape(4, 5, 0.3), Shape(8, 20, 0.1), Shape(64, 5, 0.7))
+TALL = Shape(64, 5, 0.7)
+WIDE = (Shape(4, 50, 0.9), Shape(4, 200, 0.5))
+QUICK = (Shape(4, 5, 0.3), Shape(8, 20, 0.1))
 FULL = tuple(
     Shape(samples, width, slope)
     for (samples, width), slope in zip(
-        itertools.product([4, 16, 64], [5, 20, 50]), itertools.cycle([0.3, 0.1, 0.9, 0.5]), strict=False
+        [*itertools.product([4, 16], [5, 20, 50]), (64, 5), (64, 20)], itertools.cycle([0.3, 0.1, 0.9, 0.5])
     )
 )
-WIDE = (Shape(4, 50, 0.9), Shape(4, 200, 0.5))
-"""For statements about widths, besides."""
 SMALL = Shape(SAMPLES, WIDTH, SLOPE)
 """For controls."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """How much to run: trajectories per ensemble, the ensembles' shapes, the device."""
+    """How much to run: trajectories per ensemble, the device, and whether to take all shapes."""
 
     seeds: int
     device: str
-    shapes: Sequence[Shape] = QUICK
+    full: bool = False
 
-    def with_wide(self) -> Scope:
-        """The same with wide networks, too."""
-        return replace(self, shapes=(*self.shapes, *WIDE))
+    def shapes(self, kind: DataKind, wide: bool = False) -> tuple[Shape, ...]:
+        """The shapes to run data of a kind on, with wide networks where a statement is about widths."""
+        if self.full:
+            return (*FULL, *WIDE)
+        # 64 orthogonal inputs need 64 dimensions: those are for the full run
+        more = TALL if kind == "separable" else Shape(16, 5, 0.7)
+        return (*QUICK, more, *(WIDE if wide else ()))
 
 
 def has_events(flow_type: type, layers: int) -> bool:
@@ -313,9 +317,13 @@ def shrinking_run(seeds: int, device: str) -> Solution[Weights]:
     return solved(Flow(dataset, rule, "exponential", SLOPE), with_gaps(hidden, rule, -0.05), T_FINAL, device)
 
 
-def margin_runs(scope: Scope, kind: DataKind, rule: MarginRule, gap: float = GAP) -> list[Callable[[], Solution]]:
+def margin_runs(
+    scope: Scope, kind: DataKind, rule: MarginRule, *, gap: float = GAP, wide: bool = False
+) -> list[Callable[[], Solution]]:
     """`margin_run` on the shapes of the scope."""
-    return [partial(margin_run, kind, rule, shape, scope.seeds, scope.device, gap=gap) for shape in scope.shapes]
+    return [
+        partial(margin_run, kind, rule, shape, scope.seeds, scope.device, gap=gap) for shape in scope.shapes(kind, wide)
+    ]
 
 
 def wrong_signs(scope: Scope) -> Callable[[], Solution]:

@@ -5,6 +5,9 @@ The check measures the integral form, L(t) - L(0) = -int_0^t <grad, fa> ds, with
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,8 +39,8 @@ def cases(scope: Scope) -> list[Case]:
     """All rules, through kinks and slides, two and three layers, one and three outputs; the control adds decay."""
     seeds, device = scope.seeds, scope.device
 
-    def gaussian(label: str, rule: ensembles.RuleName, **options: object) -> Case:
-        return Case(STATEMENT, label, "theorem", [lambda: ensembles.any_run(rule, seeds, device, **options)])
+    def gaussian(label: str, rule: ensembles.RuleName, **options: Any) -> Case:
+        return Case(STATEMENT, label, "theorem", [partial(ensembles.any_run, rule, seeds, device, **options)])
 
     return [
         Case(STATEMENT, "FA, separable", "theorem", ensembles.margin_runs(scope, "separable", "fa")),
@@ -50,12 +53,12 @@ def cases(scope: Scope) -> list[Case]:
             STATEMENT,
             "FA with weight decay",
             "control",
-            [lambda: ensembles.any_run("fa", seeds, device, flow_type=DecayFlow)],
+            [partial(ensembles.any_run, "fa", seeds, device, flow_type=DecayFlow)],
         ),
         Case(
             STATEMENT,
             "FA, feedback changed midway",
             "control",
-            [lambda: ensembles.changed_feedback_run(seeds, device)],
+            [partial(ensembles.changed_feedback_run, seeds, device)],
         ),
     ]

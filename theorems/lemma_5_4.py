@@ -5,7 +5,8 @@ Corollary, Dale's principle: no output weight ever changes sign.
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -81,13 +82,13 @@ STATEMENT = Statement(
 def cases(scope: Scope) -> list[Case]:
     """Gaps above and at 0, widths 5 to 200; the controls start with gaps below 0: signs wrong at once, or lost."""
     return [
-        Case(STATEMENT, "c_j > 0, separable", "theorem", ensembles.margin_runs(scope.with_wide(), "separable", "fa")),
+        Case(STATEMENT, "c_j > 0, separable", "theorem", ensembles.margin_runs(scope, "separable", "fa", wide=True)),
         Case(STATEMENT, "c_j = 0, boundary", "theorem", ensembles.margin_runs(scope, "boundary", "fa", gap=0.0)),
         Case(STATEMENT, "c_j < 0, wrong signs at start", "control", [ensembles.wrong_signs(scope)]),
         Case(
             STATEMENT,
             "c_j < 0, signs lost on the way",
             "control",
-            [lambda: ensembles.shrinking_run(scope.seeds, scope.device)],
+            [partial(ensembles.shrinking_run, scope.seeds, scope.device)],
         ),
     ]

@@ -47,8 +47,8 @@ class Claim:
         name: the conclusion as a formula.
         kind: "inequality": all values must be positive; "equality": all must vanish.
         values: of an observation, relative to the size of what is compared.
-        constant: what the claim says of an observable o is o > constant, and its values are o / constant - 1; one number
-            per trajectory, or per trajectory and part.
+        constant: what the claim says of an observable o is o > constant, and its values are o / constant - 1. One
+            number per trajectory, or per trajectory and part.
     """
 
     name: str
@@ -137,8 +137,11 @@ def along(
 
 @dataclass(frozen=True, eq=False)
 class _Readings:
-    """What is read off pieces for a claim: the smallest value at the nodes with its time and part, a lower bound for
-    all times of the piece, and the error of both."""
+    """What is read off pieces for a claim.
+
+    The smallest value at the nodes with its time and part, a lower bound for all times of the piece, and the error of
+    both.
+    """
 
     smallest: Float[Tensor, " pieces"]
     time: Float[Tensor, " pieces"]

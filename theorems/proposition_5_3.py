@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -40,11 +43,13 @@ def cases(scope: Scope) -> list[Case]:
     """Widths 5 to 200, one and three outputs, two and three layers; the control has fixed random feedback instead."""
     seeds, device = scope.seeds, scope.device
 
-    def any_run(label: str, **options: object) -> Case:
-        return Case(STATEMENT, label, "theorem", [lambda: ensembles.any_run("sign-fa", seeds, device, **options)])
+    def any_run(label: str, **options: Any) -> Case:
+        return Case(STATEMENT, label, "theorem", [partial(ensembles.any_run, "sign-fa", seeds, device, **options)])
 
     return [
-        Case(STATEMENT, "sign-FA, separable", "theorem", ensembles.margin_runs(scope.with_wide(), "separable", "sign-fa")),
+        Case(
+            STATEMENT, "sign-FA, separable", "theorem", ensembles.margin_runs(scope, "separable", "sign-fa", wide=True)
+        ),
         any_run("sign-FA, 3 outputs, squared", loss="squared", outputs=3),
         any_run("sign-FA, 3 layers, logistic", hidden_layers=2),
         Case(STATEMENT, "fixed, opposite feedback", "control", [ensembles.wrong_signs(scope)]),

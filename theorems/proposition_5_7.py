@@ -4,8 +4,8 @@
     boundary case            mu = gamma^2 S0 R^2 / n
     nearly orthogonal        mu = S0 R^2 (gamma^2 - rho (n-1)/n) / n
 
-with S0 = sum_j c_j; chained with Theorem 5.1: 1/L(t) >= 1/L(0) + mu t. Sharper, beyond the paper: S(t) = v.b in the place
-of S0, its integral in the place of S0 t, and the squared SVM margin of the data in the place of kappa and R^2 / n.
+with S0 = sum_j c_j; chained with Theorem 5.1: 1/L(t) >= 1/L(0) + mu t. Sharper, beyond the paper: S(t) = v.b in the
+place of S0, its integral in the place of S0 t, and the squared SVM margin of the data in that of kappa and R^2 / n.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from theorems.constants import (
     svm_margin,
     total_gap,
 )
-from theorems.ensembles import GAP, SLOPE, SMALL, WIDTH, Scope
-from theorems.measurement import Claim, Values
+from theorems.ensembles import GAP, SLOPE, SMALL, T_FINAL, WIDTH, Scope
+from theorems.measurement import Claim
 from theorems.observation import Observation
 from theorems.theorem_5_1 import Mu, mean_ratio, too_early
 
@@ -42,7 +42,7 @@ def total_product(seen: Observation) -> Float[Tensor, "nodes pieces"]:
     return (seen.weights.layers[1] * seen.feedback[0]).sum((-2, -1))
 
 
-def _claims(mu: Mu) -> list[Claim]:
+def with_constant(mu: Mu) -> list[Claim]:
     """The proposition's conclusions with a constant mu."""
 
     def dominance(seen: Observation) -> Tensor:
@@ -80,7 +80,7 @@ def _with_total_product(mu: Mu) -> list[Claim]:
 
 def _svm_claims() -> list[Claim]:
     """Beyond the paper: with the SVM margin of the data."""
-    first, _ = _claims(mu_svm)
+    first, _ = with_constant(mu_svm)
     sharpest, integrated = _with_total_product(mu_svm)
     return [
         Claim("<grad, fa> > gamma^2 S0 margin^2 L^2", "inequality", first.values, mu_svm),
@@ -148,12 +148,12 @@ def _statement(kind: str, mu: Mu, claims: Sequence[Claim], stated: bool = True) 
 
 
 def _of_the_paper(kind: str, mu: Mu) -> Statement:
-    return _statement(kind, mu, [*_claims(mu), *_with_total_product(mu), *_svm_claims()])
+    return _statement(kind, mu, [*with_constant(mu), *_with_total_product(mu), *_svm_claims()])
 
 
 def _misstated(kind: str, mu: Mu) -> Statement:
     """With another mu than the statement's."""
-    return _statement(kind, mu, _claims(mu), stated=False)
+    return _statement(kind, mu, with_constant(mu), stated=False)
 
 
 SEPARABLE = _of_the_paper("orthogonally separable", mu_separable)
@@ -187,10 +187,11 @@ def cases(scope: Scope) -> list[Case]:
         def runs(kind: ensembles.DataKind, rule: ensembles.MarginRule = rule) -> Sequence[Callable[[], Solution]]:
             return ensembles.margin_runs(scope, kind, rule)
 
-        def linear(kind: ensembles.DataKind, rule: ensembles.MarginRule = rule) -> Sequence[Callable[[], Solution]]:
-            return [
-                partial(ensembles.margin_run, kind, rule, SMALL._replace(slope=1.0), scope.seeds, scope.device)
-            ]  # fmt: skip
+        def linear(
+            kind: ensembles.DataKind, t_final: float, rule: ensembles.MarginRule = rule
+        ) -> Sequence[Callable[[], Solution]]:
+            shape = SMALL._replace(slope=1.0)
+            return [partial(ensembles.margin_run, kind, rule, shape, scope.seeds, scope.device, t_final=t_final)]
 
         found += [
             Case(SEPARABLE, f"{label}, separable", "theorem", runs("separable")),
@@ -198,16 +199,16 @@ def cases(scope: Scope) -> list[Case]:
             Case(NEARLY_ORTHOGONAL, f"{label}, nearly orthogonal", "theorem", runs("nearly orthogonal")),
             # no kinks, but also the weakest case for the control: gamma = 1
             Case(
-                _statement("boundary", mu_boundary, _claims(mu_boundary)),
+                _statement("boundary", mu_boundary, with_constant(mu_boundary)),
                 f"{label}, contradictory labels",
                 "control",
-                linear("contradictory"),
+                linear("contradictory", 300.0),  # 1/L is at most n/2, and mu t is above that by then
             ),
             Case(
-                _statement("nearly orthogonal", mu_boundary, _claims(mu_boundary)),
+                _statement("nearly orthogonal", mu_boundary, with_constant(mu_boundary)),
                 f"{label}, rho too large",
                 "control",
-                linear("opposed"),
+                linear("opposed", T_FINAL),
             ),
         ]
     # where the bound is nearly attained, a constant that is a tenth too large must be noticed
@@ -225,7 +226,7 @@ def cases(scope: Scope) -> list[Case]:
     tight = partial(ensembles.tight_run, "identical", scope.device)
 
     def control(label: str, mu: Mu, run: Callable[[], Solution]) -> Case:
-        statement = _statement("orthogonally separable", mu, _claims(mu))
+        statement = _statement("orthogonally separable", mu, with_constant(mu))
         return Case(statement, f"FA, {label}", "control", [run])
 
     return [

@@ -24,26 +24,37 @@ from theorems.check import Check, Statement
 
 
 def table(checks: Sequence[Check]) -> Table:
-    """One row per check, by statement; a verdict other than expected stands out.
+    """One row per check, by statement, controls last; a verdict other than expected stands out.
 
     "proved" and "measured" are the constant of the statement's first claim that has one, on the trajectory that comes
     nearest to it.
     """
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("case", "role", "verdict"):
-        grid.add_column(heading)
-    for heading in ("margin", "error", "proved", "measured", "runs"):
-        grid.add_column(heading, justify="right", no_wrap=True)
+    grid.add_column("case")
+    for heading, width in [("verdict", 8), ("margin", 8), ("error", 5), ("proved", 8), ("measured", 8), ("runs", 4)]:
+        justify = "left" if heading == "verdict" else "right"
+        grid.add_column(heading, justify=justify, no_wrap=True, min_width=width)
     for name, group in itertools.groupby(checks, key=lambda check: check.name):
-        grid.add_row(f"[bold]{name}[/]")
-        for check in group:
-            verdict = (
-                f"[green]{check.verdict}[/]" if check.as_expected else f"[bold red]{check.verdict} (unexpected)[/]"
-            )
-            numbers = [_short(value) for value in (check.margin, check.error_bound, *constants(check))]
-            grid.add_row(f"  {check.case}", check.role, verdict, *numbers, str(check.trajectories))
+        for role, same_role in itertools.groupby(sorted(group, key=lambda check: check.role != "theorem"), _role):
+            grid.add_row(f"[bold]{name}[/]" if role == "theorem" else " controls")
+            for check in same_role:
+                verdict = f"[green]{check.verdict}[/]" if check.as_expected else f"[bold red]{check.verdict}?![/]"
+                proved, measured = constants(check)
+                grid.add_row(
+                    f"  {check.case}",
+                    verdict,
+                    _short(check.margin, ".1e"),
+                    _short(check.error_bound, ".0e"),
+                    _short(proved, ".3g"),
+                    _short(measured, ".3g"),
+                    str(check.trajectories),
+                )
         grid.add_section()
     return grid
+
+
+def _role(check: Check) -> str:
+    return check.role
 
 
 def constants(check: Check) -> tuple[float | None, float | None]:
@@ -54,24 +65,41 @@ def constants(check: Check) -> tuple[float | None, float | None]:
     return None, None
 
 
-def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2e}"
+def _short(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
 
 
-def data_table(found: Mapping[str, Any]) -> Group:
-    """The constants of the user's data, and what does not apply to it, with every hypothesis and its slack."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
-    for heading in ("does not apply", "hypothesis", "holds"):
+def findings_table(found: Mapping[str, Any]) -> Table:
+    """Conclusions that survive a broken hypothesis."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("finding: broken hypothesis", "conclusion"):
         grid.add_column(heading)
-    grid.add_column("slack", justify="right", no_wrap=True)
-    for item in found["inapplicable"]:
-        for number, (name, state) in enumerate(item["hypotheses"].items()):
-            first = f"{item['name']}, {item['case']}" if number == 0 else ""
-            slack = "-" if abs(state["slack"]) == float("inf") else f"{state['slack']:.3g}"
-            grid.add_row(first, name, "[green]yes[/]" if state["holds"] else "[bold]no[/]", slack)
+    for heading, width in [("survives", 8), ("margin", 8)]:
+        grid.add_column(heading, justify="right", no_wrap=True, min_width=width)
+    for item in found["findings"]:
+        of = f"{item['survives']} of {item['trajectories']}"
+        grid.add_row(f"{item['statement']}: {item['broken']}", item["conclusion"], of, _short(item["margin"], ".1e"))
+    return grid
+
+
+def data_table(checks: Sequence[Check], found: Mapping[str, Any]) -> Group:
+    """The constants of the user's data, and for every statement and rule which hypotheses hold, with their slacks."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("statement", "applies", "hypotheses (slack)"):
+        grid.add_column(heading)
+    applies = [(check.name, check.case, check.details.get("hypotheses", {})) for check in checks]
+    fails = [(item["name"], item["case"], item["hypotheses"]) for item in found["inapplicable"]]
+    for answer, rows in (("yes", applies), ("no", fails)):
+        for name, case, hypotheses in rows:
+            grid.add_row(f"{name}: {case}", answer, "\n".join(_state(*item) for item in hypotheses.items()))
         grid.add_section()
     values = ", ".join(f"{name} = {value:.6g}" for name, value in found["data"].items())
     return Group(f"data: {values}", grid)
+
+
+def _state(name: str, state: Mapping[str, Any]) -> str:
+    measured = "" if state["slack"] in (0, float("-inf")) else f" ({state['slack']:.3g})"
+    return f"{name}{measured}" if state["holds"] else f"[bold]fails: {name}{measured}[/]"
 
 
 def summary(checks: Sequence[Check], device: str, seconds: float, **more: Any) -> dict[str, Any]:

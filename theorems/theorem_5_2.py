@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -82,15 +85,13 @@ def cases(scope: Scope) -> list[Case]:
     """Every rule, loss, depth 2 to 4, one and three outputs; the controls break homogeneity and the rule."""
     seeds, device = scope.seeds, scope.device
 
-    def case(label: str, rule: ensembles.RuleName, **options: object) -> Case:
-        return Case(STATEMENT, label, "theorem", [lambda: ensembles.any_run(rule, seeds, device, **options)])
+    def case(label: str, rule: ensembles.RuleName, **options: Any) -> Case:
+        return Case(STATEMENT, label, "theorem", [partial(ensembles.any_run, rule, seeds, device, **options)])
 
-    def control(label: str, rule: ensembles.RuleName, **options: object) -> Case:
-        return Case(STATEMENT, label, "control", [lambda: ensembles.any_run(rule, seeds, device, **options)])
+    def control(label: str, rule: ensembles.RuleName, **options: Any) -> Case:
+        return Case(STATEMENT, label, "control", [partial(ensembles.any_run, rule, seeds, device, **options)])
 
-    def with_bias() -> Solution:
-        return ensembles.any_run("fa", seeds, device, bias=True)
-
+    with_bias = partial(ensembles.any_run, "fa", seeds, device, bias=True)
     return [
         Case(STATEMENT, "FA, separable", "theorem", ensembles.margin_runs(scope, "separable", "fa")),
         case("FA, logistic", "fa"),
@@ -114,6 +115,6 @@ def cases(scope: Scope) -> list[Case]:
             STATEMENT,
             "FA, feedback changed midway",
             "control",
-            [lambda: ensembles.changed_feedback_run(seeds, device)],
+            [partial(ensembles.changed_feedback_run, seeds, device)],
         ),
     ]

@@ -1,0 +1,378 @@
+"""Margins over the whole interval: nothing missed between events, errors that bound, verdicts from both."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+
+from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Solution, Weights, solve
+from flowsim.initialization import gaussian
+from flowsim.observables import dominance_ratio
+from flowsim.solution import Pieces
+from theorems import ensembles, proposition_5_7
+from theorems.check import Hypothesis, Role, Verdict, holds, place, verdict
+from theorems.ensembles import Shape
+from theorems.measurement import Claim, Margin, NoMarginError, infimum, measure
+from theorems.observation import BERNSTEIN, INTEGRALS, LEGENDRE, NODES, PLACES, Observation, observe, prescribed
+
+SHAPE = Shape(5, 6, 0.3)
+
+
+def separable(seeds: int = 1) -> Solution:
+    return ensembles.margin_run("separable", "fa", SHAPE, seeds, "cpu")
+
+
+def in_time(function: Callable[[torch.Tensor], torch.Tensor], kind: Any = "inequality") -> Claim:
+    """A claim about a function of time alone."""
+    return Claim("made up", kind, lambda seen: function(seen.times).unsqueeze(-1))
+
+
+# Tables
+
+
+def test_nodes_integrals_and_coefficients_are_exact_for_polynomials() -> None:
+    assert PLACES[0] == 0
+    assert PLACES[-1] == 1
+    for degree in range(NODES):
+        values = PLACES**degree
+        # rounding of the inverse Vandermonde matrices, which have condition numbers of some 10
+        torch.testing.assert_close(INTEGRALS @ values, PLACES ** (degree + 1) / (degree + 1), rtol=0, atol=1e-14)
+        legendre = torch.special.legendre_polynomial_p(2 * PLACES - 1, degree)
+        assert ((LEGENDRE @ legendre) - torch.eye(NODES, dtype=torch.float64)[degree]).abs().max() < 1e-13
+    over = INTEGRALS[-1]
+    for degree in range(2 * NODES - 2):  # Lobatto quadrature
+        assert over @ PLACES**degree == pytest.approx(1 / (degree + 1), rel=1e-13)
+
+
+def test_integrals_follow_an_exponential_to_rounding_at_every_node() -> None:
+    """E^{3 s}: outputs change by 3 in a step at most."""
+    exact = (torch.exp(3 * PLACES) - 1) / 3
+    assert (INTEGRALS @ torch.exp(3 * PLACES) - exact).abs().max() < 1e-14 * math.exp(3)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=6, max_size=6))
+def test_bernstein_coefficients_bound_the_polynomial_from_below(coefficients: list[float]) -> None:
+    controls = BERNSTEIN @ torch.tensor(coefficients, dtype=torch.float64)
+    at = torch.linspace(0, 1, 201, dtype=torch.float64)
+    values = sum(c * torch.special.legendre_polynomial_p(2 * at - 1, degree) for degree, c in enumerate(coefficients))
+    assert isinstance(values, torch.Tensor)
+    assert controls.min() <= values.min() + 1e-12
+    assert controls[0] == pytest.approx(values[0].item(), abs=1e-12)
+    assert controls[-1] == pytest.approx(values[-1].item(), abs=1e-12)
+
+
+# The whole interval
+
+
+@pytest.mark.parametrize("centre", [3.3456, 0.01, 29.5])
+@pytest.mark.parametrize("width", [1.0, 0.1, 1e-2])
+def test_a_violation_between_the_nodes_is_found(centre: float, width: float) -> None:
+    """A narrow bell below a floor that is flat elsewhere: its depth, and where it is, although no node is near.
+
+    The bell is as wide as its piece, or down to a hundredth of it: five times narrower than nodes are apart.
+    """
+    solution = separable()
+    pieces = solution.pieces
+    index = torch.searchsorted(pieces.start, torch.tensor(centre).double()) - 1
+    width *= (pieces.end - pieces.start)[index].item()
+    claim = in_time(lambda times: 1 - 1.00001 / (1 + ((times - centre) / width) ** 2))
+    (found,) = measure([claim], solution)
+    assert found.violated.all()
+    assert found.margin.item() == pytest.approx(-1e-5, abs=2e-7)
+    assert found.time.item() == pytest.approx(centre, abs=1e-2 * width)
+    assert found.error.item() < 1e-6
+
+
+def test_minima_are_those_of_an_optimiser_of_scipy_on_every_piece() -> None:
+    """The dominance ratio over all pieces, minimised on each by Brent's method; and its value beside every event."""
+    solution = ensembles.margin_run("separable", "sign-fa", Shape(8, 20, 0.1), 1, "cpu")
+    (found,) = measure([Claim("D", "inequality", lambda seen: seen.dominance(2).unsqueeze(-1))], solution)
+    pieces = solution.pieces
+
+    def ratio(time: float, piece: int) -> float:
+        start, end = pieces.start[piece], pieces.end[piece]
+        one = Pieces(pieces.trajectory[:1], start.reshape(1), end.reshape(1))
+        where = torch.tensor([(time - start.item()) / (end - start).item()], dtype=torch.float64)
+        return observe(solution, one, solution, where.clamp(0, 1)).dominance(2).item()
+
+    smallest = math.inf
+    for piece in range(len(pieces.start)):
+        start, end = pieces.start[piece].item(), pieces.end[piece].item()
+        if end - start < 1e-9:
+            continue
+        inner: Any = minimize_scalar(
+            ratio, bounds=(start, end), args=(piece,), method="bounded", options={"xatol": 1e-9}
+        )
+        smallest = min(smallest, inner.fun, ratio(start, piece), ratio(end, piece))
+    assert found.margin.item() == pytest.approx(smallest, rel=1e-6)
+    assert found.surely.item() <= smallest
+
+
+def test_the_smallest_value_of_many_parts_and_trajectories_is_each_found() -> None:
+    solution = separable(3)
+    centres = torch.tensor([1.0, 7.0, 20.0]).double()
+
+    def parts(seen: Observation) -> torch.Tensor:
+        bowl = (seen.times - seen.of(centres)) ** 2
+        return torch.stack([bowl + 2, bowl + seen.of(centres), 100 - seen.times], -1)
+
+    (found,) = measure([Claim("parts", "inequality", parts)], solution)
+    torch.testing.assert_close(found.margin, torch.tensor([1.0, 2.0, 2.0]).double(), rtol=0, atol=2e-6)
+    assert found.part.tolist() == [1, 0, 0]
+    torch.testing.assert_close(found.time, centres, rtol=0, atol=2e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(-1, 1), st.floats(0.1, 4), st.floats(0, 6)), min_size=1, max_size=4),
+    st.floats(0, 30),
+)
+def test_the_infimum_of_any_smooth_function_is_bounded_from_below(
+    waves: list[tuple[float, float, float]], shift: float
+) -> None:
+    def function(times: torch.Tensor) -> torch.Tensor:
+        terms = [a * torch.sin(w * times + p) for a, w, p in waves]
+        return torch.stack([*terms, 0.01 * (times - shift) ** 2]).sum(0)
+
+    solution = separable()
+    (found,) = measure([in_time(function)], solution)
+    grid = function(torch.linspace(0, solution.t_final, 20001, dtype=torch.float64)).min()
+    assert found.surely.item() <= grid
+    assert found.margin.item() <= grid + 1e-5  # the grid is 0.0015 wide
+
+
+def test_a_jump_at_an_event_counts_with_both_sides() -> None:
+    """Each side of every kink is observed as a limit: D jumps down there by a share that the sides show."""
+    solution = separable()
+    kink = solution.events.time[3]
+    middle = (solution.pieces.start + solution.pieces.end) / 2
+    index = torch.searchsorted(middle, kink)
+
+    def jump(seen: Observation) -> torch.Tensor:
+        before = ((seen.pieces.start + seen.pieces.end) / 2 < kink).double()
+        return (1 + (1 - 2 * before) * 0.5 + (seen.times - kink) * (1 - 2 * before)).unsqueeze(-1)
+
+    (found,) = measure([Claim("jump", "inequality", jump)], solution)
+    assert index > 0
+    assert found.margin.item() == pytest.approx(0.5, abs=1e-12)
+    assert found.time.item() == pytest.approx(kink.item(), rel=1e-12)
+    assert place(solution, 0, found.time.item()).startswith("crossing of neuron")
+
+
+def test_a_check_says_where_its_smallest_margin_sits() -> None:
+    solution = separable()
+    for where, function in {
+        "start": lambda times: 1 + times,
+        "end": lambda times: 100 - times,
+        "between events": lambda times: (times - 12.345) ** 2,
+    }.items():
+        (found,) = measure([in_time(function)], solution)
+        assert place(solution, 0, found.time.item()) == where
+
+
+# Observations
+
+
+def every(solution: Solution) -> Observation:
+    return observe(solution, solution.pieces, solution)
+
+
+def sliding_run(rule: str) -> Solution:
+    return ensembles.any_run(rule, 2, "cpu", loss="exponential")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", ["fa", "sign-fa", "gd"])
+def test_the_prescribed_velocity_is_that_of_the_solver_in_crossing_and_in_sliding_pieces(rule: str) -> None:
+    """By the formula K_SS p_S = -K_SR p_R, against the derivative of the series; and p between its ends."""
+    solution = sliding_run(rule)
+    pieces = solution.pieces
+    long = pieces.end - pieces.start > 1e-6
+    some = Pieces(*(column[long] for column in pieces))
+    seen = observe(solution, some, solution)
+    inner = slice(1, -1)
+    moves = solution.velocity(seen.times[inner], some.trajectory.expand_as(seen.times[inner]))
+    size = max(layer.abs().max().item() for layer in moves.layers)
+    for moved, says in zip(moves.layers, prescribed(seen).layers, strict=True):
+        # the derivative of a series that is cut off where its terms are 1e-13, after some 10 terms
+        assert (moved - says[inner]).abs().max() < 1e-9 * size
+    assert seen.slopes is not None
+    (pattern,) = solution.pattern((some.start + some.end) / 2, some.trajectory)
+    slides = (pattern == 0).expand_as(seen.slopes[0])
+    assert slides.any(), "neurons slide in this run"
+    sigma = seen.slopes[0][inner][slides[inner]]
+    assert (sigma >= solution.flow.slope - 1e-6).all()
+    assert (sigma <= 1 + 1e-6).all()
+
+
+def test_slopes_are_exactly_gamma_and_one() -> None:
+    seen = every(separable())
+    assert seen.slopes is not None
+    assert set(seen.slopes[0].unique().tolist()) == {0.3, 1.0}
+
+
+def test_the_sides_of_a_piece_are_those_of_its_pre_activations() -> None:
+    """Sign of z at the inner nodes, from the weights alone, against the mode of the solver."""
+    seen = every(separable())
+    assert seen.slopes is not None
+    z = seen.flow.pre_activations(seen.weights)[0]
+    size = seen.flow.dataset.inputs.norm(dim=-1).unsqueeze(-1) * seen.weights.layers[0].norm(dim=-1).unsqueeze(-2)
+    tells = z.abs() > 1e-12 * size
+    assert ((seen.slopes[0] == 1) == (z > 0))[tells].all()
+    assert tells.double().mean() > 0.95
+
+
+def test_the_sign_of_the_feedback_is_that_of_the_piece_also_where_a_weight_is_zero() -> None:
+    dataset = Dataset([[[1.0]]], [[1]])
+    solution = solve(Flow(dataset, SignFeedbackAlignment(), slope=0.5), Weights([[[2.0]]], [[-0.1]]), 1.0)  # type: ignore[arg-type]
+    seen = every(solution)
+    flip = solution.events.time[solution.events.sample < 0]
+    for piece, (start, end) in enumerate(zip(seen.pieces.start, seen.pieces.end, strict=True)):
+        expected = -1.0 if (start + end) / 2 < flip else 1.0
+        assert seen.feedback[0][piece].item() == expected
+
+
+# Errors and verdicts
+
+
+def test_errors_are_the_difference_to_the_companion_accumulated_over_time() -> None:
+    """A made-up observable that is off by 1e-3 along the companion at t = 5 only: later margins are as uncertain."""
+    solution = separable()
+    companion = solution.companion
+
+    def values(seen: Observation) -> torch.Tensor:
+        off = (seen.solution is companion) * 1e-3 * ((seen.times - 5).abs() < 0.5).double()
+        return (2 - seen.times / 30 + off).unsqueeze(-1)
+
+    (found,) = measure([Claim("late", "inequality", values)], solution)
+    assert found.time.item() == 30
+    assert found.error.item() == pytest.approx(1e-3, rel=1e-3)
+    (early,) = measure([Claim("early", "inequality", lambda seen: values(seen) + seen.times.unsqueeze(-1))], solution)
+    assert early.time.item() == 0
+    assert early.error.item() < 1e-6
+
+
+def test_the_error_of_an_equality_is_that_of_the_whole_run_and_its_margin_the_largest_deviation() -> None:
+    solution = separable()
+    companion = solution.companion
+
+    def values(seen: Observation) -> torch.Tensor:
+        off = (seen.solution is companion) * 1e-3 * (seen.times > 20).double()
+        return torch.stack([-1e-5 * seen.times + off, 1e-6 * seen.times], -1)
+
+    (found,) = measure([Claim("equal", "equality", values)], solution)
+    assert found.margin.item() == pytest.approx(-3e-4, rel=1e-12)
+    assert found.part.item() == 0
+    assert found.error.item() == pytest.approx(1e-3, rel=1e-9)
+    assert not found.violated.any()
+
+
+def test_integrals_are_accumulated_along_each_trajectory() -> None:
+    solution = separable(2)
+    claim = Claim("int", "equality", lambda seen: (seen.integral - seen.times**3 / 3).unsqueeze(-1))
+    (found,) = measure([claim], solution, lambda seen: seen.times**2)
+    assert found.margin.abs().max() < 1e-11  # of numbers up to 9000
+
+
+def test_integrals_are_right_in_halved_pieces_too() -> None:
+    """The smallest value of t - 3 + 1/(1 + int_0^t 2 s ds), found by halving, where the integral is t^2."""
+    claim = Claim("int", "inequality", lambda seen: ((seen.times - 3) ** 2 + 1 / (1 + seen.integral)).unsqueeze(-1))
+    (found,) = measure([claim], separable(), lambda seen: 2 * seen.times)
+    exact: Any = minimize_scalar(lambda t: (t - 3) ** 2 + 1 / (1 + t * t), bounds=(2, 4), method="bounded")
+    assert found.margin.item() == pytest.approx(exact.fun, rel=2e-6)
+
+
+def test_the_infimum_of_an_observable_is_not_above_it() -> None:
+    solution = separable(2)
+    low = infimum(lambda seen: seen.dominance(2).unsqueeze(-1), solution)
+    times = torch.linspace(0, 30, 500, dtype=torch.float64)
+    assert (dominance_ratio(solution.flow, solution.evaluate(times), 2) >= low).all()
+
+
+def test_a_claim_without_a_finite_margin_is_an_error_not_a_pass() -> None:
+    claim = Claim("nan", "inequality", lambda seen: torch.full((*seen.times.shape, 1), torch.nan).double())
+    with pytest.raises(NoMarginError, match="'nan' has no finite margin"):
+        measure([claim], separable())
+
+
+def margins(kind: Any, rows: list[tuple[float, float]]) -> tuple[Claim, Margin]:
+    """A claim with made-up margins and errors, one per trajectory."""
+    margin, error = torch.tensor(rows, dtype=torch.float64).T
+    zeros = torch.zeros(len(rows))
+    return in_time(torch.ones_like, kind), Margin(margin, margin - error, zeros, zeros.long(), margin < -error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "role", "expected"),
+    [
+        ("inequality", [(0.2, 0.1)], "theorem", "holds"),
+        ("inequality", [(0.05, 0.1)], "theorem", "undecided"),
+        ("inequality", [(-0.05, 0.1)], "theorem", "undecided"),
+        ("inequality", [(-0.2, 0.1)], "theorem", "violated"),
+        ("inequality", [(1.0, 0.1), (-1.0, 0.1)], "theorem", "violated"),
+        ("inequality", [(1.0, 0.1), (-1.0, 0.1)], "control", "undecided"),
+        ("inequality", [(-1.0, 0.1), (-1.0, 0.1)], "control", "violated"),
+        ("inequality", [(1.0, 0.1), (1.0, 0.1)], "control", "holds"),
+        ("equality", [(-1e-11, 1e-10)], "theorem", "holds"),
+        ("equality", [(-1e-9, 1e-10)], "theorem", "violated"),
+        ("equality", [(-1e-9, 1e-8)], "theorem", "undecided"),
+        ("equality", [(-1e-2, 1e-8)], "control", "violated"),
+    ],
+)
+def test_verdict_compares_margins_with_errors(
+    kind: Any, rows: list[tuple[float, float]], role: Role, expected: Verdict
+) -> None:
+    claim, margin = margins(kind, rows)
+    assert verdict([claim], [[margin]], role) == expected
+    assert bool(holds(claim, margin).all()) == (expected == "holds")
+
+
+def test_one_violated_claim_violates_a_theorem_and_one_ensemble_is_enough() -> None:
+    (claim, good), (_, bad) = margins("inequality", [(1.0, 0.1)]), margins("inequality", [(-1.0, 0.1)])
+    assert verdict([claim, claim], [[good, bad]], "theorem") == "violated"
+    assert verdict([claim], [[good], [bad]], "theorem") == "violated"
+    assert verdict([claim], [[good], [bad]], "control") == "undecided"
+
+
+def test_a_rounding_allowance_does_not_weaken_a_strict_hypothesis() -> None:
+    assert Hypothesis("x >= 0", torch.tensor(-1e-16), rounding=1e-15).holds
+    assert not Hypothesis("x > 0", torch.tensor(0.0), strict=True, rounding=1e-15).holds
+
+
+def test_error_bounds_cover_the_true_error_of_a_margin_with_a_loose_solve() -> None:
+    """At tolerances 1e-4 .. 1e-8, against the margin of a solve at 1e-13: within the bound, and that within 1000 times.
+
+    The dominance claims of Proposition 5.7, on seeds of separable data.
+    """
+    tight = separable(4)
+    statement = proposition_5_7.SEPARABLE
+    reference = measure(statement.claims, tight, statement.rate)
+    for rtol in (1e-4, 1e-6, 1e-8):
+        loose = solve(tight.flow, tight.evaluate(0.0), tight.t_final, rtol=rtol, atol=1e-2 * rtol)
+        for found, exact in zip(measure(statement.claims, loose, statement.rate), reference, strict=True):
+            assert ((found.margin - exact.margin).abs() <= found.error + exact.error).all()
+            assert (found.error < 1e3 * rtol * (1 + exact.margin.abs())).all()
+
+
+def test_gd_and_fa_on_a_tiny_problem_are_measured_alike_alone_and_in_an_ensemble() -> None:
+    """Trajectories do not depend on each other: the same margins, up to rounding of matrix products."""
+    inputs = torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    labels = torch.tensor([1.0, -1, 1, -1]).expand(3, 4)
+    weights = [gaussian(4, 3, seed) for seed in range(3)]
+    hidden, output = torch.stack([w.hidden for w in weights]), torch.stack([w.output for w in weights])
+    claim = Claim("L", "inequality", lambda seen: seen.risk.unsqueeze(-1))
+    for rule in (GradientDescent(), FeedbackAlignment([1.0, -1.0, 1.0, -1.0])):
+        together = solve(Flow(Dataset(inputs, labels), rule), Weights(hidden, output), 2.0)
+        (all_of_them,) = measure([claim], together)
+        for index in range(3):
+            chosen = slice(index, index + 1)
+            alone = solve(
+                Flow(Dataset(inputs[chosen], labels[chosen]), rule), Weights(hidden[chosen], output[chosen]), 2.0
+            )
+            (own,) = measure([claim], alone)
+            torch.testing.assert_close(own.margin, all_of_them.margin[chosen], rtol=1e-13, atol=0)
+            torch.testing.assert_close(own.time, all_of_them.time[chosen], rtol=1e-6, atol=0)

@@ -1,0 +1,243 @@
+"""Conclusions that survive a broken hypothesis: hypotheses that are sufficient, not necessary (section 9).
+
+Not verdicts: on how many trajectories the conclusion holds although a hypothesis does not, and by how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from flowsim import (
+    Dataset,
+    FeedbackAlignment,
+    Flow,
+    GradientDescent,
+    SignFeedbackAlignment,
+    Solution,
+    data,
+)
+from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
+from flowsim.rules import Rule
+from flowsim.weights import Weights, stack
+from theorems import lemma_5_4, proposition_5_3, proposition_5_7
+from theorems.check import Hypothesis, Statement, holds
+from theorems.constants import each, gaps_not_negative, mu_separable, total_gap
+from theorems.ensembles import GAP, KAPPA, SCALE, SLOPE, T_FINAL, solved
+from theorems.measurement import Claim, Rate, measure
+from theorems.observation import Observation
+
+SAMPLES, DIMENSION, WIDTH = 6, 8, 10
+NEAR_LIMIT = 0.9
+"""rho: ten times gamma^2, which is what Proposition 5.7 allows, but the inputs are linearly independent."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found, as `python -m theorems --json` writes it."""
+
+    statement: str
+    broken: str
+    conclusion: str
+    survives: int
+    trajectories: int
+    margin: float
+
+
+@dataclass(frozen=True)
+class Question:
+    """Claims of a statement on runs that break the hypothesis `broken`."""
+
+    statement: str
+    broken: str
+    conclusion: str
+    claims: Sequence[Claim]
+    run: Callable[[int, str], Solution]
+    hypotheses: Callable[[Solution], list[Hypothesis]]
+    rate: Rate | None = None
+
+    def answer(self, seeds: int, device: str) -> Finding:
+        """On how many trajectories all claims hold.
+
+        Raises:
+            ValueError: if no hypothesis is broken.
+        """
+        solution = self.run(seeds, device)
+        if all(item.holds for item in self.hypotheses(solution)):
+            raise ValueError(f"the finding {self.statement}: {self.broken} breaks no hypothesis")
+        margins = measure(self.claims, solution, self.rate)
+        survives = torch.stack([holds(claim, margin) for claim, margin in zip(self.claims, margins, strict=True)])
+        smallest = min(margin.margin.min().item() for margin in margins)
+        return Finding(
+            self.statement, self.broken, self.conclusion, int(survives.all(0).sum()), survives.shape[1], smallest
+        )
+
+
+def _dominance(seen: Observation) -> Tensor:
+    return seen.dominance(2).unsqueeze(-1)
+
+
+SOME_MU = [Claim("<grad, fa> / L^2 > 0", "inequality", _dominance)]
+
+
+def _mu_descent(solution: Solution) -> Tensor:
+    """gamma^2 kappa (|v(0)|^2 - |W(0)|^2): under GD b = v, and |v|^2 - |W|^2 = 2 sum c_j is conserved."""
+    return 2 * solution.flow.slope**2 * total_gap(solution) * each(solution, solution.flow.dataset.kappa)
+
+
+def _margin_problem(
+    dataset_of: Callable[[int], Dataset],
+    gaps_of: Callable[[Tensor], Tensor | float],
+    rule: str,
+    seeds: int,
+    device: str,
+    *,
+    loss: str = "exponential",
+    slope: float = SLOPE,
+) -> Solution:
+    """As `ensembles.margin_run`, with gaps that depend on |w_j|^2 / 2."""
+    dataset = data.stack([dataset_of(seed) for seed in range(seeds)])
+    hidden = torch.stack([gaussian(WIDTH, DIMENSION, seed, scale=WIDTH**-0.5).hidden for seed in range(seeds)])
+    signs = torch.stack([random_signs(WIDTH, seed) for seed in range(seeds)])
+    gaps = gaps_of(0.5 * hidden.square().sum(-1))
+    if rule == "fa":
+        learning: Rule = FeedbackAlignment(signs)
+        weights = with_gaps(hidden, learning, gaps)
+    else:
+        learning = SignFeedbackAlignment(SCALE) if rule == "sign-fa" else GradientDescent()
+        weights = with_gaps(hidden, learning, gaps, signs)
+    return solved(Flow(dataset, learning, loss, slope), weights, T_FINAL, device)
+
+
+def _separable(seed: int) -> Dataset:
+    return data.orthogonally_separable(SAMPLES, DIMENSION, KAPPA, seed)
+
+
+def _boundary(seed: int) -> Dataset:
+    return data.nearly_orthogonal(SAMPLES, DIMENSION, 0.0, seed)
+
+
+def _not_orthogonally(seed: int) -> Dataset:
+    """y_i x_i = e_1 / 2 + noise across: separable, with x_i.x_k of both signs."""
+    generator = torch.Generator().manual_seed(seed)
+    signed = torch.randn(SAMPLES, DIMENSION, generator=generator, dtype=torch.float64) / DIMENSION**0.5
+    signed[:, 0] = 0.5
+    labels = 1.0 - 2.0 * (torch.arange(SAMPLES) % 2)
+    return Dataset(labels.unsqueeze(-1) * signed, labels)
+
+
+def _one_negative(norms: Tensor) -> Tensor:
+    """c_j = GAP, but for the first neuron: b_1 v_1 = 0.9 |w_1|^2 / 2."""
+    gaps = torch.full_like(norms, GAP)
+    gaps[:, 0] = -0.1 * norms[:, 0]
+    return gaps
+
+
+def _adafa_run(seeds: int, device: str) -> Solution:
+    dataset = data.stack([_not_orthogonally(seed) for seed in range(seeds)])
+    weights: Weights = stack([gaussian(WIDTH, DIMENSION, seed) for seed in range(seeds)])
+    return solved(Flow(dataset, adafa(weights)), weights, T_FINAL, device)
+
+
+def _of_paper(statement: Statement) -> list[Claim]:
+    return list(statement.claims[:2])
+
+
+QUESTIONS = [
+    Question(
+        "proposition_5_7",
+        f"rho = {NEAR_LIMIT} > gamma^2 n / (n-1), inputs independent",
+        "dominance with gamma^2 S(t) margin^2 (proved, section 7)",
+        proposition_5_7.ANY_SEPARABLE.claims,
+        partial(
+            _margin_problem,
+            lambda seed: data.nearly_orthogonal(SAMPLES, DIMENSION, NEAR_LIMIT, seed),
+            lambda _: GAP,
+            "fa",
+        ),
+        proposition_5_7.NEARLY_ORTHOGONAL.hypotheses,
+        proposition_5_7.ANY_SEPARABLE.rate,
+    ),
+    Question(
+        "proposition_5_7",
+        "separable, but not orthogonally",
+        "dominance with gamma^2 S(t) margin^2 (proved, section 7)",
+        proposition_5_7.ANY_SEPARABLE.claims,
+        partial(_margin_problem, _not_orthogonally, lambda _: GAP, "fa"),
+        proposition_5_7.SEPARABLE.hypotheses,
+        proposition_5_7.ANY_SEPARABLE.rate,
+    ),
+    Question(
+        "proposition_5_7",
+        "sign-FA, one c_j < 0 but S0 > 0",
+        "the paper's mu (proved, section 7)",
+        _of_paper(proposition_5_7.SEPARABLE),
+        partial(_margin_problem, _separable, _one_negative, "sign-fa"),
+        lambda solution: [gaps_not_negative(solution)],
+    ),
+    Question(
+        "proposition_5_7",
+        "FA, one c_j < 0 but S0 > 0",
+        "the paper's mu",
+        _of_paper(proposition_5_7.SEPARABLE),
+        partial(_margin_problem, _separable, _one_negative, "fa"),
+        proposition_5_7.SEPARABLE.hypotheses,
+    ),
+    Question(
+        "proposition_5_7",
+        "all c_j = 0, small weights",
+        "dominance with some mu > 0",
+        SOME_MU,
+        partial(_margin_problem, _separable, lambda _: 0.0, "fa"),
+        proposition_5_7.SEPARABLE.hypotheses,
+    ),
+    Question(
+        "proposition_5_7",
+        "gamma = 0",
+        "dominance with some mu > 0",
+        SOME_MU,
+        partial(_margin_problem, _separable, lambda _: GAP, "fa", slope=0.0),
+        proposition_5_7.SEPARABLE.hypotheses,
+    ),
+    Question(
+        "proposition_5_7",
+        "logistic loss",
+        "the paper's mu",
+        proposition_5_7.with_constant(mu_separable),
+        partial(_margin_problem, _separable, lambda _: GAP, "fa", loss="logistic"),
+        proposition_5_7.SEPARABLE.hypotheses,
+    ),
+    Question(
+        "proposition_5_7",
+        "GD",
+        "dominance with gamma^2 kappa (|v(0)|^2 - |W(0)|^2)",
+        proposition_5_7.with_constant(_mu_descent),
+        partial(_margin_problem, _separable, lambda _: GAP, "gd"),
+        proposition_5_7.SEPARABLE.hypotheses,
+    ),
+    Question(
+        "lemma_5_4",
+        "c_j < 0: b_j v_j(0) = 0.9 |w_j|^2 / 2",
+        "signs stay, cos(v, b) >= 1 / sqrt(m)",
+        lemma_5_4.STATEMENT.claims,
+        partial(_margin_problem, _boundary, lambda norms: -0.1 * norms, "fa"),
+        lemma_5_4.STATEMENT.hypotheses,
+    ),
+    Question(
+        "proposition_5_3",
+        "adaFA in the place of sign-FA",
+        "cos(v, b) >= 1 / sqrt(m)",
+        proposition_5_3.STATEMENT.claims,
+        _adafa_run,
+        proposition_5_3.STATEMENT.hypotheses,
+    ),
+]
+
+
+def findings(names: Sequence[str], seeds: int, device: str) -> list[Finding]:
+    """The answers to the questions about the named statements."""
+    return [question.answer(seeds, device) for question in QUESTIONS if question.statement in names]
