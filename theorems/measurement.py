@@ -62,7 +62,8 @@ class Margin:
     """The margin of a claim on each trajectory of an ensemble, over [0, T].
 
     Args:
-        margin: the smallest value of an inequality; minus the largest deviation of an equality.
+        margin: the smallest value of an inequality (less its error: errors grow in time); minus the largest deviation
+            of an equality.
         surely: the smallest that it may be, by the errors of the run, of rounding, and between the nodes.
         time: where the margin sits.
         part: which part has it.
@@ -106,18 +107,21 @@ def measure(claims: Sequence[Claim], solution: Solution, rate: Rate | None = Non
             found.append(_Readings.of(_signed(claim, values), here.times, difference))
     margins = []
     for claim, found in zip(claims, readings, strict=True):
-        columns = [torch.cat([getattr(some, item.name) for some in found]) for item in fields(_Readings)]
-        readings_of_all = _with_errors(_Readings(*columns), claim, solution)
-        margins.append(_margin(claim, readings_of_all, solution, rate, before[0]))
+        margins.append(_margin(claim, _with_errors(_joined(found), claim, solution), solution, rate, before[0]))
     return margins
 
 
 def infimum(values: Values, solution: Solution) -> Float[Tensor, " ensemble"]:
-    """The infimum of an observable over [0, T] on each trajectory, by the same method: surely not above it.
+    """The infimum of an observable over [0, T] on each trajectory, less its error bound.
 
-    Of what may be negative or zero, too: the values' own error bounds are taken off.
+    Its size at the start, unless that is 0, is what differences are compared with.
     """
-    return measure([Claim("", "inequality", values)], solution)[0].surely
+    whose = torch.arange(solution.batch_shape.numel(), device=solution.pieces.start.device)
+    start = torch.zeros_like(whose, dtype=solution.pieces.start.dtype)
+    size = values(observe(solution, Pieces(whose, start, start), solution)).abs().amax((0, 2))
+    size = torch.where(size > 0, size, 1.0)
+    relative = Claim("infimum", "inequality", lambda seen: values(seen) / seen.of(size).unsqueeze(-1))
+    return size * measure([relative], solution)[0].surely
 
 
 def along(
@@ -183,7 +187,7 @@ def _integrals(rate: Rate, curve: Solution, mode_of: Solution) -> Float[Tensor, 
     pieces, parts = mode_of.pieces, []
     for part in in_chunks(mode_of, pieces):
         some = chosen(pieces, part)
-        parts.append(_over(INTEGRALS[-1], rate(observe(curve, some, mode_of)), some))
+        parts.append(_over(some, rate(observe(curve, some, mode_of))))
     over = torch.cat(parts)
     return along(over, pieces.trajectory, lambda rows: rows.cumsum(1)) - over
 
@@ -193,9 +197,9 @@ def _add_integral(observation: Observation, rate: Rate, before: Float[Tensor, " 
     observation.integral = before + INTEGRALS.to(before) @ rate(observation) * lengths
 
 
-def _over(table: Float[Tensor, " nodes"], values: Float[Tensor, "nodes pieces"], pieces: Pieces) -> Tensor:
-    """The integral over each piece, or over a part of it."""
-    return table.to(values) @ values * (pieces.end - pieces.start)
+def _over(pieces: Pieces, values: Float[Tensor, "nodes pieces"]) -> Float[Tensor, " pieces"]:
+    """The integral over each piece."""
+    return INTEGRALS[-1].to(values) @ values * (pieces.end - pieces.start)
 
 
 def _with_errors(readings: _Readings, claim: Claim, solution: Solution) -> _Readings:
@@ -239,14 +243,32 @@ def _margin(
         if not open_.any():
             break
         pieces, before = _halves(chosen(pieces, open_)), None if before is None else _twice(before[open_])
-        observation = observe(solution, pieces, solution)
-        if rate is not None and before is not None:
-            over = _over(INTEGRALS[-1], rate(observation), pieces)
-            before[1::2] += over[::2]
-            _add_integral(observation, rate, before)
-        values = _signed(claim, claim.values(observation))
-        readings = _Readings.of(values, observation.times, _twice(readings.error[open_]))
+        readings = _read_halves(claim, solution, pieces, rate, before, _twice(readings.error[open_]))
     return Margin(margin, torch.minimum(surely, least), time, part, violated)
+
+
+def _read_halves(
+    claim: Claim,
+    solution: Solution,
+    pieces: Pieces,
+    rate: Rate | None,
+    before: Float[Tensor, " pieces"] | None,
+    errors: Float[Tensor, " pieces"],
+) -> _Readings:
+    """Read the claim off halves of pieces; `before`, the integral up to the whole piece, is brought up to the half."""
+    found = []
+    for part in in_chunks(solution, pieces):  # a half and the other are in the same chunk
+        some = chosen(pieces, part)
+        observation = observe(solution, some, solution)
+        if rate is not None and before is not None:
+            before[part][1::2] += _over(some, rate(observation))[::2]
+            _add_integral(observation, rate, before[part])
+        found.append(_Readings.of(_signed(claim, claim.values(observation)), observation.times, errors[part]))
+    return _joined(found)
+
+
+def _joined(found: Sequence[_Readings]) -> _Readings:
+    return _Readings(*[torch.cat([getattr(some, item.name) for some in found]) for item in fields(_Readings)])
 
 
 def _twice(column: Tensor) -> Tensor:

@@ -138,10 +138,10 @@ def observe(
 
 
 def in_chunks(solution: Solution, pieces: Pieces) -> Iterator[slice]:
-    """Parts of the pieces, so large that CHUNK numbers are observed at a time."""
+    """Parts of the pieces, an even number each, so large that CHUNK numbers are observed at a time."""
     inputs, layers = solution.flow.dataset.inputs, solution.start.layers
     numbers = sum(layer.shape[-2:].numel() + 3 * inputs.shape[-2] * layer.shape[-2] for layer in layers)
-    size = max(1, CHUNK // (NODES * numbers))
+    size = 2 * max(1, CHUNK // (2 * NODES * numbers))
     for first in range(0, len(pieces.start), size):
         yield slice(first, first + size)
 
