@@ -28,7 +28,7 @@ STATEMENT = Statement(
     name="equation_1",
     title="Equation (1), the descent identity",
     formula=r"\frac{dL}{dt} = -\langle \mathrm{grad}, \mathrm{fa} \rangle"
-    r" = -|\mathrm{grad}| \, |\mathrm{fa}| \cos\angle(\mathrm{grad}, \mathrm{fa})",
+    r" \quad = -|\mathrm{grad}| \, |\mathrm{fa}| \, \cos\angle(\mathrm{grad}, \mathrm{fa})",
     hypotheses=lambda solution: [follows_its_rule(solution)],
     claims=[Claim("L(t) - L(0) = -int <grad, fa> ds", "equality", imbalance)],
     rate=lambda seen: seen.factors.product,

@@ -120,7 +120,7 @@ def _hypotheses(kind: str, stated: bool, solution: Solution) -> list[Hypothesis]
     return [
         *setting,
         fact("exponential loss", named(flow.loss).name == "exponential"),
-        Hypothesis("gamma > 0", torch.tensor(float(flow.slope)), strict=True),
+        Hypothesis("gamma > 0", torch.tensor(flow.slope, dtype=torch.float64), strict=True),
         fact("mu as stated", stated),
         *([gaps_not_negative(solution)] if isinstance(flow.rule, FeedbackAlignment) else []),
         Hypothesis("S0 = sum c_j > 0", total_gap(solution), strict=True),

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import html
 import importlib.metadata
 import itertools
 import json
 import platform
+import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import scipy
 import torch
 import torchdiffeq
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from latex2mathml.converter import convert_to_element
+from markupsafe import Markup
 from rich import box
 from rich.console import Group
 from rich.table import Table
 
 from theorems.check import Check, Statement
+from theorems.pictures import Picture, nearest, pictures
+
+MINUS = "\N{MINUS SIGN}"
 
 
 def table(checks: Sequence[Check]) -> Table:
@@ -120,16 +129,28 @@ def write_json(path: str, report: dict[str, Any]) -> None:
 
 
 def write_html(path: str, report: dict[str, Any], statements: Sequence[Statement], source: str) -> None:
-    """Write one self-contained page: statements, verdicts, constants, versions; `source` says where runs come from."""
+    """Write one self-contained page: statements, verdicts, constants, figures, versions.
+
+    `source` says where runs come from.
+    """
+    report = _finite(report)
+    checks = [Check(**entry) for entry in report["checks"]]
+    equalities = {(item.name, claim.name) for item in statements for claim in item.claims if claim.kind == "equality"}
     environment = Environment(loader=PackageLoader("theorems", "."), autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    environment.filters |= {"short": _short, "constants": constants, "nearest": nearest, "mathml": mathml, "svg": _svg}
     page = environment.get_template("report.html.jinja").render(
-        report=_finite(report),
-        statements={item.name: item for item in statements},
+        report=report,
+        checks=checks,
         groups=[
-            (name, list(group)) for name, group in itertools.groupby(report["checks"], key=lambda item: item["name"])
+            (_heading(name, statements), formula_parts(name, statements), list(group))
+            for name, group in itertools.groupby(checks, key=lambda check: check.name)
         ],
+        pictures=pictures(checks, equalities),
         source=source,
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        commit=commit(Path(__file__)),
+        platform=platform.platform(),
         versions={
             "flowsim": report["version"],
             "python": platform.python_version(),
@@ -138,7 +159,57 @@ def write_html(path: str, report: dict[str, Any], statements: Sequence[Statement
             "scipy": scipy.__version__,
         },
     )
-    Path(path).write_text(page)
+    Path(path).write_text(page, encoding="utf-8")
+
+
+def _heading(name: str, statements: Sequence[Statement]) -> str:
+    """The title of the statements of a name: only their number, if they differ in the rest."""
+    titles = {statement.title for statement in statements if statement.name == name}
+    return titles.pop() if len(titles) == 1 else titles.pop().split(",")[0]
+
+
+def formula_parts(name: str, statements: Sequence[Statement]) -> list[str]:
+    """The formula of the statements of a name, cut where it may be broken into lines: at wide spaces outside braces."""
+    parts = [""]
+    for piece in re.split(r"(\\q?quad)\b", next(item.formula for item in statements if item.name == name)):
+        if piece in (r"\quad", r"\qquad") and parts[-1].count("{") == parts[-1].count("}"):
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
+
+
+def mathml(latex: str) -> Markup:
+    """A displayed formula, as browsers show it without help, spaced as in LaTeX."""
+    element = convert_to_element(latex, display="block")
+    for item in element.iter():
+        item.text = html.unescape(item.text or "")  # it has entities for characters
+        if item.text == "|":
+            item.attrib |= {"lspace": "0", "rspace": "0"}
+    for row in element.iter("mrow"):
+        for before, item in itertools.pairwise(row):
+            if item.text == MINUS and before.tag == "mo" and before.text not in {")", "]", "|"}:
+                item.set("form", "prefix")
+    return Markup(ElementTree.tostring(element, encoding="unicode"))
+
+
+def _svg(picture: Picture) -> Markup:
+    return Markup(picture.svg)
+
+
+def commit(file: Path) -> str:
+    """The commit of the checkout that a file belongs to, and whether anything was changed since."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(file.parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)  # it may also lie in a folder that a repository ignores
+        changed = " + uncommitted changes" if git("status", "--porcelain") else ""
+        return git("rev-parse", "HEAD") + changed
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"
 
 
 def _finite(value: Any) -> Any:

@@ -19,7 +19,7 @@ from flowsim.observables import dominance_ratio
 from theorems import ensembles
 from theorems.check import Case, Hypothesis, Role, Statement
 from theorems.constants import each, mu_separable
-from theorems.ensembles import SMALL, Scope
+from theorems.ensembles import SMALL, T_FINAL, Scope
 from theorems.measurement import Claim, infimum
 from theorems.observation import Observation
 
@@ -113,8 +113,8 @@ def cases(scope: Scope) -> list[Case]:
     """alpha = 1 (kernel regime, linear network), 2 and 3; the controls misstate alpha and overstate mu."""
     seeds, device = scope.seeds, scope.device
 
-    def separable(loss: str | Loss = "exponential") -> Callable[[], Solution]:
-        return partial(ensembles.margin_run, "separable", "fa", SMALL, seeds, device, loss=loss)
+    def separable(loss: str | Loss = "exponential", t_final: float = T_FINAL) -> Callable[[], Solution]:
+        return partial(ensembles.margin_run, "separable", "fa", SMALL, seeds, device, loss=loss, t_final=t_final)
 
     def mu_at_start(solution: Solution) -> Tensor:
         """The largest mu that dominance with alpha = 1 allows at the start."""
@@ -134,6 +134,6 @@ def cases(scope: Scope) -> list[Case]:
         case("alpha = 1, linear FA", 1, mu_linear, partial(ensembles.linear_run, seeds, device)),
         Case(statement(2, mu_separable), "alpha = 2, FA, exponential", "theorem", runs),
         case("alpha = 3, FA, (1+u)^-2", 3, lambda run: 4 * mu_separable(run), separable(POLYNOMIAL)),
-        case("alpha = 1 stated, 2 true", 1, mu_at_start, separable(), "control"),
+        case("alpha = 1 stated, 2 true", 1, mu_at_start, separable(t_final=1000.0), "control"),
         case("mu twice the largest ratio", 2, mu_too_large, separable(), "control"),
     ]
