@@ -88,7 +88,7 @@ def test_the_table_shows_constants_proved_and_measured(capsys: pytest.CaptureFix
         (["--seeds", "0"], "--seeds must be an integer of at least 1, got 0"),
         (["--search", "0"], "--search must be a finite number above 0, got 0.0"),
         (["--search", "1", "--data", "x.npz"], "--search does not go with --data"),
-        (["--search", "1", "--output", "/dev/null/x"], "--output /dev/null/x cannot be made: "),
+        (["--search", "1", "--output", "/dev/null/x"], "--output /dev/null/x cannot be written: "),
         (["--device", "nowhere"], "--device nowhere does not work here"),
         (["--data", "missing.npz"], "missing.npz cannot be read: No such file or directory"),
         (["lemma_5_4", "--json", "no/such/folder/x.json"], "--json no/such/folder/x.json cannot be written"),

@@ -103,8 +103,17 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
             raise ValueError(f"--search does not go with --data, got {options.data!r}")
     require_writable("--json", options.json)
     require_writable("--html", options.html)
+    if options.search is not None:
+        _make_folder("--output", options.output)
     seeds = options.seeds or (SEEDS_FULL if options.full else SEEDS)
     return options.names or list(MODULES), Scope(seeds, device_of(options.device), options.full)
+
+
+def _make_folder(option: str, folder: str) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{option} {folder} cannot be written: {error.strerror}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
