@@ -455,13 +455,10 @@ def search(minutes: float, names: Sequence[str], device: str, folder: Path, cons
     """Search the targets of the named statements, the time shared equally; Ctrl-C ends it with what was found by then.
 
     Raises:
-        ValueError: if the minutes are not positive, or the folder cannot be written to.
+        ValueError: if the minutes are not positive.
     """
-    require_positive("--search", minutes)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--output {folder} cannot be made: {error.strerror}") from None
+    require_positive("minutes", minutes)
+    folder.mkdir(parents=True, exist_ok=True)
     targets = [target for target in TARGETS if target.statement.name in names]
     found: list[Found] = []
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
