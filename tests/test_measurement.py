@@ -341,6 +341,7 @@ def test_one_violated_claim_violates_a_theorem_and_one_ensemble_is_enough() -> N
 def test_a_rounding_allowance_does_not_weaken_a_strict_hypothesis() -> None:
     assert Hypothesis("x >= 0", torch.tensor(-1e-16), rounding=1e-15).holds
     assert not Hypothesis("x > 0", torch.tensor(0.0), strict=True, rounding=1e-15).holds
+    assert not Hypothesis("x > 0", torch.tensor(1e-16), strict=True, rounding=1e-15).holds
 
 
 def test_error_bounds_cover_the_true_error_of_a_margin_with_a_loose_solve() -> None:

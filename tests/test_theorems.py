@@ -111,9 +111,9 @@ def test_a_theorem_that_does_not_apply_is_refused_and_so_is_a_control_that_break
 # Hypotheses notice their breach
 
 
-def fails(statement: Statement, flow: Flow, weights: Weights) -> set[str]:
+def fails(statement: Statement, flow: Flow, weights: Weights, t_final: float = 1e-3) -> set[str]:
     method = "event" if ensembles.has_events(type(flow), len(weights.layers)) else "dopri5"
-    solution = solve(flow, weights, 1e-3, method=method, rtol=1e-8)
+    solution = solve(flow, weights, t_final, method=method, rtol=1e-8)
     return {item.name for item in statement.hypotheses(solution) if not item.holds}
 
 
@@ -182,6 +182,23 @@ NEGATIVE_SUM = with_gaps(gaussian(4, 5, 0).hidden, FA, -1.0)
 )
 def test_hypotheses_notice_their_breach(statement: Statement, flow: Flow, weights: Weights, expected: set[str]) -> None:
     assert fails(statement, flow, weights) == expected
+
+
+def test_gaps_of_size_zero_do_not_add_up_to_a_positive_sum_by_rounding() -> None:
+    """S0 of many starts with c_j = 0: some are positive by rounding, and Proposition 5.7 applies to none."""
+    totals, rule = [], FeedbackAlignment([0.7, -1.1, 1.3, 0.6])
+    for seed in range(12):
+        weights = with_gaps(gaussian(4, 5, seed).hidden, rule, 0.0)
+        solution = solve(Flow(SEPARABLE, rule), weights, 1e-3, rtol=1e-8)
+        totals.append(constants.total_gap(solution).item())
+        assert not constants.total_gap_positive(solution).holds
+    assert max(totals) > 0
+
+
+def test_a_layer_that_passes_zero_on_the_way_has_no_direction_there() -> None:
+    dataset = Dataset([[1.0]], [1])
+    weights = Weights([[2.0]], [-0.1])  # type: ignore[arg-type]
+    assert fails(proposition_5_3.STATEMENT, Flow(dataset, SignFeedbackAlignment()), weights, 1.0) == {"W_l != 0"}
 
 
 # Formulas against independent computations

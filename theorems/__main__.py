@@ -64,7 +64,7 @@ def checks_of_data(path: str, names: Sequence[str], device: str) -> tuple[list[C
     """Check the named statements on the problem in a file; also return its constants and what does not apply."""
     checks, inapplicable, constants = [], [], {}
     statements = [statement for statement in own_data.STATEMENTS if statement.name in names]
-    for rule, solve in own_data.runs(path, device).items():
+    for rule, solve in own_data.runs(path, device, progress=True).items():
         labels = [f"{rule}, {statement.title.split(', ', 1)[1]}" for statement in statements]
         try:
             solution = solve()
@@ -147,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         item for item in checks if (item.verdict == "violated" if options.search else not item.as_expected)
     ]  # fmt: skip
     for item in unexpected:
-        out.print(f"unexpected: {item.name}, {item.case}: {item.verdict} {item.details.get('reason', '')}")
+        near = "its margin is nearer to 0 than its error bound" if item.verdict == "undecided" else ""
+        out.print(f"unexpected: {item.name}, {item.case}: {item.verdict} {item.details.get('reason', near)}")
     out.print(f"{len(checks) - len(unexpected)} of {len(checks)} checks as expected, {seconds:.0f} s")
     summary = report.summary(checks, scope.device, seconds, **more)
     if options.json:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from flowsim import Solution
-from theorems.measurement import Claim, Margin, Rate, chosen, measure
+from theorems.measurement import Claim, Margin, NoMarginError, Rate, chosen, measure
 from theorems.observation import MIDDLE, in_chunks, observe, prescribed
 
 Verdict = Literal["holds", "violated", "undecided"]
@@ -34,13 +34,14 @@ BESIDE = 1e-12
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A condition of a statement: it holds for a trajectory where `slack >= 0` (`> 0` if strict).
+    """A condition of a statement: it holds for a trajectory where `slack >= 0` (`> 0` if strict), up to rounding.
 
     Args:
         name: the condition as a formula.
         slack: one number per trajectory, `*batch`.
         strict: whether the condition is a strict inequality.
-        rounding: bound on the rounding error of the slack; so much below 0 still holds, if not strict.
+        rounding: bound on the rounding error of the slack. So much below 0 still holds, if not strict; if strict, the
+            slack must be more.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Hypothesis:
         >>> Hypothesis("gamma > 0", torch.tensor(0.0), strict=True).holds
         False
         """
-        return bool((self.slack > 0).all() if self.strict else (self.slack >= -self.rounding).all())
+        return bool((self.slack > self.rounding).all() if self.strict else (self.slack >= -self.rounding).all())
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,15 @@ def check(statement: Statement, label: str, role: Role, solutions: Iterable[Solu
 
     Raises:
         DoesNotApplyError: if a theorem's hypotheses do not hold there.
-        NoMarginError: if a claim has no finite margin.
+        NoMarginError: if a claim has no finite margin, or a hypothesis cannot be measured.
         ValueError: if a control breaks no hypothesis.
     """
     margins, runs, slacks = [], [], {}
     for solution in solutions:
         hypotheses = statement.hypotheses(solution)
+        for item in hypotheses:
+            if item.slack.isnan().any():
+                raise NoMarginError(f"the hypothesis {item.name!r} cannot be measured: a number overflows")
         applies = all(hypothesis.holds for hypothesis in hypotheses)
         if role == "theorem" and not applies:
             raise DoesNotApplyError(statement, hypotheses)
@@ -247,9 +251,12 @@ def is_rule(solution: Solution, *rules: type) -> Hypothesis:
 
 
 def layers_not_zero(solution: Solution) -> Hypothesis:
-    """The hypothesis that the layers with feedback do not start at 0, where they have no direction."""
-    norms = [layer.square().sum((-2, -1)) for layer in solution.start.layers[1:]]
-    return Hypothesis("W_l(0) != 0", torch.stack(norms).amin(0), strict=True)
+    """The hypothesis that layers with feedback, which have no direction at 0, are not 0 at the start and at events."""
+    pieces = solution.pieces
+    layers = solution.evaluate(pieces.start, pieces.trajectory).layers[1:]
+    norms = torch.stack([layer.square().sum((-2, -1)) for layer in layers]).amin(0)
+    smallest = norms.new_full((solution.batch_shape.numel(),), torch.inf)
+    return Hypothesis("W_l != 0", smallest.scatter_reduce(0, pieces.trajectory, norms, "amin"), strict=True)
 
 
 def follows_its_rule(solution: Solution) -> Hypothesis:

@@ -23,10 +23,19 @@ def each(solution: Solution, values: Float[Tensor, "*batch"]) -> Float[Tensor, "
 
 def gaps_not_negative(solution: Solution) -> Hypothesis:
     """The hypothesis c_j >= 0 for all j, up to the rounding of |w_j|^2 / 2 as a sum of d squares."""
-    start = solution.start
-    norms = 0.5 * start.layers[0].square().sum(-1).amax(-1)
-    rounding = 2 * start.layers[0].shape[-1] * torch.finfo(norms.dtype).eps * norms
-    return Hypothesis("c_j >= 0", conserved(solution.flow, start)[0].amin(-1), rounding=rounding)
+    gaps = conserved(solution.flow, solution.start)[0]
+    return Hypothesis("c_j >= 0", gaps.amin(-1), rounding=_rounding_of_gaps(solution).amax(-1))
+
+
+def total_gap_positive(solution: Solution) -> Hypothesis:
+    """The hypothesis S0 = sum_j c_j > 0, by more than the rounding of the c_j."""
+    rounding = each(solution, _rounding_of_gaps(solution).sum(-1))
+    return Hypothesis("S0 = sum c_j > 0", total_gap(solution), strict=True, rounding=rounding)
+
+
+def _rounding_of_gaps(solution: Solution) -> Float[Tensor, "*batch m"]:
+    hidden = solution.start.layers[0]
+    return 2 * hidden.shape[-1] * torch.finfo(hidden.dtype).eps * 0.5 * hidden.square().sum(-1)
 
 
 def total_gap(solution: Solution) -> Float[Tensor, " ensemble"]:

@@ -64,28 +64,23 @@ class _JoinedPath:
     after: Path
     junction: float
 
-    def _either(self, curve: str, trajectory: Tensor, times: Tensor) -> tuple[Tensor, ...]:
-        late = times >= self.junction
-        early: Curve = getattr(self.before, curve)
-        layers = _layers(early(trajectory, times.clamp(max=self.junction)))
-        if late.any():
-            later = _layers(getattr(self.after, curve)(trajectory[late], times[late] - self.junction))
-            for layer, other in zip(layers, later, strict=True):
-                layer[late] = other
-        return layers
-
     def evaluate(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
-        return self.before.evaluate(trajectory, times.clamp(max=self.junction)).with_layers(
-            self._either("evaluate", trajectory, times)
-        )
+        return self._weights(self.before.evaluate, self.after.evaluate, trajectory, times)
 
     def velocity(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
-        return self.before.evaluate(trajectory, times.clamp(max=self.junction)).with_layers(
-            self._either("velocity", trajectory, times)
-        )
+        return self._weights(self.before.velocity, self.after.velocity, trajectory, times)
 
     def pattern(self, trajectory: Tensor, times: Tensor) -> tuple[Tensor, ...]:
-        return self._either("pattern", trajectory, times)
+        late, early = self._late(times), self.before.pattern(trajectory, times.clamp(max=self.junction))
+        return _overwritten(early, late, lambda: self.after.pattern(trajectory[late], times[late] - self.junction))
+
+    def _weights(self, before: Curve, after: Curve, trajectory: Tensor, times: Tensor) -> NetworkWeights:
+        late, early = self._late(times), before(trajectory, times.clamp(max=self.junction))
+        later = _overwritten(early.layers, late, lambda: after(trajectory[late], times[late] - self.junction).layers)
+        return early.with_layers(later)
+
+    def _late(self, times: Tensor) -> Tensor:
+        return times >= self.junction
 
     def starts(self) -> tuple[Tensor, Tensor]:
         trajectory, start = (torch.cat(pair) for pair in zip(self.before.starts(), self._shifted(), strict=True))
@@ -108,5 +103,11 @@ class _JoinedPath:
         return {name: count + self.after.statistics[name] for name, count in self.before.statistics.items()}
 
 
-def _layers(found: NetworkWeights | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return found if isinstance(found, tuple) else found.layers
+def _overwritten(
+    layers: tuple[Tensor, ...], where: Tensor, others: Callable[[], tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """The layers with those of `others` where the mask says; they are asked for only if there are any."""
+    if where.any():
+        for layer, other in zip(layers, others(), strict=True):
+            layer[where] = other
+    return layers

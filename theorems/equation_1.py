@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,8 +21,9 @@ from theorems.observation import Observation
 
 
 def imbalance(seen: Observation) -> Float[Tensor, "nodes pieces 1"]:
-    """(L(t) - L(0) + int_0^t <grad, fa> ds) / L(0), with fa = the direction that the rule prescribes."""
-    return ((seen.risk - seen.initial_risk + seen.integral) / seen.initial_risk).unsqueeze(-1)
+    """(L(t) - L(0) + int_0^t <grad, fa> ds) / max(L(0), L(t)), with fa = the direction that the rule prescribes."""
+    size = torch.maximum(seen.risk, seen.initial_risk)
+    return ((seen.risk - seen.initial_risk + seen.integral) / size).unsqueeze(-1)
 
 
 STATEMENT = Statement(

@@ -25,7 +25,8 @@ dense output."""
 
 CLOSE, CLOSE_ABSOLUTE = 1e-6, 1e-7
 """The lower bound is near enough to the smallest value found, relative to it or absolutely. The difference counts as
-error. Values are relative to the size of what is compared; closer than that, some are rounding."""
+error. Values are relative to the size of what is compared; so near to 0, some are rounding, and an inequality is not
+violated."""
 
 HALVINGS = 40
 """Rounds of halving at most."""
@@ -67,7 +68,7 @@ class Margin:
         surely: the smallest that it may be, by the errors of the run, of rounding, and between the nodes.
         time: where the margin sits.
         part: which part has it.
-        violated: whether the margin is below 0 by more than its error somewhere.
+        violated: whether the margin is below 0 by more than its error somewhere, and by 1e-7 for an inequality.
     """
 
     margin: Float[Tensor, " ensemble"]
@@ -225,10 +226,11 @@ def _margin(
     least = readings.smallest.new_full((count,), torch.inf)
     surely, margin, time = least.clone(), least.clone(), least.clone()
     part, violated = torch.zeros_like(pieces.trajectory[:count]), torch.zeros_like(least, dtype=torch.bool)
+    unresolved = CLOSE_ABSOLUTE if claim.kind == "inequality" else 0.0
     for halving in range(HALVINGS + 1):
         trajectory = pieces.trajectory
         sure = readings.smallest - readings.error
-        violated[trajectory[readings.smallest < -readings.error]] = True
+        violated[trajectory[readings.smallest < -(readings.error + unresolved)]] = True
         lowest = torch.minimum(least, _per_trajectory(sure, trajectory, count, "amin"))
         better = torch.nonzero((sure == lowest[trajectory]) & (sure < least[trajectory])).squeeze(-1).flip(0)
         owner = trajectory[better]  # of several equal ones the first stays, being written last

@@ -30,7 +30,7 @@ STATEMENTS: list[Statement] = [
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 
 
-def runs(path: str, device: str) -> dict[str, Callable[[], Solution]]:
+def runs(path: str, device: str, *, progress: bool = False) -> dict[str, Callable[[], Solution]]:
     """How to solve the problem in an .npz file, by rule: sign-FA, GD, and FA if the file has feedback weights.
 
     Optional keys beside those of `python -m flowsim simulate`: `slope` (default 0.3), `t_final` (default 10). The loss
@@ -49,7 +49,7 @@ def runs(path: str, device: str) -> dict[str, Callable[[], Solution]]:
     rules = ["fa", "sign-fa", "gd"] if "feedback" in arrays else ["sign-fa", "gd"]
     found = {rule: _ensemble_of_one(*read_problem(path, rule, "exponential", slope.item(), device)) for rule in rules}
     return {
-        rule: partial(solve, *problem, t_final.item(), rtol=RTOL, atol=ATOL, progress=True)
+        rule: partial(solve, *problem, t_final.item(), rtol=RTOL, atol=ATOL, progress=progress)
         for rule, problem in found.items()
     }
 

@@ -30,6 +30,7 @@ from theorems.constants import (
     mu_svm,
     svm_margin,
     total_gap,
+    total_gap_positive,
 )
 from theorems.ensembles import GAP, SLOPE, SMALL, T_FINAL, WIDTH, Scope
 from theorems.measurement import Claim
@@ -123,7 +124,7 @@ def _hypotheses(kind: str, stated: bool, solution: Solution) -> list[Hypothesis]
         Hypothesis("gamma > 0", torch.tensor(flow.slope, dtype=torch.float64), strict=True),
         fact("mu as stated", stated),
         *([gaps_not_negative(solution)] if isinstance(flow.rule, FeedbackAlignment) else []),
-        Hypothesis("S0 = sum c_j > 0", total_gap(solution), strict=True),
+        total_gap_positive(solution),
         *_data_hypotheses(kind, solution),
     ]
 
