@@ -28,7 +28,7 @@ from theorems.ensembles import Scope
 from theorems.findings import findings
 from theorems.measurement import NoMarginError
 
-SEEDS, SEEDS_FULL = 4, 6
+SEEDS, SEEDS_FULL = 3, 6
 """Trajectories per ensemble."""
 
 
