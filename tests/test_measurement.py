@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Solution, Weights, solve
-from flowsim.initialization import gaussian
+from flowsim.initialization import gaussian, with_gaps
 from flowsim.observables import dominance_ratio
 from flowsim.solution import Pieces
 from theorems import ensembles, proposition_5_7
@@ -86,6 +86,24 @@ def test_a_violation_between_the_nodes_is_found(centre: float, width: float) -> 
     assert found.margin.item() == pytest.approx(-1e-5, abs=2e-7)
     assert found.time.item() == pytest.approx(centre, abs=1e-2 * width)
     assert found.error.item() < 1e-6
+
+
+@pytest.mark.parametrize("degree", [7, 12, 14])
+def test_a_minimum_of_a_wave_between_nodes_is_found(degree: int) -> None:
+    """A Legendre polynomial over one piece, 3 elsewhere: its part of low degree is a constant that shows nothing."""
+    solution = separable()
+    piece = int((solution.pieces.end - solution.pieces.start).argmax())
+    start, end = solution.pieces.start[piece], solution.pieces.end[piece]
+
+    def wave(times: torch.Tensor) -> torch.Tensor:
+        place = 2 * (times - start) / (end - start) - 1
+        inside = (place >= -1) & (place <= 1)
+        return torch.where(inside, 2 + torch.special.legendre_polynomial_p(place.clamp(-1, 1), degree), 3.0)
+
+    (found,) = measure([in_time(wave)], solution)
+    lowest = wave(torch.linspace(start.item(), end.item(), 100_001, dtype=torch.float64)).min().item()
+    assert found.margin.item() == pytest.approx(lowest, abs=3e-6)
+    assert found.surely.item() <= lowest
 
 
 def test_minima_are_those_of_an_optimiser_of_scipy_on_every_piece() -> None:
@@ -254,6 +272,19 @@ def test_errors_are_the_difference_to_the_companion_accumulated_over_time() -> N
     (early,) = measure([Claim("early", "inequality", lambda seen: values(seen) + seen.times.unsqueeze(-1))], solution)
     assert early.time.item() == 0
     assert early.error.item() < 1e-6
+
+
+def test_where_exactly_an_event_is_does_not_count_as_error() -> None:
+    """Two neurons cross 1e-10 apart, and the loose companion at other times: D jumps, but both are in the same mode."""
+    rule = FeedbackAlignment([[1.0, 1.0]])
+    hidden = torch.tensor([[[-0.5], [-0.5 * (1 + 1e-10)]]], dtype=torch.float64)
+    flow = Flow(Dataset([[[1.0]]], [[1]]), rule)
+    solution = solve(flow, with_gaps(hidden, rule, 0.5), 3.0, rtol=1e-9, atol=1e-11)
+    assert solution.events.time.diff().item() < 1e-9
+    assert (solution.companion.events.time - solution.events.time).abs().max() > 1e-10
+    claim = Claim("D", "inequality", lambda seen: 10 - seen.dominance(2).unsqueeze(-1))
+    (found,) = measure([claim], solution)
+    assert found.error.item() < 1e-6
 
 
 def test_the_error_of_an_equality_is_that_of_the_whole_run_and_its_margin_the_largest_deviation() -> None:
