@@ -77,6 +77,7 @@ def test_the_cases_cover_widths_samples_and_slopes() -> None:
         assert {shape.width for shape in shapes} == widths
         assert {shape.samples for shape in shapes} == samples
         assert len({shape.slope for shape in shapes}) >= 4
+        assert len(ensembles.any_runs(Scope(1, "cpu", full), "fa")) == 1 + full
 
 
 def test_same_seeds_give_the_same_verdicts_and_numbers() -> None:

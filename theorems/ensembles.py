@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -62,6 +62,7 @@ FULL = tuple(
 )
 WIDE = (Shape(4, 50, 0.9), Shape(4, 200, 0.5))
 TALL = Shape(64, 20, 0.5)
+GAUSSIAN, LARGE_GAUSSIAN, SHORT = Shape(10, 4, 0.3), Shape(20, 16, 0.1), Shape(3, 4, 0.7)
 SMALL = Shape(SAMPLES, WIDTH, SLOPE)
 """For controls."""
 
@@ -204,8 +205,7 @@ def any_run(
     seeds: int,
     device: str,
     *,
-    samples: int = 10,
-    width: int = 4,
+    shape: Shape = GAUSSIAN,
     loss: str = "logistic",
     outputs: int | None = None,
     hidden_layers: int = 1,
@@ -218,9 +218,8 @@ def any_run(
     slides before the end, they end a tenth short of that. With a bias, the last input is 1.
     """
     long = has_events(flow_type, hidden_layers + 1)
-    flow, start = _any_problem(
-        rule, seeds, samples if long else 3, width, loss, outputs, hidden_layers, bias, flow_type
-    )
+    shape = shape if long else SHORT
+    flow, start = _any_problem(rule, seeds, shape, loss, outputs, hidden_layers, bias, flow_type)
     if long:
         return solved(flow, start, T_FINAL, device)
     try:
@@ -232,15 +231,15 @@ def any_run(
 def _any_problem(
     rule: RuleName,
     seeds: int,
-    samples: int,
-    width: int,
+    shape: Shape,
     loss: str,
     outputs: int | None,
     hidden_layers: int,
     bias: bool,
     flow_type: type[Flow],
 ) -> tuple[Flow, DeepWeights]:
-    widths = (DIMENSION, *[width] * hidden_layers, outputs or 1)
+    samples = shape.samples
+    widths = (DIMENSION, *[shape.width] * hidden_layers, outputs or 1)
     datasets = []
     for seed in range(seeds):
         generator = torch.Generator().manual_seed(1000 + seed)
@@ -265,14 +264,13 @@ def _any_problem(
         "adafa": adafa(start),
         "sign-fa": SignFeedbackAlignment(SCALE),
     }
-    slope = SLOPE if has_events(flow_type, hidden_layers + 1) else 0.7
-    return flow_type(data.stack(datasets), rules[rule], loss, slope), start
+    return flow_type(data.stack(datasets), rules[rule], loss, shape.slope), start
 
 
 @cache
 def changed_feedback_run(seeds: int, device: str) -> Solution:
     """FA whose feedback changes from B to another matrix midway; the solution's flow has B."""
-    flow, start = _any_problem("fa", seeds, SAMPLES, 4, "logistic", None, 1, False, Flow)
+    flow, start = _any_problem("fa", seeds, Shape(SAMPLES, 4, SLOPE), "logistic", None, 1, False, Flow)
     other = FeedbackAlignment(deep_gaussian((DIMENSION, 4, 1), 900).layers[1])
 
     def at(looser: float) -> Solution:
@@ -314,6 +312,12 @@ def shrinking_run(seeds: int, device: str) -> Solution[Weights]:
     hidden = -0.3 * signs.unsqueeze(-1) * direction.unsqueeze(-2)
     rule = FeedbackAlignment(signs)
     return solved(Flow(dataset, rule, "exponential", SLOPE), with_gaps(hidden, rule, -0.05), T_FINAL, device)
+
+
+def any_runs(scope: Scope, rule: RuleName, **options: Any) -> list[Callable[[], Solution]]:
+    """`any_run` on the shapes of the scope: with 20 samples and 16 neurons, too, in the full run."""
+    shapes = [GAUSSIAN, LARGE_GAUSSIAN] if scope.full and "hidden_layers" not in options else [GAUSSIAN]
+    return [partial(any_run, rule, scope.seeds, scope.device, shape=shape, **options) for shape in shapes]
 
 
 def margin_runs(

@@ -42,7 +42,7 @@ def cases(scope: Scope) -> list[Case]:
     seeds, device = scope.seeds, scope.device
 
     def gaussian(label: str, rule: ensembles.RuleName, **options: Any) -> Case:
-        return Case(STATEMENT, label, "theorem", [partial(ensembles.any_run, rule, seeds, device, **options)])
+        return Case(STATEMENT, label, "theorem", ensembles.any_runs(scope, rule, **options))
 
     return [
         Case(STATEMENT, "FA, separable", "theorem", ensembles.margin_runs(scope, "separable", "fa")),

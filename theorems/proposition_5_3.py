@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -41,10 +40,9 @@ STATEMENT = Statement(
 
 def cases(scope: Scope) -> list[Case]:
     """Widths 5 to 200, one and three outputs, two and three layers; the control has fixed random feedback instead."""
-    seeds, device = scope.seeds, scope.device
 
     def any_run(label: str, **options: Any) -> Case:
-        return Case(STATEMENT, label, "theorem", [partial(ensembles.any_run, "sign-fa", seeds, device, **options)])
+        return Case(STATEMENT, label, "theorem", ensembles.any_runs(scope, "sign-fa", **options))
 
     return [
         Case(

@@ -86,7 +86,7 @@ def cases(scope: Scope) -> list[Case]:
     seeds, device = scope.seeds, scope.device
 
     def case(label: str, rule: ensembles.RuleName, **options: Any) -> Case:
-        return Case(STATEMENT, label, "theorem", [partial(ensembles.any_run, rule, seeds, device, **options)])
+        return Case(STATEMENT, label, "theorem", ensembles.any_runs(scope, rule, **options))
 
     def control(label: str, rule: ensembles.RuleName, **options: Any) -> Case:
         return Case(STATEMENT, label, "control", [partial(ensembles.any_run, rule, seeds, device, **options)])
@@ -95,7 +95,12 @@ def cases(scope: Scope) -> list[Case]:
     return [
         Case(STATEMENT, "FA, separable", "theorem", ensembles.margin_runs(scope, "separable", "fa")),
         case("FA, logistic", "fa"),
-        case("FA, logistic, m = 40", "fa", width=40),
+        Case(
+            STATEMENT,
+            "FA, logistic, m = 40",
+            "theorem",
+            [partial(ensembles.any_run, "fa", seeds, device, shape=ensembles.GAUSSIAN._replace(width=40))],
+        ),
         case("adaFA, squared", "adafa", loss="squared"),
         case("sign-FA, squared", "sign-fa", loss="squared"),
         case("GD, exponential", "gd", loss="exponential"),
