@@ -34,6 +34,10 @@ class Rule(Protocol):
         """Psi(W_{l+1}[:, i]) for each hidden layer l, `*batch x m_l`."""
         ...
 
+    def divergences(self, before: NetworkWeights, after: NetworkWeights) -> tuple[Tensor, ...]:
+        """D_Psi(W', W) = Psi(W') - Psi(W) - <B(W), W' - W> for each W_{l+1}[:, i], `*batch x m_l`; never negative."""
+        ...
+
     def map_matrices(self, weights: NetworkWeights, function: Callable[[Tensor], Tensor]) -> Rule:
         """Return the rule with `function` applied to each of its own feedback matrices (`*batch x p x q`)."""
         ...
@@ -55,6 +59,11 @@ class GradientDescent:
     def potentials(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
         """|W_{l+1}[:, i]|^2 / 2."""
         return tuple(0.5 * layer.square().sum(-2) for layer in weights.layers[1:])
+
+    def divergences(self, before: NetworkWeights, after: NetworkWeights) -> tuple[Tensor, ...]:
+        """|W' - W|^2 / 2."""
+        pairs = zip(before.layers[1:], after.layers[1:], strict=True)
+        return tuple(0.5 * (new - old).square().sum(-2) for old, new in pairs)
 
     def map_matrices(self, weights: NetworkWeights, function: Callable[[Tensor], Tensor]) -> GradientDescent:
         """The rule itself: it has no feedback weights of its own."""
@@ -109,6 +118,10 @@ class FeedbackAlignment:
         pairs = zip(weights.layers[1:], self.feedback_matrices(weights), strict=True)
         return tuple((layer * matrix).sum(-2) for layer, matrix in pairs)
 
+    def divergences(self, before: NetworkWeights, after: NetworkWeights) -> tuple[Tensor, ...]:
+        """0: Psi is linear."""
+        return tuple(torch.zeros_like(layer[..., 0, :]) for layer in after.layers[1:])
+
     def map_matrices(self, weights: NetworkWeights, function: Callable[[Tensor], Tensor]) -> FeedbackAlignment:
         """Return the rule with `function` applied to the feedback matrices."""
         return FeedbackAlignment(tuple(function(matrix) for matrix in self.feedback_matrices(weights)))
@@ -141,6 +154,11 @@ class SignFeedbackAlignment:
     def potentials(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
         """s |W_{l+1}[:, i]|_1."""
         return tuple(self.scale * layer.abs().sum(-2) for layer in weights.layers[1:])
+
+    def divergences(self, before: NetworkWeights, after: NetworkWeights) -> tuple[Tensor, ...]:
+        """2 s |w'| for each entry that changes its sign, s |w'| for one that leaves 0."""
+        pairs = zip(before.layers[1:], after.layers[1:], strict=True)
+        return tuple(self.scale * (new.abs() * (1 - old.sign() * new.sign())).sum(-2) for old, new in pairs)
 
     def map_matrices(self, weights: NetworkWeights, function: Callable[[Tensor], Tensor]) -> SignFeedbackAlignment:
         """The rule itself: it has no feedback weights of its own."""

@@ -1,0 +1,79 @@
+"""Gradient steps of finite size, and what exactly they do to the conserved quantities.
+
+    u_l <- momentum u_l + Delta_l,        W_l <- W_l + eta u_l,        Delta = the flow's velocity at the weights
+
+(torch.optim.SGD's rule). The limit eta -> 0 at fixed time is the flow, sped up by 1 / (1 - momentum). Each step changes
+the conserved quantities of Theorem 5.2 by an amount that has a formula (theorems/README.md, section 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsim.flow import Flow
+from flowsim.weights import AnyWeights
+
+
+@dataclass(frozen=True, eq=False)
+class State(Generic[AnyWeights]):
+    """Where a descent is.
+
+    Args:
+        weights: W_1 .. W_{H+1}.
+        update: u_1 .. u_{H+1}, shaped like them.
+        mismatch: <B_{l+1}[:, i], u_{l+1}[:, i]> - <W_l[i, :], u_l[i, :]> of each hidden layer, `*batch x m_l`, from
+            its recursion. Without momentum the next step takes none of it.
+        correction: what the steps have added to `observables.conserved` so far, `*batch x m_l`, from the formula.
+    """
+
+    weights: AnyWeights
+    update: tuple[Tensor, ...]
+    mismatch: tuple[Float[Tensor, "*batch m"], ...]
+    correction: tuple[Float[Tensor, "*batch m"], ...]
+
+
+def start(weights: AnyWeights) -> State[AnyWeights]:
+    """The state before the first step: at rest."""
+    none = tuple(torch.zeros_like(layer) for layer in weights.layers)
+    per_neuron = tuple(torch.zeros_like(layer[..., 0]) for layer in weights.layers[:-1])
+    return State(weights, none, per_neuron, per_neuron)
+
+
+def step(flow: Flow, state: State[AnyWeights], eta: float, momentum: float = 0.0) -> State[AnyWeights]:
+    """One full-batch step of size eta.
+
+    The conserved quantity c of a neuron changes by
+
+        eta momentum mismatch + D_Psi(W_{l+1}[:, i]', W_{l+1}[:, i]) - |W_l[i, :]' - W_l[i, :]|^2 / 2
+
+    where ' is after the step and D_Psi the Bregman divergence of the rule's potential, `Rule.divergences`: under FA and
+    without momentum by - eta^2 |Delta_l[i, :]|^2 / 2.
+
+    >>> from flowsim import Dataset, FeedbackAlignment, Weights
+    >>> from flowsim.observables import conserved
+    >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+    >>> first = start(Weights(torch.ones(1, 1), torch.ones(1)))
+    >>> second = step(flow, first, eta=0.1)
+    >>> change = conserved(flow, second.weights)[0] - conserved(flow, first.weights)[0]
+    >>> bool(abs(change - second.correction[0]) < 1e-15), bool(change < -1e-4)
+    (True, True)
+    """
+    before = state.weights
+    update = tuple(
+        momentum * u + delta for u, delta in zip(state.update, flow.velocity(before).layers, strict=True)
+    )  # fmt: skip
+    after = before.with_layers([layer + eta * u for layer, u in zip(before.layers, update, strict=True)])
+    turned = zip(flow.rule.feedback_matrices(before), flow.rule.feedback_matrices(after), strict=True)
+    divergences = flow.rule.divergences(before, after)
+    mismatch, correction = [], []
+    for level, (old, new) in enumerate(turned):
+        carried = momentum * state.mismatch[level]
+        length = update[level].square().sum(-1)
+        correction.append(state.correction[level] + eta * carried + divergences[level] - 0.5 * eta**2 * length)
+        mismatch.append(carried + ((new - old) * update[level + 1]).sum(-2) - eta * length)
+    return State(after, update, tuple(mismatch), tuple(correction))
