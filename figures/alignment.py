@@ -1,0 +1,131 @@
+"""Alignment of output and feedback weights, over time and over widths.
+
+The cosine of v and b on orthogonally separable data. FA from an aligned start with all c_j > 0 keeps cos ≥ 1/√m
+(Lemma 5.4); from a Gaussian v(0), independent of b, nothing is promised, and it can stay low. adaFA starts at 1, as
+b = v(0), whether all c_j > 0 (its bound is min|b_j|/|b|) or v(0) is Gaussian. sign-FA keeps cos ≥ 1/√m from every start
+(Proposition 5.3), even one where a single neuron outweighs all others, which is nearly the bound. Below: the smallest
+cosine over the whole of 0 ≤ t ≤ 100, mean and standard error over 8 seeds, against 1/√m.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from torch import Tensor
+
+from figures.style import BLACK, RULES, SHADE, grid, log_time_axis, log_times, panels
+from flowsim import FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, Weights, data, observables, solve
+from flowsim.initialization import adafa, gaussian, random_signs
+from flowsim.rules import Rule
+from theorems.lemma_5_4 import bound
+from theorems.measurement import infimum
+from theorems.observation import Observation
+
+SEEDS = tuple(range(8))
+FIRST, T_FINAL = 0.01, 100.0
+SAMPLES, DIMENSION, KAPPA = 4, 6, 0.2
+WIDTH, WIDTHS = 20, (5, 10, 20, 50, 100)
+
+Kind = tuple[str, str]
+"""The rule and the start."""
+
+KINDS: tuple[Kind, ...] = (
+    ("FA", "all $c_j > 0$"),
+    ("FA", "Gaussian $v(0)$"),
+    ("adaFA", "all $c_j > 0$"),
+    ("adaFA", "Gaussian $v(0)$"),
+    ("sign-FA", "Gaussian $v(0)$"),
+    ("sign-FA", "one outweighs"),
+)
+"""What is promised most about comes first, for each rule: solid lines. The others are dashed."""
+SOLID = KINDS[::2]
+
+
+class Measured(NamedTuple):
+    """What is plotted: cosines of seed 0 at times, smallest cosines of all seeds by width, bounds of Lemma 5.4."""
+
+    times: Float[Tensor, " times"]
+    cosine: dict[Kind, Float[Tensor, " times"]]
+    width: int
+    adafa_bound: float
+    widths: tuple[int, ...]
+    smallest: dict[Kind, Float[Tensor, "widths seeds"]]
+
+
+def measure(
+    width: int = WIDTH, widths: tuple[int, ...] = WIDTHS, seeds: tuple[int, ...] = SEEDS, t_final: float = T_FINAL
+) -> Measured:
+    """Run all rules from both kinds of starts."""
+    times = log_times(FIRST, t_final)[1:]
+    cosine, smallest = {}, {}
+    adafa_bound = 0.0
+    for kind in KINDS:
+        one = run(*kind, width, seeds[:1], t_final)
+        cosine[kind] = observables.alignment(one.flow, one.evaluate(times))[0].squeeze(-1)
+        if kind == ("adaFA", "all $c_j > 0$"):
+            adafa_bound = bound(one).item()
+        smallest[kind] = torch.stack([infimum(cosines, run(*kind, m, seeds, t_final)) for m in widths])
+    return Measured(times, cosine, width, adafa_bound, widths, smallest)
+
+
+def cosines(seen: Observation) -> Float[Tensor, "nodes pieces 1"]:
+    """cos(v, b)."""
+    return observables.alignment(seen.flow, seen.weights, seen.feedback)[0].unsqueeze(-1)
+
+
+def run(name: str, start: str, width: int, seeds: tuple[int, ...], t_final: float) -> Solution[Weights]:
+    """An ensemble with a trajectory for each seed."""
+    dataset = data.stack([data.orthogonally_separable(SAMPLES, DIMENSION, KAPPA, seed) for seed in seeds])
+    normal = [gaussian(width, DIMENSION, seed) for seed in seeds]
+    hidden = torch.stack([weights.hidden for weights in normal]) / width**0.5
+    output = torch.stack([weights.output for weights in normal])
+    signs = torch.stack([random_signs(width, seed) for seed in seeds])
+    if start == "all $c_j > 0$":
+        gaps = 0.5 * output.abs()
+        # for adaFA c_j = v_j^2 - |w_j|^2 / 2, since b = v(0)
+        output = signs * (gaps + 0.5 * hidden.square().sum(-1)) ** (0.5 if name == "adaFA" else 1.0)
+    elif start == "one outweighs":
+        hidden, output = 0.01 * hidden, signs * torch.where(torch.arange(width) == 0, 1.0, 1e-3)
+    weights = Weights(hidden, output)
+    rules: dict[str, Rule] = {
+        "FA": FeedbackAlignment(signs),
+        "adaFA": adafa(weights),
+        "sign-FA": SignFeedbackAlignment(),
+    }
+    return solve(Flow(dataset, rules[name]), weights, t_final)
+
+
+def draw(measured: Measured) -> Figure:
+    """Over time above, over widths below."""
+    figure, (above, below) = panels(2, 1, 4.6)
+    for kind in measured.cosine:
+        (name, start), solid = kind, kind in SOLID
+        line = "-" if solid else "--"
+        above.plot(measured.times, measured.cosine[kind], line, color=RULES[name], label=f"{name}, {start}")
+        smallest = measured.smallest[kind]
+        error = smallest.std(-1) / smallest.shape[-1] ** 0.5
+        below.errorbar(
+            measured.widths, smallest.mean(-1), error, color=RULES[name], linestyle=line, marker="o", markersize=3,
+            fillstyle="full" if solid else "none", capsize=2, linewidth=0.9,
+        )  # fmt: skip
+    above.axhline(measured.width**-0.5, color=BLACK, linestyle=":", label="$1/\\sqrt{m}$")
+    above.axhline(measured.adafa_bound, color=RULES["adaFA"], linestyle=":", label="min$|b_j|/|b|$ of adaFA")
+    log_time_axis(above, measured.times[0].item(), measured.times[-1].item())
+    above.set_ylabel(f"$\\cos(v, b)$, $m = {measured.width}$")
+    widths = torch.tensor(measured.widths, dtype=torch.float64)
+    below.plot(widths, widths.rsqrt(), ":", color=BLACK)
+    below.set_xscale("log")
+    below.set_xticks(measured.widths, [str(width) for width in measured.widths])
+    below.xaxis.set_minor_locator(NullLocator())
+    below.set_xlabel("width $m$")
+    below.set_ylabel("smallest $\\cos(v, b)$")
+    for panel in (above, below):
+        panel.set_ylim(top=1.04)
+        panel.axhline(0, color=SHADE, linewidth=0.5)
+        grid(panel)
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure

@@ -1,0 +1,108 @@
+"""What one neuron conserves.
+
+One hidden neuron among three orthogonally separable inputs in the plane, under GD, FA (b = 1) and sign-FA. Dots are
+starts, arrows show the direction, grey curves are the sets of equal c of Theorem 5.2: hyperbolas v² − |w|² = 2c for GD,
+parabolas v = c + |w|²/2 for FA, |v| = c + |w|²/2 for sign-FA. Every run stays on the one that it starts on. Under FA it
+passes v = 0 where c < 0, and never where c > 0 (Lemma 5.4). (Compare Figure 1 of the paper.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from figures.style import RULES, SHADE, log_times, panels
+from flowsim import FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, data, solve
+from flowsim.initialization import with_gaps
+from flowsim.rules import Rule
+
+SEEDS = (0,)
+LARGEST, HIGHEST, T_FINAL = 2.0, 2.3, 1000.0
+
+STARTS = {
+    "GD": [(0.7, 0.3, 1, 1), (0.2, 1.8, -1, 1), (0.4, 1.6, 1, -1), (-0.3, 1.8, 1, -1), (-1.0, 1.9, 1, -1)],
+    "FA": [(1.0, 0.3, 1, 1), (0.3, 1.7, -1, 1), (-0.4, 1.9, -1, 1), (-1.1, 0.4, 1, 1), (-1.8, 0.4, 1, 1)],
+    "sign-FA": [(1.0, 0.3, 1, 1), (0.3, 1.8, -1, 1), (0.4, 1.6, 1, -1), (-0.3, 1.7, 1, -1), (-1.0, 1.9, 1, -1)],
+}
+"""c, |w(0)|, the side of the inputs that w(0) is on (1: active on all, -1: on none), and the sign of v(0) (not for FA)."""
+
+
+class Measured(NamedTuple):
+    """The runs of one rule: |w(t)|, v(t) and c."""
+
+    norm: Float[Tensor, "times runs"]
+    output: Float[Tensor, "times runs"]
+    gap: Float[Tensor, " runs"]
+
+
+CURVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "GD": lambda norm, gap: (2 * gap + norm**2).sqrt(),  # NaN where there is none
+    "FA": lambda norm, gap: gap + norm**2 / 2,
+    "sign-FA": lambda norm, gap: torch.where(gap + norm**2 / 2 >= 0, gap + norm**2 / 2, torch.nan),
+}
+"""v, or |v| for GD and sign-FA, on the set of neurons with |w| and c."""
+
+
+def measure(times: int = 400, t_final: float = T_FINAL) -> dict[str, Measured]:
+    """Run the neurons of each rule as an ensemble."""
+    dataset = data.orthogonally_separable(samples=3, dimension=2, kappa=0.3, seed=SEEDS[0])
+    towards = (dataset.labels.unsqueeze(-1) * dataset.inputs).sum(0)
+    towards = towards / towards.norm()
+    rules: dict[str, Rule] = {
+        "GD": GradientDescent(),
+        "FA": FeedbackAlignment([1.0]),
+        "sign-FA": SignFeedbackAlignment(),
+    }
+    found = {}
+    for name, rule in rules.items():
+        gap, norm, side, sign = torch.tensor(STARTS[name], dtype=torch.float64).unbind(-1)
+        hidden = (side * norm)[:, None, None] * towards
+        weights = with_gaps(hidden, rule, gap.unsqueeze(-1), None if name == "FA" else sign.unsqueeze(-1))
+        flow = Flow(dataset, rule)
+        at = solve(flow, weights, t_final).evaluate(log_times(1e-3, t_final, times))
+        found[name] = Measured(at.hidden.norm(dim=-1).squeeze(-1), at.output.squeeze(-1), gap)
+    return found
+
+
+def draw(measured: dict[str, Measured]) -> Figure:
+    """A panel for each rule."""
+    figure, axes = panels(1, 3, 1.75, sharex=True, sharey=True)
+    for panel, (name, runs) in zip(axes, measured.items(), strict=True):
+        _level_sets(panel, name, runs.gap)
+        for norm, output in zip(runs.norm.T, runs.output.T, strict=True):
+            panel.plot(norm, output, color=RULES[name])
+            panel.plot(norm[0], output[0], "o", color=RULES[name], markersize=3)
+            _arrows(panel, norm, output, RULES[name])
+        panel.axhline(0, color=SHADE, linewidth=0.4)
+        panel.set_title(name)
+        panel.set_xlim(0, LARGEST)
+        panel.set_ylim(-HIGHEST, HIGHEST)
+        panel.set_xlabel("$|w|$")
+        panel.set_xticks([0, 1, 2])
+    axes[0].set_ylabel("$v$")
+    axes[0].set_yticks([-2, -1, 0, 1, 2])
+    return figure
+
+
+def _level_sets(panel: Axes, name: str, gaps: Tensor) -> None:
+    norm = torch.linspace(0, LARGEST, 400, dtype=torch.float64)
+    for gap in gaps:
+        value = CURVES[name](norm, gap)
+        for sign in (1,) if name == "FA" else (1, -1):
+            panel.plot(norm, sign * value, color=SHADE, linewidth=0.5, zorder=1)
+
+
+def _arrows(panel: Axes, norm: Tensor, output: Tensor, colour: str) -> None:
+    """Early and late on the part of the path that is seen: many come back on the curve on which they went."""
+    seen = (norm < LARGEST) & (output.abs() < HIGHEST)
+    length = torch.hypot(norm.diff(), output.diff()).masked_fill(~seen[1:], 0.0).cumsum(0)
+    for share in (0.15, 0.7):
+        after = int(torch.searchsorted(length, share * length[-1])) + 1
+        tail, tip = ((norm[at].item(), output[at].item()) for at in (after - 1, after))
+        panel.annotate("", tip, tail, arrowprops={"arrowstyle": "-|>", "color": colour, "mutation_scale": 6})
