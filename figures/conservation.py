@@ -1,8 +1,8 @@
 """How exactly each method keeps what the flow conserves.
 
 FA on orthogonally separable data: the largest change of any c_j = b_j v_j − |w_j|²/2 since t = 0. Theorem 5.2 says 0.
-The event-driven integrator keeps it to the tolerance asked for; torchdiffeq's dopri5, whose tolerance is a hope at the
-kinks, keeps it less exactly, and gradient steps of size η change it in proportion to η. The latter is no error of
+The event-driven integrator keeps it to the tolerance asked for; torchdiffeq's dopri5, whose tolerance is a hope at
+the kinks, keeps it less exactly, and gradient steps of size η change it in proportion to η. The latter is no error of
 the theorem: with the exact discrete correction, −η² Σ |Δ_1|²/2 (theorems/README.md, section 4), it is rounding.
 """
 

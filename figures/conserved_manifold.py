@@ -1,9 +1,9 @@
 """What one neuron conserves.
 
 One hidden neuron among three orthogonally separable inputs in the plane, under GD, FA (b = 1) and sign-FA. Dots are
-starts, arrows show the direction, grey curves are the sets of equal c of Theorem 5.2: hyperbolas v² − |w|² = 2c for GD,
-parabolas v = c + |w|²/2 for FA, |v| = c + |w|²/2 for sign-FA. Every run stays on the one that it starts on. Under FA it
-passes v = 0 where c < 0, and never where c > 0 (Lemma 5.4). (Compare Figure 1 of the paper.)
+starts, arrows show the direction, grey curves are the sets of equal c of Theorem 5.2: hyperbolas v² − |w|² = 2c for
+GD, parabolas v = c + |w|²/2 for FA, |v| = c + |w|²/2 for sign-FA. Every run stays on the one that it starts on. Under
+FA it passes v = 0 where c < 0, and never where c > 0 (Lemma 5.4). (Compare Figure 1 of the paper.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STARTS = {
     "FA": [(1.0, 0.3, 1, 1), (0.3, 1.7, -1, 1), (-0.4, 1.9, -1, 1), (-1.1, 0.4, 1, 1), (-1.8, 0.4, 1, 1)],
     "sign-FA": [(1.0, 0.3, 1, 1), (0.3, 1.8, -1, 1), (0.4, 1.6, 1, -1), (-0.3, 1.7, 1, -1), (-1.0, 1.9, 1, -1)],
 }
-"""c, |w(0)|, the side of the inputs that w(0) is on (1: active on all, -1: on none), and the sign of v(0) (not for FA)."""
+"""c, |w(0)|, the side of the inputs that w(0) is on (1: active on all, -1: on none), the sign of v(0) (but for FA)."""
 
 
 class Measured(NamedTuple):

@@ -66,6 +66,22 @@ def require_writable(option: str, path: str | None) -> None:
         raise ValueError(f"{option} {path} cannot be written: it is a folder")
 
 
+def make_folder(option: str, path: str | Path) -> Path:
+    """Make a folder for results, where there is none yet, and return it.
+
+    Raises:
+        ValueError: if it cannot be made, or written to.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{option} {path} cannot be written: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{option} {path} cannot be written: no permission to write to the folder")
+    return folder
+
+
 def write_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
     """Write an .npz file, whole or not at all.
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from flowsim import IntegrationError
 from flowsim.__main__ import device_of
-from flowsim.files import require_writable
+from flowsim.files import make_folder, require_writable
 from flowsim.validation import require_count, require_positive
 from theorems import cases, own_data, report, search
 from theorems.cases import MODULES, undecided
@@ -104,16 +104,9 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     require_writable("--json", options.json)
     require_writable("--html", options.html)
     if options.search is not None:
-        _make_folder("--output", options.output)
+        make_folder("--output", options.output)
     seeds = options.seeds or (SEEDS_FULL if options.full else SEEDS)
     return options.names or list(MODULES), Scope(seeds, device_of(options.device), options.full)
-
-
-def _make_folder(option: str, folder: str) -> None:
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{option} {folder} cannot be written: {error.strerror}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

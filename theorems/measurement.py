@@ -95,13 +95,13 @@ def measure(claims: Sequence[Claim], solution: Solution, rate: Rate | None = Non
         rate: the claims' `Observation.integral` is its integral from 0.
     """
     pieces, companion = solution.pieces, solution.companion
-    before = [None if rate is None else _integrals(rate, curve, solution) for curve in (solution, companion)]
+    before = [None if rate is None else integrals_before(rate, curve, solution) for curve in (solution, companion)]
     readings: list[list[_Readings]] = [[] for _ in claims]
     for part in in_chunks(solution, pieces):
         here, there = (observe(curve, chosen(pieces, part), solution) for curve in (solution, companion))
         for observation, integral in zip((here, there), before, strict=True):
             if rate is not None and integral is not None:
-                _add_integral(observation, rate, integral[part])
+                add_integral(observation, rate, integral[part])
         for claim, found in zip(claims, readings, strict=True):
             values, compared = claim.values(here), claim.values(there)
             difference = (values - compared).abs().amax((0, 2))
@@ -183,7 +183,7 @@ def chosen(pieces: Pieces, which: slice | Tensor) -> Pieces:
     return Pieces(*(column[which] for column in pieces))
 
 
-def _integrals(rate: Rate, curve: Solution, mode_of: Solution) -> Float[Tensor, " pieces"]:
+def integrals_before(rate: Rate, curve: Solution, mode_of: Solution) -> Float[Tensor, " pieces"]:
     """The integral of the rate from 0 to the start of each piece."""
     pieces, parts = mode_of.pieces, []
     for part in in_chunks(mode_of, pieces):
@@ -193,7 +193,8 @@ def _integrals(rate: Rate, curve: Solution, mode_of: Solution) -> Float[Tensor, 
     return along(over, pieces.trajectory, lambda rows: rows.cumsum(1)) - over
 
 
-def _add_integral(observation: Observation, rate: Rate, before: Float[Tensor, " pieces"]) -> None:
+def add_integral(observation: Observation, rate: Rate, before: Float[Tensor, " pieces"]) -> None:
+    """Give the observation its `integral`: that of the rate from 0 to the start of each piece, and on to its nodes."""
     lengths = observation.pieces.end - observation.pieces.start
     observation.integral = before + INTEGRALS.to(before) @ rate(observation) * lengths
 
@@ -264,7 +265,7 @@ def _read_halves(
         observation = observe(solution, some, solution)
         if rate is not None and before is not None:
             before[part][1::2] += _over(some, rate(observation))[::2]
-            _add_integral(observation, rate, before[part])
+            add_integral(observation, rate, before[part])
         found.append(_Readings.of(_signed(claim, claim.values(observation)), observation.times, errors[part]))
     return _joined(found)
 

@@ -1,0 +1,160 @@
+"""Other libraries' solvers on the same flow, as their users would call them: packed weights, the data reduced.
+
+torchdiffeq and scipy are installed with flowsim; diffrax is measured where it is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.integrate import solve_ivp
+from torchdiffeq import odeint
+
+from flowsim import Flow, Weights
+from flowsim.reduction import reduce
+
+
+class Problem(NamedTuple):
+    """A two-layer FA flow with scalar output and exponential loss, as arrays; `start` is W and v, flattened, in a row.
+
+    The inputs are reduced to their span, which is exact (theorems/README.md, section 1).
+    """
+
+    inputs: NDArray
+    labels: NDArray
+    feedback: NDArray
+    slope: float
+    start: NDArray
+    t_final: float
+
+
+class Run(NamedTuple):
+    """The weights at the end, flattened, the time taken, and how often the velocity was evaluated."""
+
+    end: NDArray
+    seconds: float
+    evaluations: int
+
+
+def problem(flow: Flow, weights: Weights, t_final: float) -> Problem:
+    """The flow for its peers."""
+    reduced = reduce(flow, weights)
+    feedback = flow.rule.feedback_matrices(weights)[0].squeeze(-2)
+    return Problem(
+        reduced.flow.dataset.inputs.numpy(),
+        flow.dataset.labels.numpy(),
+        feedback.numpy(),
+        flow.slope,
+        packed(reduced.weights),
+        t_final,
+    )
+
+
+def packed(weights: Weights) -> NDArray:
+    """W and v in a row."""
+    return torch.cat([weights.hidden.reshape(-1), weights.output]).numpy()
+
+
+SECONDS_PER_STEP = 2e-5
+"""Of diffrax, on a small problem."""
+
+
+def velocity(xp: Any, inputs: Any, labels: Any, feedback: Any, slope: float, state: Any) -> Any:
+    """d theta / dt as functions of `xp`: numpy, torch or jax.numpy."""
+    n, r = inputs.shape
+    hidden, output = state[: -len(feedback)].reshape(-1, r), state[-len(feedback) :]
+    z = inputs @ hidden.T
+    derivative = xp.where(z > 0, xp.ones_like(z), slope * xp.ones_like(z))
+    activation = derivative * z
+    drive = labels * xp.exp(-labels * (activation @ output)) / n
+    pushed = (derivative * drive[:, None] * feedback).T @ inputs
+    return xp.concatenate([pushed.reshape(-1), activation.T @ drive])
+
+
+def _counted(rate: Callable[[Any], Any], limit: float) -> tuple[Callable[[Any, Any], Any], list[float]]:
+    """The rate as a function of time and state, and a list that grows with every evaluation: when it was.
+
+    Raises:
+        TimeoutError: when it is asked for after more than `limit` seconds.
+    """
+    called = [time.perf_counter()]
+
+    def counted(_: Any, state: Any) -> Any:
+        called.append(time.perf_counter())
+        if called[-1] - called[0] > limit:
+            raise TimeoutError(f"no end after {limit:g} s")
+        return rate(state)
+
+    return counted, called
+
+
+def by_torchdiffeq(method: str, problem: Problem, rtol: float, limit: float) -> Run:
+    """torchdiffeq's odeint."""
+    inputs, labels, feedback = (
+        torch.from_numpy(array) for array in (problem.inputs, problem.labels, problem.feedback)
+    )  # fmt: skip
+    rate, called = _counted(lambda state: velocity(torch, inputs, labels, feedback, problem.slope, state), limit)
+    times = torch.tensor([0.0, problem.t_final], dtype=torch.float64)
+    with torch.inference_mode():
+        states = odeint(rate, torch.from_numpy(problem.start), times, rtol=rtol, atol=1e-2 * rtol, method=method)
+    assert isinstance(states, torch.Tensor)
+    return Run(states[-1].numpy(), time.perf_counter() - called[0], len(called) - 1)
+
+
+def by_scipy(method: str, problem: Problem, rtol: float, limit: float) -> Run:
+    """scipy.integrate.solve_ivp."""
+    rate, called = _counted(
+        lambda state: velocity(np, problem.inputs, problem.labels, problem.feedback, problem.slope, state), limit
+    )
+    found = solve_ivp(rate, (0.0, problem.t_final), problem.start, method, rtol=rtol, atol=1e-2 * rtol)
+    return Run(found.y[:, -1], time.perf_counter() - called[0], len(called) - 1)
+
+
+def by_diffrax(method: str, problem: Problem, rtol: float, limit: float) -> Run:
+    """diffrax.diffeqsolve, compiled before the time is taken. Steps are limited to what takes about `limit` seconds."""
+    diffrax: Any = importlib.import_module("diffrax")  # optional, and slow to import
+    jax: Any = importlib.import_module("jax")
+
+    with jax.enable_x64(True):
+        arrays = [jax.numpy.asarray(array) for array in (problem.inputs, problem.labels, problem.feedback)]
+        term = diffrax.ODETerm(
+            lambda _, state, args: velocity(jax.numpy, args[0], args[1], args[2], problem.slope, state)
+        )
+        solver = getattr(diffrax, method)()
+        control = diffrax.PIDController(rtol=rtol, atol=1e-2 * rtol)
+
+        @jax.jit
+        def run(state: Any) -> Any:
+            solution = diffrax.diffeqsolve(
+                term, solver, 0.0, problem.t_final, None, state, arrays, stepsize_controller=control,
+                saveat=diffrax.SaveAt(t1=True), max_steps=int(limit / SECONDS_PER_STEP), throw=False,
+            )  # fmt: skip
+            return solution.ys[-1], solution.stats["num_steps"], solution.result == diffrax.RESULTS.successful
+
+        compiled = run.lower(jax.numpy.asarray(problem.start)).compile()
+        started = time.perf_counter()
+        end, steps, ended = compiled(jax.numpy.asarray(problem.start))
+        end.block_until_ready()
+        seconds = time.perf_counter() - started
+        if not ended:
+            raise TimeoutError(f"no end after {steps} steps, {seconds:g} s")
+        return Run(np.asarray(end), seconds, int(steps) * (solver.tableau.num_stages - int(solver.tableau.fsal)))
+
+
+Peer = Callable[[Problem, float, float], Run]
+"""Of a problem, rtol and a limit in seconds, beyond which it raises TimeoutError."""
+
+PEERS: dict[str, Peer] = {
+    **{f"torchdiffeq {method}": partial(by_torchdiffeq, method) for method in ("dopri5", "dopri8")},
+    **{f"scipy {method}": partial(by_scipy, method) for method in ("RK45", "DOP853", "LSODA")},
+}
+if importlib.util.find_spec("diffrax"):
+    PEERS |= {f"diffrax {method}": partial(by_diffrax, method) for method in ("Tsit5", "Dopri8")}

@@ -1,0 +1,107 @@
+"""Work against precision, beside other solvers.
+
+FA on orthogonally separable data (n = 10, m = 20, t = 100, some 80 kinks crossed), one trajectory: the largest error
+of a weight at the end against the time taken (above; one core, median of three runs, of one where it takes long,
+compilation left out) and against evaluations of the velocity (below; for the event-driven integrator Taylor
+coefficients, each of which costs about as much). Better is lower, and further to the right. At kinks the others lose
+digits, and win each back with many steps: about 20 times as many evaluations as the event-driven integrator at 1e-10.
+It has digits for little more time; but its batched tensor operations cost most of that time on so small a problem,
+where compiled diffrax is faster. Where neurons slide, the others do not end at all.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from figures import conservation
+from figures.peers import PEERS, Peer, Problem, Run, packed, problem
+from figures.style import BLUE, GREEN, ORANGE, PURPLE, grid, panels
+from flowsim import Flow, Weights, solve
+from flowsim.reduction import reduce
+
+SEEDS = conservation.SEEDS
+T_FINAL = 100.0
+RTOLS = (1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
+LONG, LIMIT = 2.0, 5.0
+"""Seconds: a method that took longer is not asked for more digits; one that takes longer is stopped."""
+
+
+class Point(NamedTuple):
+    """A run: the tolerance asked for, the error achieved, the time, and the evaluations."""
+
+    rtol: float
+    error: float
+    seconds: float
+    evaluations: int
+
+
+Measured = dict[str, list[Point]]
+"""By method."""
+
+
+def measure(samples: int = 10, width: int = 20, t_final: float = T_FINAL, rtols: tuple[float, ...] = RTOLS) -> Measured:
+    """Run one problem with every method and tolerance; the reference is an event-driven run at 1e-14."""
+    flow, weights = conservation.problem(samples, width)
+    arrays = problem(flow, weights, t_final)
+    reference = by_events(flow, weights, arrays, 1e-14, LIMIT).end
+    methods = {"event-driven": partial(by_events, flow, weights), **PEERS}
+    return {name: list(points(method, arrays, reference, rtols)) for name, method in methods.items()}
+
+
+def by_events(flow: Flow, weights: Weights, arrays: Problem, rtol: float, _: float) -> Run:
+    """flowsim's own: it ends."""
+    started = time.perf_counter()
+    solution = solve(flow, weights, arrays.t_final, rtol=rtol, atol=1e-2 * rtol)
+    seconds = time.perf_counter() - started
+    end = packed(reduce(flow, solution.evaluate(arrays.t_final)).weights)
+    return Run(end, seconds, int(solution.statistics["terms"]))
+
+
+def points(method: Peer, arrays: Problem, reference: NDArray, rtols: tuple[float, ...]) -> Iterator[Point]:
+    """From the loosest tolerance on, until it takes too long, or does not end at all."""
+    for rtol in rtols:
+        try:
+            run = method(arrays, rtol, LIMIT)
+        except TimeoutError:
+            return
+        times = [run.seconds, *(method(arrays, rtol, LIMIT).seconds for _ in range(2 if run.seconds < LONG / 8 else 0))]
+        yield Point(rtol, float(np.abs(run.end - reference).max()), statistics.median(times), run.evaluations)
+        if run.seconds > LONG:
+            return
+
+
+LIBRARIES = {"event-driven": (BLUE, "o"), "torchdiffeq": (ORANGE, "s"), "scipy": (GREEN, "^"), "diffrax": (PURPLE, "D")}
+LINES = ("-", "--", ":")
+
+
+def draw(measured: Measured) -> Figure:
+    """Seconds above, evaluations below; a colour and mark for each library, a line for each of its methods."""
+    figure, axes = panels(2, 1, 4.6, sharex=True)
+    lines = {library: iter(LINES) for library in LIBRARIES}
+    for name, runs in measured.items():
+        library = name.split(" ")[0]
+        (colour, mark), line = LIBRARIES[library], next(lines[library])
+        errors = [point.error for point in runs]
+        for panel, amounts in zip(
+            axes, ([point.seconds for point in runs], [point.evaluations for point in runs]), strict=True
+        ):
+            panel.loglog(
+                errors, amounts, line, color=colour, marker=mark, markersize=3.5, label=name,
+                fillstyle="full" if line == "-" else "none",
+            )  # fmt: skip
+            grid(panel, "both")
+    axes[0].invert_xaxis()
+    axes[0].set_ylabel("seconds")
+    axes[1].set_ylabel("evaluations")
+    axes[1].set_xlabel("largest error of a weight at the end")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, handlelength=3)
+    return figure
