@@ -12,7 +12,6 @@ from types import ModuleType
 
 import matplotlib
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -53,12 +52,6 @@ def title_and_caption(module: ModuleType) -> tuple[str, str]:
     return title.removesuffix("."), " ".join(caption.split())
 
 
-def drawn(module: ModuleType) -> Figure:
-    """Run what the figure shows, and plot it."""
-    with matplotlib.rc_context(STYLE):
-        return module.draw(module.measure())
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = argparse.ArgumentParser(prog="python -m figures", description="Draw figures, as PNG and PDF.")
@@ -81,16 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     names = options.names or list(MODULES)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("drawing", total=len(names))
         for name in names:
             bar.update(task, description=f"drawing {name}")
             started = time.perf_counter()
             module = MODULES[name]
             with matplotlib.rc_context(STYLE):
-                png, pdf = save(drawn(module), folder, name, *title_and_caption(module), module.SEEDS)
+                png, pdf = save(module.draw(module.measure()), folder, name, *title_and_caption(module), module.SEEDS)
             bar.advance(task)
-            bar.console.print(f"{png}, {pdf.suffix[1:]}: {time.perf_counter() - started:.0f} s", highlight=False)
+            print(f"{png} and {pdf.suffix}, {time.perf_counter() - started:.0f} s", flush=True)
     return 0
 
 

@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from figures.style import BLACK, BLUE, GREY, ORANGE, log_time_axis, panels
-from flowsim import Dataset, FeedbackAlignment, Flow, Weights, solve
+from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights, solve
 from flowsim.solution import Events
 
 SEEDS = (0,)
@@ -37,6 +37,14 @@ class Measured(NamedTuple):
 
 def measure(samples: int = SAMPLES, width: int = WIDTH, t_final: float = T_FINAL) -> Measured:
     """Run it, and ask for the pattern in the middle of every piece: it does not change within one."""
+    solution = run(samples, width, t_final)
+    pieces = solution.pieces
+    (pattern,) = solution.pattern((pieces.start + pieces.end) / 2)
+    return Measured(torch.cat([pieces.start, pieces.end[-1:]]), pattern, solution.events)
+
+
+def run(samples: int, width: int, t_final: float) -> Solution[Weights]:
+    """Gaussian inputs, weights and output weights, labels and feedback +-1 at random."""
     generator = torch.Generator().manual_seed(SEEDS[0])
 
     def normal(*shape: int) -> Tensor:
@@ -44,20 +52,17 @@ def measure(samples: int = SAMPLES, width: int = WIDTH, t_final: float = T_FINAL
 
     dataset = Dataset(normal(samples, DIMENSION) / DIMENSION**0.5, normal(samples).sign())
     weights = Weights(normal(width, DIMENSION) / DIMENSION**0.5, normal(width) / width**0.5)
-    solution = solve(Flow(dataset, FeedbackAlignment(normal(width).sign())), weights, t_final)
-    pieces = solution.pieces
-    (pattern,) = solution.pattern((pieces.start + pieces.end) / 2)
-    return Measured(torch.cat([pieces.start, pieces.end[-1:]]), pattern, solution.events)
+    return solve(Flow(dataset, FeedbackAlignment(normal(width).sign())), weights, t_final)
 
 
 def draw(measured: Measured) -> Figure:
     """Rows are samples, neuron by neuron, from the top."""
     figure, (panel,) = panels(1, 1, 3.6)
     samples, width = measured.pattern.shape[-2:]
-    rows = measured.pattern.transpose(-2, -1).flatten(-2).T
-    edges = measured.edges.clamp(min=FIRST / 10)  # a logarithmic axis has no 0
+    rows = measured.pattern.transpose(-2, -1).flatten(-2).T.numpy()
+    edges = measured.edges.clamp(min=FIRST / 10).numpy()  # a logarithmic axis has no 0
     colours = ListedColormap([GREY, ORANGE, BLUE])
-    panel.pcolormesh(edges, torch.arange(samples * width + 1), rows + 1, cmap=colours, vmin=0, vmax=2, linewidth=0)
+    panel.pcolormesh(edges, range(samples * width + 1), rows + 1, cmap=colours, vmin=0, vmax=2, linewidth=0)
     row = measured.events.neuron * samples + measured.events.sample
     panel.plot(measured.events.time, row + 0.5, "o", color=BLACK, markersize=1.6)
     for line in range(1, samples * width):

@@ -33,13 +33,16 @@ WIDTH, WIDTHS = 20, (5, 10, 20, 50, 100)
 Kind = tuple[str, str]
 """The rule and the start."""
 
+POSITIVE, GAUSSIAN, ONE = "all $c_j > 0$", "Gaussian $v(0)$", "one outweighs"
+"""Starts."""
+
 KINDS: tuple[Kind, ...] = (
-    ("FA", "all $c_j > 0$"),
-    ("FA", "Gaussian $v(0)$"),
-    ("adaFA", "all $c_j > 0$"),
-    ("adaFA", "Gaussian $v(0)$"),
-    ("sign-FA", "Gaussian $v(0)$"),
-    ("sign-FA", "one outweighs"),
+    ("FA", POSITIVE),
+    ("FA", GAUSSIAN),
+    ("adaFA", POSITIVE),
+    ("adaFA", GAUSSIAN),
+    ("sign-FA", GAUSSIAN),
+    ("sign-FA", ONE),
 )
 """What is promised most about comes first, for each rule: solid lines. The others are dashed."""
 SOLID = KINDS[::2]
@@ -64,11 +67,11 @@ def measure(
     cosine, smallest = {}, {}
     adafa_bound = 0.0
     for kind in KINDS:
-        one = run(*kind, width, seeds[:1], t_final)
+        one = run(kind, width, seeds[:1], t_final)
         cosine[kind] = observables.alignment(one.flow, one.evaluate(times))[0].squeeze(-1)
-        if kind == ("adaFA", "all $c_j > 0$"):
+        if kind == ("adaFA", POSITIVE):
             adafa_bound = bound(one).item()
-        smallest[kind] = torch.stack([infimum(cosines, run(*kind, m, seeds, t_final)) for m in widths])
+        smallest[kind] = torch.stack([infimum(cosines, run(kind, m, seeds, t_final)) for m in widths])
     return Measured(times, cosine, width, adafa_bound, widths, smallest)
 
 
@@ -77,18 +80,19 @@ def cosines(seen: Observation) -> Float[Tensor, "nodes pieces 1"]:
     return observables.alignment(seen.flow, seen.weights, seen.feedback)[0].unsqueeze(-1)
 
 
-def run(name: str, start: str, width: int, seeds: tuple[int, ...], t_final: float) -> Solution[Weights]:
+def run(kind: Kind, width: int, seeds: tuple[int, ...], t_final: float) -> Solution[Weights]:
     """An ensemble with a trajectory for each seed."""
+    name, start = kind
     dataset = data.stack([data.orthogonally_separable(SAMPLES, DIMENSION, KAPPA, seed) for seed in seeds])
     normal = [gaussian(width, DIMENSION, seed) for seed in seeds]
     hidden = torch.stack([weights.hidden for weights in normal]) / width**0.5
     output = torch.stack([weights.output for weights in normal])
     signs = torch.stack([random_signs(width, seed) for seed in seeds])
-    if start == "all $c_j > 0$":
+    if start == POSITIVE:
         gaps = 0.5 * output.abs()
         # for adaFA c_j = v_j^2 - |w_j|^2 / 2, since b = v(0)
         output = signs * (gaps + 0.5 * hidden.square().sum(-1)) ** (0.5 if name == "adaFA" else 1.0)
-    elif start == "one outweighs":
+    elif start == ONE:
         hidden, output = 0.01 * hidden, signs * torch.where(torch.arange(width) == 0, 1.0, 1e-3)
     weights = Weights(hidden, output)
     rules: dict[str, Rule] = {
@@ -107,10 +111,10 @@ def draw(measured: Measured) -> Figure:
         line = "-" if solid else "--"
         above.plot(measured.times, measured.cosine[kind], line, color=RULES[name], label=f"{name}, {start}")
         smallest = measured.smallest[kind]
-        error = smallest.std(-1) / smallest.shape[-1] ** 0.5
+        error = (smallest.std(-1) / smallest.shape[-1] ** 0.5).numpy()
         below.errorbar(
-            measured.widths, smallest.mean(-1), error, color=RULES[name], linestyle=line, marker="o", markersize=3,
-            fillstyle="full" if solid else "none", capsize=2, linewidth=0.9,
+            measured.widths, smallest.mean(-1).numpy(), error, color=RULES[name], linestyle=line, linewidth=0.9,
+            marker="o", markersize=3, fillstyle="full" if solid else "none", capsize=2,
         )  # fmt: skip
     above.axhline(measured.width**-0.5, color=BLACK, linestyle=":", label="$1/\\sqrt{m}$")
     above.axhline(measured.adafa_bound, color=RULES["adaFA"], linestyle=":", label="min$|b_j|/|b|$ of adaFA")

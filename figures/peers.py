@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from torchdiffeq import odeint
 
-from flowsim import Flow, Weights
+from flowsim import FeedbackAlignment, Flow, Weights
 from flowsim.reduction import reduce
 
 
@@ -45,7 +45,13 @@ class Run(NamedTuple):
 
 
 def problem(flow: Flow, weights: Weights, t_final: float) -> Problem:
-    """The flow for its peers."""
+    """The flow for its peers.
+
+    Raises:
+        ValueError: if it is not FA with exponential loss.
+    """
+    if not isinstance(flow.rule, FeedbackAlignment) or flow.loss != "exponential":
+        raise ValueError(f"flow must be FA with exponential loss, got {type(flow.rule).__name__}, {flow.loss}")
     reduced = reduce(flow, weights)
     feedback = flow.rule.feedback_matrices(weights)[0].squeeze(-2)
     return Problem(

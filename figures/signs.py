@@ -25,6 +25,7 @@ from flowsim.initialization import gaussian, random_signs, with_gaps
 SEEDS = (0,)
 FIRST, T_FINAL = 0.01, 10.0
 WIDTH = 12
+MET, BROKEN = "all $c_j > 0$", "half of the $c_j < 0$"
 
 
 class Measured(NamedTuple):
@@ -52,10 +53,7 @@ def measure(width: int = WIDTH, times: int = 1000, t_final: float = T_FINAL) -> 
         solve(Flow(dataset, rule), with_gaps(hidden.expand(2, -1, -1), rule, gaps), t_final).evaluate(times_).output
     )
     product = output * signs
-    return {
-        name: Measured(times_, product[:, number], gaps[number])
-        for number, name in enumerate(["all $c_j > 0$", "half of the $c_j < 0$"])
-    }
+    return {name: Measured(times_, product[:, number], gaps[number]) for number, name in enumerate([MET, BROKEN])}
 
 
 def draw(measured: dict[str, Measured]) -> Figure:

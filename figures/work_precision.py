@@ -4,7 +4,7 @@ FA on orthogonally separable data (n = 10, m = 20, t = 100, some 80 kinks crosse
 of a weight at the end against the time taken (above; one core, median of three runs, of one where it takes long,
 compilation left out) and against evaluations of the velocity (below; for the event-driven integrator Taylor
 coefficients, each of which costs about as much). Better is lower, and further to the right. At kinks the others lose
-digits, and win each back with many steps: about 20 times as many evaluations as the event-driven integrator at 1e-10.
+digits, and win each back with many steps: 11 to 75 times the event-driven integrator’s evaluations, at 1e-10.
 It has digits for little more time; but its batched tensor operations cost most of that time on so small a problem,
 where compiled diffrax is faster. Where neurons slide, the others do not end at all.
 """

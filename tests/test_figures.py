@@ -1,0 +1,407 @@
+"""Figures, drawn small: what is plotted is what the library says, it can be read, and the gallery is complete."""
+
+import functools
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from PIL import Image
+from sample_problems import gaussian_data, sliding
+
+from figures import (
+    activations,
+    alignment,
+    conservation,
+    convergence,
+    dominance,
+    peers,
+    signs,
+)
+from figures.__main__ import GALLERY, MODULES, main, title_and_caption
+from figures.peers import PEERS, velocity
+from figures.style import STYLE
+from flowsim import Flow, Weights, solve
+from flowsim.observables import conserved, dominance_ratio
+from theorems.constants import mu_separable, mu_svm, total_gap
+from theorems.ensembles import Shape, margin_run
+
+ROOT = Path(__file__).parent.parent
+
+SMALL: dict[str, dict[str, Any]] = {
+    "conserved_manifold": {"times": 60},
+    "conservation": {
+        "samples": 3, "width": 3, "t_final": 10.0, "event_rtols": (1e-6, 1e-12), "dopri5_rtols": (1e-5,),
+        "step_sizes": (0.1, 0.01),
+    },
+    "alignment": {"width": 4, "widths": (3, 6), "seeds": (0, 1, 2), "t_final": 5.0},
+    "signs": {"width": 6, "times": 200},
+    "dominance": {"shape": Shape(3, 4, 0.3), "t_final": 100.0},
+    "convergence": {"samples": 3, "width": 4, "seeds": (0, 1), "t_final": 1e3},
+    "activations": {"samples": 6, "width": 3, "t_final": 100.0},
+    "work_precision": {"samples": 3, "width": 3, "t_final": 5.0, "rtols": (1e-4, 1e-8)},
+}  # fmt: skip
+
+
+@pytest.fixture(params=SMALL)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@functools.cache
+def small(name: str) -> tuple[Any, Figure]:
+    """What a module measures and draws on a small problem."""
+    found = MODULES[name].measure(**SMALL[name])
+    with matplotlib.rc_context(STYLE):
+        return found, MODULES[name].draw(found)
+
+
+def line(axes: Axes, label: str) -> Line2D:
+    """The only line of that name."""
+    (found,) = [each for each in axes.get_lines() if each.get_label() == label]
+    return found
+
+
+def data_of(plotted: Line2D) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(plotted.get_xdata()), np.asarray(plotted.get_ydata())
+
+
+def drawn_texts(figure: Figure) -> list[Text]:
+    """The texts that are drawn: there are others, such as the labels of ticks beyond the limits of an axis."""
+    drawn: list[Text] = []
+    original = Text.draw
+
+    def recording(text: Text, renderer: Any) -> None:
+        if text.get_visible() and text.get_text().strip():
+            drawn.append(text)
+        original(text, renderer)
+
+    with pytest.MonkeyPatch.context() as patch, matplotlib.rc_context(STYLE):
+        figure.draw_without_rendering()  # the layout
+        patch.setattr(Text, "draw", recording)
+        figure.draw_without_rendering()
+    return list(dict.fromkeys(drawn))
+
+
+# --- all of them ---
+
+
+def test_every_figure_can_be_read(name: str) -> None:
+    """At a column's width no text is cut off, small, or over another, and names in legends differ."""
+    _, figure = small(name)
+    texts = drawn_texts(figure)
+    assert len(texts) > 5
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    width, height = figure.get_size_inches() * figure.dpi
+    for words, box in boxes:
+        assert box.x0 >= -1 and box.x1 <= width + 1, f"{words!r} is cut off"
+        assert box.y0 >= -1 and box.y1 <= height + 1, f"{words!r} is cut off"
+    for (one, first), (other, second) in itertools.combinations(boxes, 2):
+        assert not _overlap(first, second), f"{one!r} lies over {other!r}"
+    assert min(float(text.get_fontsize()) for text in texts) >= 6
+    assert figure.get_size_inches()[0] == pytest.approx(3.4)
+    for legend in figure.legends:
+        names = [text.get_text() for text in legend.get_texts()]
+        assert len(names) == len(set(names)) > 0
+
+
+def _overlap(first: Any, second: Any, slack: float = 1.0) -> bool:
+    return (
+        min(first.x1, second.x1) - max(first.x0, second.x0) > slack
+        and min(first.y1, second.y1) - max(first.y0, second.y0) > slack
+    )
+
+
+def test_overlapping_and_cut_off_texts_are_seen_by_that_test() -> None:
+    """The control: a caption over another, and one beyond the edge."""
+    figure = Figure((3.4, 2))
+    for x, words in [(0.5, "one"), (0.5, "other"), (0.98, "far out")]:
+        figure.text(x, 0.5, words)
+    one, other, beyond = (text.get_window_extent() for text in drawn_texts(figure))
+    assert _overlap(one, other)
+    assert beyond.x1 > 3.4 * figure.dpi + 1
+
+
+def test_every_caption_says_which_statement_it_supports(name: str) -> None:
+    title, caption = title_and_caption(MODULES[name])
+    assert title and len(title) < 80
+    assert len(caption) > 200
+    assert name == "work_precision" or any(word in caption for word in ("Theorem", "Lemma", "Proposition"))
+
+
+def test_gallery_and_readme_have_every_figure(name: str) -> None:
+    png, pdf = (ROOT / GALLERY / f"{name}.{kind}" for kind in ("png", "pdf"))
+    title, caption = title_and_caption(MODULES[name])
+    seeds = ", ".join(map(str, MODULES[name].SEEDS))
+    with Image.open(png) as image:
+        about = image.info
+        assert image.width == 3.4 * 300
+    assert (about["Title"], about["Description"]) == (title, caption), "draw it again: its caption has changed"
+    assert about["Source"] == f"python -m figures {name}; seeds {seeds}"
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert f"{GALLERY}/{name}.png" in (ROOT / "README.md").read_text()
+
+
+def test_from_the_shell_one_figure_with_metadata_and_the_same_bytes_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("first", "second"):
+        assert main(["signs", "--output", str(tmp_path / folder)]) == 0
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["signs.pdf", "signs.png"]
+    for kind in ("png", "pdf"):
+        first, second = ((tmp_path / folder / f"signs.{kind}").read_bytes() for folder in ("first", "second"))
+        assert first == second
+    assert b"seeds 0" in (tmp_path / "first" / "signs.pdf").read_bytes()
+    out, err = capsys.readouterr()
+    assert "signs.png and .pdf" in out and err == ""
+    assert imread(tmp_path / "first" / "signs.png").std() > 0.05
+
+
+def test_a_wrong_name_or_folder_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["sings"]) == 2
+    assert main(["signs", "--output", str(tmp_path / "file" / "x")]) == 2
+    first, second = capsys.readouterr().err.strip().split("\n")
+    assert first.startswith("error: NAME must be one of conserved_manifold") and first.endswith("got 'sings'")
+    assert second.startswith("error: --output") and second.endswith("cannot be written: Not a directory")
+
+
+# --- one by one ---
+
+
+def test_conserved_manifold_plots_runs_on_the_curves_of_equal_c() -> None:
+    found, figure = small("conserved_manifold")
+    for axes, (rule, runs) in zip(figure.axes, found.items(), strict=True):
+        paths = [data_of(each) for each in axes.get_lines() if len(data_of(each)[0]) == 60]
+        assert len(paths) == len(runs.gap) == 5
+        for (norm, output), gap in zip(paths, runs.gap.tolist(), strict=True):
+            psi = {"GD": output**2 / 2, "FA": output, "sign-FA": abs(output)}[rule]
+            np.testing.assert_allclose(psi - norm**2 / 2, gap, rtol=0, atol=1e-8)
+            assert np.ptp(norm) > 0.5
+        curves = [data_of(each) for each in axes.get_lines() if len(data_of(each)[0]) == 400]
+        assert len(curves) == (5 if rule == "FA" else 10)
+        for place, (norm, output) in enumerate(curves):
+            psi = {"GD": output**2 / 2, "FA": output, "sign-FA": abs(output)}[rule]
+            gap = runs.gap[place if rule == "FA" else place // 2].item()
+            np.testing.assert_allclose((psi - norm**2 / 2)[np.isfinite(psi)], gap, rtol=0, atol=1e-12)
+            assert np.isfinite(psi).any()
+
+
+def test_conservation_plots_deviations_of_each_method_and_rounding_where_they_are_corrected() -> None:
+    found, figure = small("conservation")
+    flow, weights = conservation.problem(3, 3)
+    (axes,) = figure.axes
+    times, deviation = data_of(line(axes, "event-driven"))
+    at = solve(flow, weights, 10.0, rtol=1e-6, atol=1e-8).evaluate(torch.from_numpy(times))
+    gaps = at.output * flow.rule.feedback_matrices(weights)[0][0] - at.hidden.square().sum(-1) / 2
+    expected = (gaps - 0.05).abs().amax(-1).clamp(min=conservation.LEAST)
+    np.testing.assert_allclose(deviation, expected, rtol=0, atol=1e-15)
+    assert 1e-12 < deviation.max() < 1e-5
+    assert found["event", 1e-12].deviation.max() < 1e-11
+    steps, rest = data_of(line(axes, "gradient steps")), data_of(line(axes, "the same, less their correction"))
+    assert steps[1].max() > 1e-4 and rest[1].max() < 1e-13
+    np.testing.assert_allclose(np.round(steps[0] / 0.1), steps[0] / 0.1, atol=1e-9)
+    large, small_steps = (found["steps", eta].deviation[-1].item() for eta in (0.1, 0.01))
+    assert large / small_steps == pytest.approx(10, rel=0.2)
+
+
+def test_alignment_plots_cosines_their_minima_and_both_bounds() -> None:
+    found, figure = small("alignment")
+    above, below = figure.axes
+    for place, (kind, cosine) in enumerate(found.cosine.items()):
+        run = alignment.run(kind, 4, (0,), 5.0)
+        times, plotted = data_of(line(above, ", ".join(kind)))
+        output = run.evaluate(torch.from_numpy(times)).output[:, 0]
+        feedback = run.flow.rule.feedback_matrices(run.evaluate(torch.from_numpy(times)))[0].reshape(-1, 4)
+        expected = (output * feedback).sum(-1) / (output.norm(dim=-1) * feedback.norm(dim=-1))
+        np.testing.assert_allclose(plotted, expected, rtol=1e-12)
+        assert torch.equal(cosine, torch.from_numpy(plotted))
+        # minima over all times are below those over some; where one is promised, not below the bound
+        smallest = found.smallest[kind]
+        some = alignment.run(kind, 3, (0, 1, 2), 5.0)
+        grid = torch.linspace(0, 5, 200, dtype=torch.float64)
+        at = some.evaluate(grid)
+        b = some.flow.rule.feedback_matrices(at)[0].squeeze(-2)
+        on_grid = ((at.output * b).sum(-1) / (at.output.norm(dim=-1) * b.norm(dim=-1))).amin(0)
+        assert (smallest[0] <= on_grid + 1e-12).all() and (smallest[0] > on_grid - 0.01).all()
+        if kind[0] == "sign-FA" or kind == ("FA", alignment.POSITIVE):
+            assert (smallest > torch.tensor([[3.0], [6.0]]).rsqrt()).all()
+        middle, caps, _ = below.containers[place].lines  # type: ignore[misc]
+        np.testing.assert_allclose(data_of(middle)[1], smallest.mean(-1))
+        errors = (data_of(caps[1])[1] - data_of(caps[0])[1]) / 2
+        np.testing.assert_allclose(errors, smallest.std(-1) / math.sqrt(3))
+    assert np.asarray(line(above, "$1/\\sqrt{m}$").get_ydata()).tolist() == [0.5, 0.5]
+    ada = alignment.run(("adaFA", alignment.POSITIVE), 4, (0,), 5.0)
+    feedback = ada.start.output
+    assert (conserved(ada.flow, ada.start)[0] > 0).all(), "the hypothesis of the bound"
+    assert found.adafa_bound == pytest.approx((feedback.abs().min() / feedback.norm()).item())
+
+
+def test_signs_plots_all_output_weights_and_marks_those_that_change_their_sign() -> None:
+    found, figure = small("signs")
+    for axes, (start, run) in zip(figure.axes, found.items(), strict=True):
+        curves = [each for each in axes.get_lines() if len(data_of(each)[0]) == 200]
+        assert len(curves) == 6
+        for number, curve in enumerate(curves):
+            assert (curve.get_linestyle() == "--") == bool((data_of(curve)[1] < 0).any())
+            assert start != signs.MET or (data_of(curve)[1] >= run.gap[number].item()).all()
+        dashed = [curve.get_linestyle() == "--" for curve in curves]
+        assert any(dashed) == (start != signs.MET)
+        assert all(run.gap[number] < 0 for number, is_dashed in enumerate(dashed) if is_dashed)
+    first, second = found.values()
+    # the same hidden weights: b v - c is |w|^2 / 2
+    np.testing.assert_allclose(first.product[0] - first.gap, second.product[0] - second.gap, atol=1e-14)
+
+
+def test_signs_caption_counts_right() -> None:
+    """Of the figure in the gallery."""
+    found = signs.measure()
+    changed = (found[signs.BROKEN].product < 0).any(0)
+    assert ((found[signs.BROKEN].gap < 0).sum(), changed.sum()) == (6, 5)
+    assert "Five of these six change their sign" in title_and_caption(signs)[1]
+    assert (found[signs.BROKEN].product[-1] > 0).all(), "they change it back"
+    assert (found[signs.BROKEN].product[0] > 0).all(), "all agree with b at the start"
+
+
+def test_dominance_plots_the_ratio_of_eq_1_above_what_is_promised() -> None:
+    found, figure = small("dominance")
+    for axes, kind in zip(figure.axes, found, strict=True):
+        solution = margin_run(kind, "fa", Shape(3, 4, 0.3), 1, "cpu", t_final=100.0)
+        curves = found[kind]
+        times, ratio = curves[dominance.RATIO]
+        plotted = data_of(next(each for each in axes.get_lines() if each.get_linestyle() == "-"))
+        np.testing.assert_array_equal(plotted[1], ratio)
+        inside = torch.ones_like(times, dtype=torch.bool)
+        for event in solution.events.time:
+            inside &= (times - event).abs() > 1e-9
+        at = solution.evaluate(times[inside])
+        expected = dominance_ratio(solution.flow, at, 2)[:, 0]
+        np.testing.assert_allclose(ratio[inside], expected, rtol=1e-9)
+        # S(t) = v.b, from the weights
+        mu_t, sharp_t = (curves[key][1] for key in list(dominance.LOOKS)[2::2])
+        s = (solution.evaluate(times).output[:, 0] * solution.flow.rule.feedback_matrices(solution.start)[0][0, 0]).sum(
+            -1
+        )
+        mu = dominance.CONSTANTS[kind](solution)
+        np.testing.assert_allclose(mu_t, mu * s / total_gap(solution), rtol=1e-12)
+        np.testing.assert_allclose(sharp_t, mu_svm(solution) * s / total_gap(solution), rtol=1e-12)
+        assert (ratio > torch.maximum(mu_t, sharp_t)).all()
+        assert (curves[list(dominance.LOOKS)[1]][1] == mu).all()
+
+
+def test_convergence_plots_losses_within_their_bounds() -> None:
+    found, figure = small("convergence")
+    above, below, *_ = figure.axes
+    wide = convergence.wide_run((0, 1))
+    for number, (scaled, loss) in enumerate(found.exponential):
+        assert (loss <= torch.exp(-scaled) * (1 + 1e-12)).all()
+        end = wide.flow.risk(wide.evaluate([0.0, convergence.T_EXPONENTIAL]))[:, number]
+        assert loss[-1] == pytest.approx((end[1] / end[0]).item(), rel=1e-6)
+    mu_t, bound = data_of(line(above, r"$\exp(-\mu t)$"))
+    np.testing.assert_allclose(bound, np.exp(-mu_t))
+    long = convergence.separable_run(3, 4, (0, 1), 1e3)
+    mu = mu_separable(long)
+    for number, curves in enumerate(found.harmonic):
+        times, inverse = curves["$1/L(t)$"]
+        np.testing.assert_allclose(inverse, 1 / long.flow.risk(long.evaluate(times))[:, number], rtol=1e-9)
+        paper, integral, svm = (curves[key][1] for key in ("paper", "integral", "svm"))
+        np.testing.assert_allclose(paper, inverse[0] + mu[number] * times, rtol=1e-9)
+        fine = torch.cat([torch.zeros(1), torch.logspace(-6, 3, 20_000, dtype=torch.float64)])
+        output = long.evaluate(fine.clamp(max=1e3)).output[:, number]
+        s = (output * long.flow.rule.feedback_matrices(long.start)[0][number, 0]).sum(-1)
+        expected = inverse[0] + mu[number] / total_gap(long)[number] * torch.trapezoid(s, fine)
+        assert integral[-1].item() == pytest.approx(expected.item(), rel=1e-5)
+        assert (inverse >= svm * (1 - 1e-12)).all()
+        assert (svm >= integral * (1 - 1e-12)).all() and (integral >= paper * (1 - 1e-12)).all()
+    plotted = [each for each in below.get_lines() if each.get_label() == "$1/L(t)$"]
+    np.testing.assert_array_equal(data_of(plotted[0])[1], found.harmonic[0]["$1/L(t)$"][1])
+
+
+def test_activations_plots_the_sides_of_all_kinks_and_every_event() -> None:
+    found, figure = small("activations")
+    solution = activations.run(6, 3, 100.0)
+    middle = (found.edges[:-1] + found.edges[1:]) / 2
+    (z,) = solution.flow.pre_activations(solution.evaluate(middle))
+    sides, slides = found.pattern, found.pattern == 0
+    assert slides.any() and z[slides].abs().max() < 1e-12
+    assert torch.equal(z.sign()[~slides].to(sides), sides[~slides])
+    (mesh,) = [each for each in figure.axes[0].collections if hasattr(each, "get_coordinates")]
+    cells = np.asarray(mesh.get_array()).reshape(18, -1)  # rows: neuron by neuron
+    np.testing.assert_array_equal(cells.reshape(3, 6, -1), sides.permute(2, 1, 0) + 1)
+    (dots,) = [each for each in figure.axes[0].get_lines() if each.get_marker() == "o"]
+    times, rows = data_of(dots)
+    assert len(times) == len(solution.events) > 5
+    for time, row in zip(times, rows, strict=True):
+        place = int(np.argmin(abs(found.edges.numpy() - time)))
+        assert found.edges[place].item() == time, "events are edges"
+        assert cells[int(row), place - 1] != cells[int(row), place], "and the pattern changes there"
+
+
+def test_work_precision_plots_errors_times_and_evaluations_of_all_methods() -> None:
+    found, figure = small("work_precision")
+    above, below = figure.axes
+    assert set(found) == {"event-driven", *PEERS}
+    flow, weights = conservation.problem(3, 3)
+    exact = solve(flow, weights, 5.0, rtol=1e-13, atol=1e-15).evaluate(5.0)
+    for name, points in found.items():
+        loose, tight = points
+        assert loose.error > 5 * tight.error > 0
+        assert loose.evaluations < tight.evaluations
+        assert np.array_equal(data_of(line(above, name)), [[p.error for p in points], [p.seconds for p in points]])
+        assert np.array_equal(data_of(line(below, name))[1], [p.evaluations for p in points])
+    ours = solve(flow, weights, 5.0, rtol=1e-8, atol=1e-10)
+    assert found["event-driven"][1].evaluations == ours.statistics["terms"]
+    error = max((a - b).abs().max().item() for a, b in zip(ours.evaluate(5.0).layers, exact.layers, strict=True))
+    # turned coordinates change a maximum by at most sqrt(3)
+    assert error / 2 < found["event-driven"][1].error < 2 * error
+
+
+def modules() -> list[Any]:
+    found: list[Any] = [np, torch]
+    if "diffrax Tsit5" in PEERS:
+        import jax  # noqa: PLC0415
+
+        found.append(jax.numpy)
+    return found
+
+
+@pytest.mark.parametrize("xp", modules(), ids=lambda module: module.__name__)
+def test_peers_are_given_the_flow_itself(xp: Any) -> None:
+    """The velocity of packed weights, in each library's own arrays, against `Flow.velocity`."""
+    flow, weights = conservation.problem(4, 5)
+    problem = peers.problem(flow, weights, 1.0)
+    moved = flow.velocity(weights)
+    expected = peers.packed(peers.reduce(flow, Weights(moved.hidden, moved.output)).weights)
+    convert = torch.from_numpy if xp is torch else xp.asarray
+    inputs, labels, feedback, start = (
+        convert(array) for array in (problem.inputs, problem.labels, problem.feedback, problem.start)
+    )
+    found = np.asarray(velocity(xp, inputs, labels, feedback, problem.slope, start))
+    single = found.dtype == np.float32  # jax, unless it is told otherwise
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 if single else 1e-14)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_are_stopped_where_they_do_not_end(name: str) -> None:
+    """Where a neuron slides adaptive solvers chatter: at 1e-9, to t = 10^6, they are not through in a second."""
+    flow, weights = sliding()
+    with pytest.raises(TimeoutError, match="no end after"):
+        PEERS[name](peers.problem(flow, weights, 1e6), 1e-9, 1.0)
+
+
+def test_peers_other_problems_are_refused() -> None:
+    """They integrate FA with exponential loss, and nothing else silently."""
+    for flow, weights in [gaussian_data("sign-fa", 1), gaussian_data("fa", 1, loss="logistic")]:
+        alone: Flow = flow.map_matrices(weights, lambda matrix: matrix[0])[0]
+        start = Weights(weights.hidden[0], weights.output[0])
+        with pytest.raises(ValueError, match="must be FA with exponential loss"):
+            peers.problem(alone, start, 1.0)
