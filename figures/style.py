@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -79,13 +81,35 @@ def grid(axes: Axes, axis: Any = "y") -> None:
     axes.set_axisbelow(True)
 
 
-def save(figure: Figure, folder: Path, name: str, title: str, caption: str, seeds: Sequence[int]) -> list[Path]:
+def title_and_caption(module: ModuleType) -> tuple[str, str]:
+    """A figure's title, without its full stop, and its caption on one line, from its module's docstring.
+
+    >>> from figures import signs
+    >>> title_and_caption(signs)[0]
+    'Output weights keep their signs: Dale’s principle'
+    """
+    title, _, caption = inspect.cleandoc(module.__doc__ or "").partition("\n")
+    return title.removesuffix("."), " ".join(caption.split())
+
+
+def save(
+    figure: Figure, folder: Path, name: str, module: ModuleType, seeds: Sequence[int], command: str | None = None
+) -> list[Path]:
     """Write NAME.png and NAME.pdf, each whole or not at all, with what is seen, the seeds and the version in them.
 
     The same figure gives the same bytes: no date is written.
+
+    Args:
+        figure: what to write.
+        folder: where to.
+        name: without ending.
+        module: the figure's, whose docstring is its title and caption.
+        seeds: that it is drawn from.
+        command: the name on the command line, if it is another.
     """
+    title, caption = title_and_caption(module)
     version = f"flowsim {importlib.metadata.version('flowsim')}"
-    source = f"python -m figures {name}; seeds {', '.join(map(str, seeds)) or 'none: nothing is random'}"
+    source = f"python -m figures {command or name}; seeds {', '.join(map(str, seeds))}"
     metadata = {
         "png": {"Title": title, "Description": caption, "Source": source, "Software": version},
         "pdf": {"Title": title, "Subject": caption, "Keywords": source, "Creator": version, "CreationDate": None},
@@ -104,5 +128,5 @@ def save(figure: Figure, folder: Path, name: str, title: str, caption: str, seed
 
 __all__ = [
     "BLACK", "BLUE", "COLUMN", "GREEN", "GREY", "ORANGE", "PURPLE", "RULES", "SHADE", "SKY", "STYLE", "YELLOW",
-    "grid", "log_time_axis", "log_times", "panels", "save",
+    "grid", "log_time_axis", "log_times", "panels", "save", "title_and_caption",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flowsim.data import Dataset
 from flowsim.losses import Loss, named
-from flowsim.rules import FeedbackAlignment, GradientDescent, Rule, SignFeedbackAlignment
+from flowsim.rules import Rule
 from flowsim.weights import AnyWeights, NetworkWeights, Weights
 
 __all__ = ["Flow", "Weights"]
@@ -62,7 +62,7 @@ class Flow:
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, Dataset):
             raise ValueError(f"dataset must be a flowsim.Dataset, got {type(self.dataset).__name__}")
-        if not isinstance(self.rule, (GradientDescent, FeedbackAlignment, SignFeedbackAlignment)):
+        if not isinstance(self.rule, Rule):
             raise ValueError(
                 "rule must be GradientDescent(), FeedbackAlignment(feedback) or SignFeedbackAlignment(scale), "
                 f"got {self.rule!r}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from flowsim.validation import as_finite, require_positive
 from flowsim.weights import NetworkWeights
 
 
+@runtime_checkable
 class Rule(Protocol):
     """What a flow needs of a learning rule."""
 

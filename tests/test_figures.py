@@ -27,9 +27,9 @@ from figures import (
     peers,
     signs,
 )
-from figures.__main__ import GALLERY, MODULES, main, title_and_caption
+from figures.__main__ import GALLERY, MODULES, main
 from figures.peers import PEERS, velocity
-from figures.style import STYLE
+from figures.style import STYLE, title_and_caption
 from flowsim import Flow, Weights, solve
 from flowsim.observables import conserved, dominance_ratio
 from theorems.constants import mu_separable, mu_svm, total_gap

@@ -1,0 +1,38 @@
+"""Noisy digits: losses over widths.
+
+Cross-entropy at the end of training on the training images, a fifth of whose labels are wrong, and on clean test
+images, mean and standard error over repeats (compare the paper’s Figure 4). None of the paper’s theorems is about
+test losses; Proposition 5.3 and Lemma 5.4 are about the alignment that lets FA and sign-FA come close to GD.
+"""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from figures.noisy_digits.protocol import RULES
+from figures.noisy_digits.results import Results, over_repeats
+from figures.style import RULES as COLOURS
+from figures.style import grid, panels
+
+
+def draw(results: Results) -> Figure:
+    """Training loss on the left, test loss on the right."""
+    figure, axes = panels(1, 2, 2.4)
+    widths = results.protocol.widths
+    for panel, (quantity, title) in zip(axes, [("train_loss", "training"), ("test_loss", "test")], strict=True):
+        for rule in RULES:
+            mean, error = over_repeats(results.of(quantity, rule)[-1])
+            panel.errorbar(
+                widths, mean.numpy(), error.numpy(), color=COLOURS[rule], marker="o", markersize=3, capsize=2,
+                label=rule if panel is axes[0] else None,
+            )  # fmt: skip
+        panel.set_xscale("log")
+        panel.set_xticks([widths[0], widths[-1]], [str(widths[0]), str(widths[-1])])
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set_xlabel("width $m$")
+        panel.set_title(title)
+        grid(panel)
+    axes[0].set_ylabel("cross-entropy")
+    figure.legend(loc="outside upper left", ncols=4)
+    return figure
