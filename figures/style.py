@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from torch import Tensor
 
 from theorems.pictures import BLACK, BLUE, COLOURS, GREY, ORANGE
@@ -75,6 +76,13 @@ def log_time_axis(axes: Axes, first: float, last: float) -> None:
     axes.set_xlabel("time $t$")
 
 
+def whole_decades(axes: Axes) -> None:
+    """Limits of a logarithmic vertical axis at powers of 10, and labels there alone."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def grid(axes: Axes, axis: Any = "y") -> None:
     """Faint lines at the ticks, below what is drawn."""
     axes.grid(axis=axis, color=GREY, linewidth=0.4)
@@ -128,5 +136,5 @@ def save(
 
 __all__ = [
     "BLACK", "BLUE", "COLUMN", "GREEN", "GREY", "ORANGE", "PURPLE", "RULES", "SHADE", "SKY", "STYLE", "YELLOW",
-    "grid", "log_time_axis", "log_times", "panels", "save", "title_and_caption",
+    "grid", "log_time_axis", "log_times", "panels", "save", "title_and_caption", "whole_decades",
 ]  # fmt: skip

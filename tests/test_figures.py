@@ -96,8 +96,11 @@ def drawn_texts(figure: Figure) -> list[Text]:
 
 
 def test_every_figure_can_be_read(name: str) -> None:
+    assert_readable(small(name)[1])
+
+
+def assert_readable(figure: Figure) -> None:
     """At a column's width no text is cut off, small, or over another, and names in legends differ."""
-    _, figure = small(name)
     texts = drawn_texts(figure)
     assert len(texts) > 5
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts]

@@ -15,7 +15,7 @@ from matplotlib.ticker import NullLocator
 
 from figures.noisy_digits.protocol import RULES
 from figures.noisy_digits.results import Results, over_repeats
-from figures.style import BLACK, grid, panels
+from figures.style import BLACK, grid, panels, whole_decades
 from figures.style import RULES as COLOURS
 
 LEAST = 1e-17
@@ -37,6 +37,7 @@ def draw(results: Results) -> Figure:
         below.plot(widths, rest, ".:", color=COLOURS[rule])
     for panel in (above, below):
         panel.set_yscale("log")
+        whole_decades(panel)
         grid(panel)
     below.set_xscale("log")
     below.set_xticks(widths, [str(width) for width in widths])

@@ -44,23 +44,22 @@ def measure(
     runs = problem(small, images)
     ends = [alone(runs, number) for number in range(len(RULES))]
     exact = [solve(flow, weights, t_final).evaluate(t_final) for flow, weights in ends]
+    counts = [round(t_final * (1 - small.momentum) / eta) for eta in etas]
+    etas = tuple(t_final * (1 - small.momentum) / count for count in counts)  # so that they end at t_final
     differences, deviations = [], []
-    for eta in etas:
+    for eta, count in zip(etas, counts, strict=True):
         state = descent.start(runs.weights)
-        for _ in range(round(t_final * (1 - small.momentum) / eta)):
+        for _ in range(count):
             state = descent.step(runs.flow, state, eta, small.momentum)
-        reached = [layer[:, 0, 0] for layer in state.weights.layers]
-        differences.append(
-            torch.stack(
-                [
-                    torch.stack([(a - b[number]).abs().max() for a, b in zip(end.layers, reached, strict=True)]).max()
-                    for number, end in enumerate(exact)
-                ]
-            )
-        )
+        reached = [alone(runs._replace(weights=state.weights), number)[1] for number in range(len(RULES))]
+        differences.append(torch.stack([_largest_difference(*pair) for pair in zip(exact, reached, strict=True)]))
         before, after = (conserved_per_layer(runs.flow, weights)[0] for weights in (runs.weights, state.weights))
         deviations.append((after - before).abs()[:, 0, 0])
     return Measured(etas, torch.stack(differences), torch.stack(deviations))
+
+
+def _largest_difference(left: Weights, right: Weights) -> Tensor:
+    return torch.stack([(a - b).abs().max() for a, b in zip(left.layers, right.layers, strict=True)]).max()
 
 
 def alone(runs: Problem, number: int) -> tuple[Flow, Weights]:

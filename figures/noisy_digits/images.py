@@ -104,13 +104,13 @@ def read_idx(path: str | Path, magic: int) -> NDArray:
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     dimensions = magic & 0xFF
-    header = np.frombuffer(content[: 4 * (1 + dimensions)], ">u4")
-    if len(header) < 1 + dimensions or header[0] != magic:
+    length = 4 * (1 + dimensions)
+    if content[:4] != magic.to_bytes(4) or len(content) < length:
         raise ValueError(
             f"{path} is not an IDX file with magic number {magic:#06x}: it starts with {content[:4].hex()}"
         )
-    shape = tuple(int(size) for size in header[1:])
-    values = np.frombuffer(content, np.uint8, offset=4 * (1 + dimensions))
+    shape = tuple(int(size) for size in np.frombuffer(content[4:length], ">u4"))
+    values = np.frombuffer(content[length:], np.uint8)
     if len(values) != np.prod(shape):
         raise ValueError(f"{path} must hold {shape} bytes by its header, got {len(values)}")
     return values.reshape(shape)

@@ -1,0 +1,527 @@
+"""The noisy digits experiment: images, protocol, training that resumes to the last bit, tables, claims, figures."""
+
+import csv
+import functools
+import gzip
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from test_descent import FeedbackLinear
+from test_figures import assert_readable, data_of, line
+from torch import nn
+
+from figures import __main__ as command
+from figures.noisy_digits import alignment, conservation, flow_limit, losses
+from figures.noisy_digits.experiment import FIGURES, FLOW_LIMIT
+from figures.noisy_digits.images import IDX_IMAGES, IDX_LABELS, Images, load, read_idx
+from figures.noisy_digits.protocol import RULES, EachItsOwn, Protocol, papers, problem
+from figures.noisy_digits.results import Results, claims, conservation_table, over_repeats, write_csv
+from figures.noisy_digits.training import QUANTITIES, state_path, train
+from figures.style import STYLE
+from flowsim import GradientDescent, descent, solve
+from flowsim.rules import FeedbackAlignment, SignFeedbackAlignment
+
+SMALL = Protocol(samples=12, tests=30, widths=(3, 6), repeats=2, epochs=40, every=5, decay=25)
+
+
+@functools.cache
+def digits() -> Images:
+    return load("digits", None, False)
+
+
+@functools.cache
+def small_results(folder: Path) -> Results:
+    return Results(SMALL, train(SMALL, problem(SMALL, digits()), folder))
+
+
+@pytest.fixture
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return small_results(tmp_path_factory.getbasetemp())
+
+
+# --- images ---
+
+
+def idx(array: np.ndarray, magic: int) -> bytes:
+    return struct.pack(f">{1 + array.ndim}I", magic, *array.shape) + array.tobytes()
+
+
+def write_images(folder: Path, ending: str = "", dash: str = "-", count: int = 40) -> None:
+    """IDX files as of MNIST: images of 3 x 4 pixels, whose class is their first pixel mod 10."""
+    generator = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        images = generator.integers(0, 256, (count, 3, 4), dtype=np.uint8)
+        content = {
+            f"{part}-images{dash}idx3-ubyte": idx(images, IDX_IMAGES),
+            f"{part}-labels{dash}idx1-ubyte": idx((images[:, 0, 0] % 10).astype(np.uint8), IDX_LABELS),
+        }
+        for name, raw in content.items():
+            (folder / f"{name}{ending}").write_bytes(gzip.compress(raw) if ending else raw)
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("dash", ["-", "."])
+def test_idx_files_are_read_gzipped_or_not(tmp_path: Path, ending: str, dash: str) -> None:
+    write_images(tmp_path, ending, dash)
+    train_part, test_part = load("mnist", str(tmp_path), False)
+    assert test_part is not None
+    for images, labels in (train_part, test_part):
+        assert images.shape == (40, 12)
+        assert images.min() >= 0 and images.max() <= 1
+        np.testing.assert_array_equal(np.round(images[:, 0] * 255).astype(int) % 10, labels)
+
+
+def test_files_that_are_not_idx_are_said_to_be_so(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content, message in [
+        (b"nonsense and more", "is not an IDX file with magic number 0x0803: it starts with 6e6f6e73"),
+        (b"", "is not an IDX file"),
+        (idx(np.zeros(3, np.uint8), IDX_LABELS), "is not an IDX file with magic number 0x0803"),
+        (idx(np.zeros((2, 3, 4), np.uint8), IDX_IMAGES)[:-1], r"must hold \(2, 3, 4\) bytes by its header, got 23"),
+        (b"\x1f\x8bnot gzip at all", "cannot be read"),
+        (gzip.compress(idx(np.zeros((2, 3, 4), np.uint8), IDX_IMAGES))[:-9], "cannot be read"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            read_idx(path, IDX_IMAGES)
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
+        read_idx(tmp_path / "none", IDX_IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cifar", None, False), "--dataset must be one of digits, mnist, fashion-mnist, got 'cifar'"),
+        (("mnist", None, False), "--data-dir must say where the IDX files of mnist are"),
+        (("mnist", "/nowhere", False), "--data-dir /nowhere has no file train-images-idx3-ubyte or "),
+        (("digits", "/nowhere", False), "--data-dir goes with --dataset mnist or fashion-mnist, got '/nowhere'"),
+        (("fashion-mnist", None, True), "--download fetches mnist, got --dataset fashion-mnist"),
+    ],
+)
+def test_arguments_for_images_that_do_not_go_together(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(*arguments)
+
+
+def test_a_download_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import sklearn.datasets  # noqa: PLC0415
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", unreachable)
+    with pytest.raises(ValueError, match="--download could not fetch MNIST: no route to host"):
+        load("mnist", str(tmp_path), True)
+
+
+def test_labels_and_images_of_different_sets_are_refused(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(39, np.uint8), IDX_LABELS))
+    with pytest.raises(ValueError, match="has 40 images of t10k and 39 labels"):
+        load("mnist", str(tmp_path), False)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.full(40, 11, np.uint8), IDX_LABELS))
+    with pytest.raises(ValueError, match="labels of t10k up to 11"):
+        load("mnist", str(tmp_path), False)
+
+
+# --- protocol ---
+
+
+def test_the_papers_protocol_is_that_of_its_appendix() -> None:
+    protocol = papers("mnist")
+    assert (protocol.samples, protocol.repeats, protocol.epochs, protocol.every) == (4000, 6, 6000, 5)
+    assert protocol.widths == (15, 30, 45, 60, 75, 100, 125, 150, 175, 200)
+    assert (protocol.noise, protocol.momentum) == (0.2, 0.05)
+    assert [protocol.step_size(epoch) for epoch in (0, 999, 1000, 5999)] == pytest.approx([0.05, 0.05, 5e-3, 5e-7])
+
+
+def test_a_fifth_of_the_labels_is_wrong_and_test_images_are_others() -> None:
+    protocol = replace(SMALL, samples=200, tests=100, repeats=3)
+    runs = problem(protocol, digits())
+    inputs, labels = digits().train
+    assert runs.flow.dataset.inputs.shape == (3, 1, 200, 64)
+    for repeat in range(3):
+        chosen = runs.flow.dataset.inputs[repeat, 0].numpy()
+        tested = runs.test.dataset.inputs[repeat, 0].numpy()
+        truth = np.array([labels[np.all(inputs == row, -1)][0] for row in chosen])
+        assert (truth != runs.flow.dataset.labels[repeat, 0].numpy()).sum() == 40
+        clean = np.array([labels[np.all(inputs == row, -1)][0] for row in tested])
+        assert (clean == runs.test.dataset.labels[repeat, 0].numpy()).all()
+        assert not {row.tobytes() for row in chosen} & {row.tobytes() for row in tested}
+    assert not torch.equal(runs.flow.dataset.inputs[0], runs.flow.dataset.inputs[1])
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="samples must be fewer than the 1797 images of digits, got 1797"):
+        problem(replace(SMALL, samples=1797), digits())
+
+
+def test_all_rules_start_from_the_same_weights_of_the_right_size() -> None:
+    runs = problem(replace(SMALL, widths=(100, 400)), digits())
+    for layer in runs.weights.layers:
+        assert torch.equal(layer, layer[:1].expand_as(layer))
+    hidden, output = runs.weights.layers
+    for place, width in enumerate((100, 400)):
+        assert hidden[0, 0, place, :width].std() * width**0.5 == pytest.approx(1, rel=0.05)
+        assert output[0, 0, place, :, :width].std() * width**0.5 == pytest.approx(1, rel=0.1)
+    feedback = runs.flow.rule.feedback_matrices(runs.weights)[0]
+    assert torch.equal(feedback[RULES.index("GD")], output[0])
+    assert torch.equal(feedback[RULES.index("adaFA")], output[0])
+    assert not torch.equal(feedback[RULES.index("FA")], output[0])
+    scale = (2 / 110) ** 0.5
+    assert torch.equal(feedback[RULES.index("sign-FA"), :, 0], scale * output[0, :, 0].sign())
+
+
+def test_a_rule_of_each_run_is_refused_by_the_integrators() -> None:
+    runs = problem(SMALL, digits())
+    with pytest.raises(ValueError, match="rule must be one of flowsim's, whose jumps the integrators know"):
+        solve(runs.flow, runs.weights, 1.0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("place", [0, 1])
+def test_each_run_of_the_ensemble_is_sgd_on_its_own_network(rule: str, place: int) -> None:
+    """100 steps against torch.optim.SGD, autograd and another backward pass, on the run's own, narrower network."""
+    runs, number, width = problem(SMALL, digits()), RULES.index(rule), SMALL.widths[place]
+    state = descent.start(runs.weights)
+    for epoch in range(100):
+        state = descent.step(runs.flow, state, SMALL.step_size(epoch), SMALL.momentum)
+    hidden, output = (layer[number, 1, place] for layer in state.weights.layers)
+    assert not hidden[width:].any() and not output[:, width:].any(), "neurons that are not there stay so"
+    first, last = (layer[number, 1, place] for layer in runs.weights.layers)
+    layers = [nn.Parameter(first[:width].clone()), nn.Parameter(last[:, :width].clone())]
+    fixed = runs.flow.rule.feedback_matrices(runs.weights)[0][number, 1, place, :, :width]
+    optimizer = torch.optim.SGD(layers, lr=SMALL.eta, momentum=SMALL.momentum)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=SMALL.decay, gamma=0.1)
+    inputs, labels = runs.flow.dataset.inputs[1, 0], runs.flow.dataset.labels[1, 0].long()
+    for _ in range(100):
+        optimizer.zero_grad()
+        activation = nn.functional.leaky_relu(inputs @ layers[0].T, SMALL.slope)
+        now = layers[1].detach()
+        feedback = {"GD": now, "sign-FA": (2 / (width + 10)) ** 0.5 * now.sign()}.get(rule, fixed)
+        nn.functional.cross_entropy(FeedbackLinear.apply(activation, layers[1], feedback), labels).backward()  # type: ignore[arg-type]
+        optimizer.step()
+        schedule.step()
+    assert (layers[0].detach() - first[:width]).abs().max() > 0.01
+    torch.testing.assert_close(hidden[:width], layers[0].detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(output[:, :width], layers[1].detach(), rtol=0, atol=1e-12)
+
+
+# --- training ---
+
+
+def test_what_is_recorded_is_what_the_weights_say(tmp_path: Path) -> None:
+    results = Results(SMALL, train(SMALL, problem(SMALL, digits()), tmp_path))
+    assert not list(tmp_path.iterdir()), "the state is gone when all is done"
+    runs = problem(SMALL, digits())
+    state = descent.start(runs.weights)
+    for epoch in range(SMALL.epochs):
+        state = descent.step(runs.flow, state, SMALL.step_size(epoch), SMALL.momentum)
+    number, repeat, place = RULES.index("adaFA"), 1, 0
+    hidden, output = (layer[number, repeat, place, ...].numpy() for layer in state.weights.layers)
+    hidden, output = hidden[:3], output[:, :3]
+    feedback = runs.weights.layers[1][number, repeat, place, :, :3].numpy()
+    found = {name: results[name][-1, number, repeat, place].item() for name in QUANTITIES}
+    for flow, name in [(runs.flow, "train"), (runs.test, "test")]:
+        inputs = flow.dataset.inputs[repeat, 0].numpy()
+        labels = flow.dataset.labels[repeat, 0].long().numpy()
+        z = inputs @ hidden.T
+        outputs = np.where(z > 0, z, SMALL.slope * z) @ output.T
+        chosen = outputs[np.arange(len(labels)), labels]
+        assert found[f"{name}_loss"] == pytest.approx((np.log(np.exp(outputs).sum(-1)) - chosen).mean())
+        assert found[f"{name}_accuracy"] == pytest.approx((outputs.argmax(-1) == labels).mean())
+    assert found["hidden_norm"] == pytest.approx(np.linalg.norm(hidden))
+    assert found["output_norm"] == pytest.approx(np.linalg.norm(output))
+    assert found["product"] == pytest.approx((output * feedback).sum())
+    assert found["alignment"] == pytest.approx(
+        (output * feedback).sum() / np.linalg.norm(output) / np.linalg.norm(feedback)
+    )
+    first = runs.weights.layers[0][number, repeat, place].numpy()
+    gain = 0.5 * ((hidden**2).sum() - (first**2).sum())
+    assert found["half_norm_gain"] == pytest.approx(gain)
+    assert found["conserved_gain"] == pytest.approx(((output - feedback) * feedback).sum() - gain, abs=1e-12)
+    assert found["correction"] == pytest.approx(found["conserved_gain"], abs=1e-12)
+    assert abs(found["correction"]) > 1e-6
+    assert results["deviation"][-1, number, repeat, place].item() == pytest.approx(found["conserved_gain"] / gain)
+
+
+class Interrupted(KeyboardInterrupt):
+    """As from the keyboard."""
+
+
+def interrupting(at: int) -> Callable[[int], None]:
+    def advanced(epoch: int) -> None:
+        if epoch == at:
+            raise Interrupted
+
+    return advanced
+
+
+def test_interrupted_runs_end_with_the_same_bits(tmp_path: Path) -> None:
+    """Interrupted at an epoch that is recorded, at one that is not, and in the second step size."""
+    runs = problem(SMALL, digits())
+    whole = train(SMALL, runs, tmp_path)
+    for at in (10, 13, 31):
+        with pytest.raises(KeyboardInterrupt):
+            train(SMALL, problem(SMALL, digits()), tmp_path, interrupting(at))
+        assert state_path(SMALL, runs, tmp_path).exists()
+    seen: list[int] = []
+    again = train(SMALL, problem(SMALL, digits()), tmp_path, seen.append)
+    assert seen[0] == 31 and seen[-1] == 40
+    assert torch.equal(again, whole)
+    assert not torch.equal(again[0], again[1])
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from test_noisy_digits import SMALL, digits, problem, train
+train(SMALL, problem(SMALL, digits()), Path(sys.argv[1]), lambda epoch: time.sleep(0.05), save_every=0.0)
+"""
+
+
+def test_a_killed_run_goes_on_from_its_last_save_to_the_same_bits(tmp_path: Path) -> None:
+    """SIGKILL, in the middle of training, in a process of its own."""
+    script = KILLED.format(tests=str(Path(__file__).parent))
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*.partial")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was killed before it ended"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seen: list[int] = []
+        found = train(SMALL, problem(SMALL, digits()), tmp_path, seen.append)
+        assert 0 < seen[0] < SMALL.epochs
+        (tmp_path / "other").mkdir()
+        assert torch.equal(found, train(SMALL, problem(SMALL, digits()), tmp_path / "other"))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_state_of_other_settings_is_not_taken_and_a_broken_one_is_said_to_be_so(tmp_path: Path) -> None:
+    runs, other = problem(SMALL, digits()), replace(SMALL, eta=0.04)
+    names = {
+        state_path(SMALL, runs, tmp_path),
+        state_path(other, runs, tmp_path),
+        state_path(replace(SMALL, epochs=41), runs, tmp_path),
+        state_path(SMALL, problem(SMALL, Images((digits().train[0] ** 2, digits().train[1]), None)), tmp_path),
+    }
+    assert len(names) == 4
+    state_path(SMALL, runs, tmp_path).write_bytes(b"not a state")
+    with pytest.raises(ValueError, match=r"is not the state of a run: .*; delete it to start anew"):
+        train(SMALL, runs, tmp_path)
+
+
+# --- results ---
+
+
+def test_csv_has_a_row_for_every_run_and_record_with_all_digits(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    write_csv(results, path)
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 2 * 2 * len(SMALL.recorded)
+    assert list(rows[0])[:4] == ["rule", "width", "repeat", "epoch"]
+    row = next(
+        row for row in rows if (row["rule"], row["width"], row["repeat"], row["epoch"]) == ("sign-FA", "6", "1", "35")
+    )
+    for name in (*QUANTITIES, "deviation"):
+        assert float(row[name]) == results.of(name, "sign-FA")[7, 1, 1].item()
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_table_of_appendix_b_1_is_mean_and_standard_error_of_absolute_deviations(results: Results) -> None:
+    potential = results["conserved_gain"] + results["half_norm_gain"]
+    quantity = (potential / results["half_norm_gain"]).numpy()[1:]
+    each = np.abs(quantity - 1).mean(0)
+    table = conservation_table(results)
+    for column, rule in enumerate(RULES, start=1):
+        cells = list(table.columns[column].cells)
+        for place in range(2):
+            own = each[RULES.index(rule), :, place]
+            expected = f"{1e3 * own.mean():.2f} ± {1e3 * own.std(ddof=1) / 2**0.5:.2f}"
+            assert cells[place] == expected
+
+
+def test_deviations_are_the_discrete_correction_and_nothing_else(results: Results) -> None:
+    rest = (results["conserved_gain"] - results["correction"]).abs().max()
+    assert rest < 40 * 100 * 2.2e-16, "40 steps of a few roundings of numbers of size 10"
+    assert results["conserved_gain"].abs().amax((0, 2, 3)).min() > 1e-4
+
+
+Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+def doctored(results: Results, quantity: str, rule: str, change: Change) -> Results:
+    records = results.records.clone()
+    part = records[:, QUANTITIES.index(quantity), RULES.index(rule)]
+    part.copy_(change(part.clone()))
+    return Results(results.protocol, records)
+
+
+def by(*factors: float) -> Change:
+    """Times a factor for each width."""
+    return lambda values: values * torch.tensor(factors, dtype=torch.float64)
+
+
+def to(*numbers: float) -> Change:
+    """A number for each width instead."""
+    return lambda values: torch.zeros_like(values) + torch.tensor(numbers, dtype=torch.float64)
+
+
+def ascending(values: torch.Tensor) -> torch.Tensor:
+    return values.sort(0).values
+
+
+def descending(values: torch.Tensor) -> torch.Tensor:
+    return values.sort(0, descending=True).values
+
+
+@pytest.mark.parametrize(
+    ("claim", "quantity", "rule", "good", "bad"),
+    [
+        ("small widths", "conserved_gain", "*", by(9.0, 0.1), by(0.1, 9.0)),
+        ("most for FA", "conserved_gain", "FA", by(100.0), by(0.01)),
+        ("consistent with", "correction", "GD", by(1.0), lambda values: values + 1e-3),
+        ("FA improves", "alignment", "FA", ascending, descending),
+        ("higher alignment than FA", "alignment", "adaFA", to(0.99), to(-0.99)),
+        ("non-monotone", "alignment", "sign-FA", descending, ascending),
+        ("above 1/√N", "alignment", "sign-FA", to(0.5), to(0.1)),
+        ("does not hurt", "test_loss", "*", to(2.0, 1.0), to(1.0, 2.0)),
+    ],
+)
+def test_claims_agree_or_disagree_by_what_was_measured(
+    results: Results, claim: str, quantity: str, rule: str, good: Change, bad: Change
+) -> None:
+    for change, expected in [(good, True), (bad, False)]:
+        changed = results
+        for name in RULES if rule == "*" else (rule,):
+            changed = doctored(changed, quantity, name, change)
+        (found,) = [each for each in claims(changed) if claim in each.claim]
+        assert found.agrees == expected, found.measured
+
+
+# --- figures ---
+
+
+@pytest.fixture(params=[conservation, alignment, losses], ids=lambda module: module.__name__.rsplit(".")[-1])
+def drawn(request: pytest.FixtureRequest, results: Results) -> Figure:
+    with matplotlib.rc_context(STYLE):
+        return request.param.draw(results)
+
+
+def test_figures_can_be_read(drawn: Figure) -> None:
+    assert_readable(drawn)
+
+
+def test_figures_plot_the_records(results: Results) -> None:
+    with matplotlib.rc_context(STYLE):
+        above, below = conservation.draw(results).axes
+        cosines, _ = alignment.draw(results).axes
+        _, tests = losses.draw(results).axes
+    for number, rule in enumerate(RULES):
+        own = results.of("deviation", rule)[1:].abs().median(0).values
+        plotted, caps, _ = above.containers[number].lines  # type: ignore[misc]
+        np.testing.assert_allclose(data_of(plotted)[1], own.mean(0))
+        np.testing.assert_allclose((data_of(caps[1])[1] - data_of(caps[0])[1]) / 2, own.std(0) / 2**0.5)
+        formula = (results.of("correction", rule) / results.of("half_norm_gain", rule))[1:].abs().median(0).values
+        crosses = [each for each in above.get_lines() if each.get_marker() == "x"][number]
+        np.testing.assert_allclose(data_of(crosses)[1], formula.mean(0))
+        assert data_of(below.get_lines()[number])[1].max() < 1e-10
+        epochs, cosine = data_of(line(cosines, rule))
+        assert epochs.tolist() == SMALL.recorded
+        np.testing.assert_allclose(cosine, results.of("alignment", rule)[:, :, 0].mean(1))
+        loss, _, _ = tests.containers[number].lines  # type: ignore[misc]
+        np.testing.assert_allclose(data_of(loss)[1], results.of("test_loss", rule)[-1].mean(0))
+    assert data_of(line(cosines, r"$1/\sqrt{N}$"))[1][0] == pytest.approx(30**-0.5)
+
+
+def test_small_steps_of_the_experiment_tend_to_its_flow_with_slope_one() -> None:
+    protocol = replace(SMALL, widths=(5,))
+    measured = flow_limit.measure(protocol, digits(), samples=8, t_final=1.0, etas=(0.1, 0.01, 0.001))
+    for values in (measured.difference, measured.deviation):
+        ratios = values[1] / values[2]
+        assert ratios[:3].tolist() == pytest.approx([10.0] * 3, rel=0.05)
+        assert values[2, 3] < values[0, 3] / 10, "sign-FA scatters with where in a step a sign changes"
+    np.testing.assert_allclose(measured.etas, (0.1, 0.01, 0.001), rtol=0.06)
+    steps = 0.95 / np.array(measured.etas)
+    np.testing.assert_allclose(steps, np.round(steps))
+    with matplotlib.rc_context(STYLE):
+        figure = flow_limit.draw(measured)
+    assert_readable(figure)
+    for place, values in enumerate((measured.difference, measured.deviation)):
+        for number, rule in enumerate(RULES):
+            np.testing.assert_array_equal(data_of(line(figure.axes[place], rule))[1], values[:, number])
+
+
+def test_runs_by_themselves_have_the_rules_of_the_ensemble() -> None:
+    runs = problem(replace(SMALL, widths=(5,), repeats=1), digits())
+    moved = runs.flow.velocity(runs.weights)
+    kinds = [GradientDescent, FeedbackAlignment, FeedbackAlignment, SignFeedbackAlignment]
+    assert isinstance(runs.flow.rule, EachItsOwn)
+    for number, kind in enumerate(kinds):
+        flow, weights = flow_limit.alone(runs, number)
+        assert isinstance(flow.rule, kind)
+        for ours, theirs in zip(flow.velocity(weights).layers, moved.layers, strict=True):
+            torch.testing.assert_close(ours, theirs[number, 0, 0], rtol=1e-12, atol=1e-14)
+
+
+def test_standard_errors() -> None:
+    mean, error = over_repeats(torch.tensor([[[1.0], [2.0], [6.0]]], dtype=torch.float64))
+    assert mean.item() == 3 and error.item() == pytest.approx(7**0.5 / 3**0.5)
+
+
+# --- from the shell ---
+
+
+def test_from_the_shell_on_idx_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path)
+    monkeypatch.setattr(command, "Protocol", lambda dataset: replace(SMALL, dataset=dataset))
+    monkeypatch.setattr(flow_limit, "T_FINAL", 0.2)
+    arguments = ["noisy_digits", "--dataset", "mnist", "--data-dir", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert command.main(arguments) == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"noisy_digits.csv"} | {
+        f"{name}.{kind}" for name in (*FIGURES, FLOW_LIMIT) for kind in ("png", "pdf")
+    }
+    out, err = capsys.readouterr()
+    assert "Appendix B.1" in out and "adaFA keeps higher alignment" in out and err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "mnist"], "--dataset goes with noisy_digits, got 'mnist' without it"),
+        (["signs", "--paper"], "--paper goes with noisy_digits, got True without it"),
+        (["noisy_digits", "--paper"], "--paper needs more images than digits has"),
+        (["noisy_digits", "--dataset", "mnist"], "--data-dir must say where the IDX files of mnist are"),
+        (["noisy_digits", "--device", "nonsense"], "--device nonsense does not work here"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([*arguments, "--output", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1
