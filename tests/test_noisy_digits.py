@@ -412,12 +412,21 @@ def descending(values: torch.Tensor) -> torch.Tensor:
 def test_claims_agree_or_disagree_by_what_was_measured(
     results: Results, claim: str, quantity: str, rule: str, good: Change, bad: Change
 ) -> None:
-    for change, expected in [(good, True), (bad, False)]:
+    for change, expected in [(good, "agrees"), (bad, "disagrees")]:
         changed = results
         for name in RULES if rule == "*" else (rule,):
             changed = doctored(changed, quantity, name, change)
         (found,) = [each for each in claims(changed) if claim in each.claim]
-        assert found.agrees == expected, found.measured
+        assert found.verdict == expected, found.measured
+
+
+def test_differences_within_their_standard_error_decide_nothing(results: Results) -> None:
+    """Two repeats, of which one is better with width and the other worse."""
+    changed = results
+    for rule in RULES:
+        mixed = torch.tensor([[1.0, 1.5], [1.5, 1.0]], dtype=torch.float64)
+        changed = doctored(changed, "test_loss", rule, lambda values, mixed=mixed: torch.zeros_like(values) + mixed)
+    assert claims(changed)[-1].verdict == "undecided"
 
 
 # --- figures ---

@@ -28,7 +28,7 @@ def draw(results: Results) -> Figure:
     widths = results.protocol.widths
     for rule in RULES:
         deviation, formula = (results.of(name, rule)[1:] for name in ("deviation", "deviation_by_correction"))
-        mean, error = over_repeats(deviation.abs().median(0).values)
+        mean, error = over_repeats(results.median_deviation[RULES.index(rule)])
         above.errorbar(
             widths, mean.numpy(), error.numpy(), color=COLOURS[rule], marker="o", markersize=3, capsize=2, label=rule
         )
