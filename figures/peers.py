@@ -1,6 +1,6 @@
 """Other libraries' solvers on the same flow, as their users would call them: packed weights, the data reduced.
 
-torchdiffeq and scipy are installed with flowsim; diffrax is measured where it is installed.
+torchdiffeq and scipy are installed with flowsim; diffrax and torchode are used where they are installed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,6 +34,11 @@ class Problem(NamedTuple):
     slope: float
     start: NDArray
     t_final: float
+
+    @property
+    def arrays(self) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+        """Inputs, labels, feedback and start."""
+        return self.inputs, self.labels, self.feedback, self.start
 
 
 class Run(NamedTuple):
@@ -104,13 +109,11 @@ def _counted(rate: Callable[[Any], Any], limit: float) -> tuple[Callable[[Any, A
 
 def by_torchdiffeq(method: str, problem: Problem, rtol: float, limit: float) -> Run:
     """torchdiffeq's odeint."""
-    inputs, labels, feedback = (
-        torch.from_numpy(array) for array in (problem.inputs, problem.labels, problem.feedback)
-    )  # fmt: skip
+    inputs, labels, feedback, start = (torch.from_numpy(array) for array in problem.arrays)
     rate, called = _counted(lambda state: velocity(torch, inputs, labels, feedback, problem.slope, state), limit)
     times = torch.tensor([0.0, problem.t_final], dtype=torch.float64)
     with torch.inference_mode():
-        states = odeint(rate, torch.from_numpy(problem.start), times, rtol=rtol, atol=1e-2 * rtol, method=method)
+        states = odeint(rate, start, times, rtol=rtol, atol=1e-2 * rtol, method=method)
     assert isinstance(states, torch.Tensor)
     return Run(states[-1].numpy(), time.perf_counter() - called[0], len(called) - 1)
 
@@ -125,34 +128,73 @@ def by_scipy(method: str, problem: Problem, rtol: float, limit: float) -> Run:
 
 
 def by_diffrax(method: str, problem: Problem, rtol: float, limit: float) -> Run:
-    """diffrax.diffeqsolve, compiled before the time is taken. Steps are limited to what takes about `limit` seconds."""
+    """diffrax.diffeqsolve, compiled before the time is taken."""
+    (run,) = by_diffrax_together(method, [problem], rtol, limit)
+    return run
+
+
+def by_diffrax_together(method: str, problems: Sequence[Problem], rtol: float, limit: float) -> list[Run]:
+    """An ensemble of problems of one shape under jax.vmap; steps are limited to what takes about `limit` seconds."""
     diffrax: Any = importlib.import_module("diffrax")  # optional, and slow to import
     jax: Any = importlib.import_module("jax")
-
+    slope, t_final = problems[0].slope, problems[0].t_final
     with jax.enable_x64(True):
-        arrays = [jax.numpy.asarray(array) for array in (problem.inputs, problem.labels, problem.feedback)]
-        term = diffrax.ODETerm(
-            lambda _, state, args: velocity(jax.numpy, args[0], args[1], args[2], problem.slope, state)
-        )
+        stacked = _stacked(problems)
+        arrays = [jax.numpy.asarray(array) for array in (stacked.inputs, stacked.labels, stacked.feedback)]
+        term = diffrax.ODETerm(lambda _, state, args: velocity(jax.numpy, args[0], args[1], args[2], slope, state))
         solver = getattr(diffrax, method)()
         control = diffrax.PIDController(rtol=rtol, atol=1e-2 * rtol)
+        most = int(limit / SECONDS_PER_STEP / len(problems))
 
-        @jax.jit
-        def run(state: Any) -> Any:
+        def run(state: Any, args: Any) -> Any:
             solution = diffrax.diffeqsolve(
-                term, solver, 0.0, problem.t_final, None, state, arrays, stepsize_controller=control,
-                saveat=diffrax.SaveAt(t1=True), max_steps=int(limit / SECONDS_PER_STEP), throw=False,
+                term, solver, 0.0, t_final, None, state, args, stepsize_controller=control,
+                saveat=diffrax.SaveAt(t1=True), max_steps=most, throw=False,
             )  # fmt: skip
             return solution.ys[-1], solution.stats["num_steps"], solution.result == diffrax.RESULTS.successful
 
-        compiled = run.lower(jax.numpy.asarray(problem.start)).compile()
+        # vmap makes every branch of a single one a selection: not for one alone
+        together = jax.vmap(run) if len(problems) > 1 else lambda state, args: [
+            out[None] for out in run(state[0], [array[0] for array in args])
+        ]  # fmt: skip
+        start = jax.numpy.asarray(stacked.start)
+        compiled = jax.jit(together).lower(start, arrays).compile()
         started = time.perf_counter()
-        end, steps, ended = compiled(jax.numpy.asarray(problem.start))
-        end.block_until_ready()
+        ends, steps, ended = compiled(start, arrays)
+        ends.block_until_ready()
         seconds = time.perf_counter() - started
-        if not ended:
-            raise TimeoutError(f"no end after {steps} steps, {seconds:g} s")
-        return Run(np.asarray(end), seconds, int(steps) * (solver.tableau.num_stages - int(solver.tableau.fsal)))
+        if not ended.all():
+            raise TimeoutError(f"no end after {int(steps.max())} steps, {seconds:g} s")
+        stages = solver.tableau.num_stages - int(solver.tableau.fsal)
+        return _shared(np.asarray(ends), seconds, [int(count) * stages for count in steps])
+
+
+def by_torchode_together(problems: Sequence[Problem], rtol: float, limit: float) -> list[Run]:
+    """torchode's Dopri5, which gives every trajectory steps of its own."""
+    torchode: Any = importlib.import_module("torchode")
+    stacked = _stacked(problems)
+    inputs, labels, feedback, start = (torch.from_numpy(array) for array in stacked.arrays)
+    each = torch.func.vmap(partial(velocity, torch), in_dims=(0, 0, 0, None, 0))
+    rate, called = _counted(lambda state: each(inputs, labels, feedback, stacked.slope, state), limit)
+    term = torchode.ODETerm(rate)
+    control = torchode.IntegralController(atol=1e-2 * rtol, rtol=rtol, term=term)
+    solver = torchode.AutoDiffAdjoint(torchode.Dopri5(term=term), control)
+    times = torch.full((len(problems),), stacked.t_final, dtype=torch.float64)
+    with torch.no_grad():
+        found = solver.solve(torchode.InitialValueProblem(y0=start, t_start=torch.zeros_like(times), t_end=times))
+    seconds = time.perf_counter() - called[0]
+    return _shared(found.ys[:, -1].numpy(), seconds, found.stats["n_f_evals"].tolist())
+
+
+def _stacked(problems: Sequence[Problem]) -> Problem:
+    first, columns = problems[0], [np.stack(column) for column in zip(*(p.arrays for p in problems), strict=True)]
+    inputs, labels, feedback, start = columns
+    return Problem(inputs, labels, feedback, first.slope, start, first.t_final)
+
+
+def _shared(ends: NDArray, seconds: float, evaluations: list[int]) -> list[Run]:
+    """The runs of an ensemble, with the time divided among them."""
+    return [Run(end, seconds / len(ends), count) for end, count in zip(ends, evaluations, strict=True)]
 
 
 Peer = Callable[[Problem, float, float], Run]
@@ -164,3 +206,12 @@ PEERS: dict[str, Peer] = {
 }
 if importlib.util.find_spec("diffrax"):
     PEERS |= {f"diffrax {method}": partial(by_diffrax, method) for method in ("Tsit5", "Dopri8")}
+
+Together = Callable[[Sequence[Problem], float, float], list[Run]]
+"""Of an ensemble of problems of one shape, as `Peer`."""
+
+TOGETHER: dict[str, Together] = {}
+if importlib.util.find_spec("diffrax"):
+    TOGETHER |= {f"diffrax {method}, vmap": partial(by_diffrax_together, method) for method in ("Tsit5", "Dopri8")}
+if importlib.util.find_spec("torchode"):
+    TOGETHER |= {"torchode Dopri5": by_torchode_together}

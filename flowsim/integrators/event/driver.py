@@ -278,7 +278,7 @@ def _changes_of_outputs(flow: Flow, series: Series) -> Float[Tensor, "terms-2 en
     if stride is None:
         return None
     relative = series.f[1:] / stride(series.f[0], flow.dataset.targets)
-    return torch.linalg.vector_norm(relative, ord=math.inf, dim=(-2, -1))
+    return relative.abs().amax((-2, -1))
 
 
 def _advanced(

@@ -110,11 +110,12 @@ def taylor(
     rows = (sliding.trajectory, sliding.neuron) if len(sliding.trajectory) else None
 
     hidden, output = first.new_empty(order + 1, batch, m, r), last.new_empty(order + 1, batch, k_out, m)
-    z, outputs = first.new_empty(order + 1, batch, n, m), first.new_empty(order, batch, n, k_out)
-    # the two factors of a Cauchy product lie one behind the other, the terms of the second one reversed
+    z, outputs = first.new_empty(order + 1, batch, n, m), first.new_empty(order, batch, k_out, n)
+    # the two factors of a Cauchy product lie one behind the other, the terms of the first one reversed. Both products
+    # have k rows, one mostly: row times matrix is faster than matrix times column
     active = first.new_empty(batch, order, n, m)  # H, for sums over terms and samples
-    active_by_sample = first.new_empty(batch, n, order, m)  # H, for sums over terms and neurons
-    past_output = first.new_empty(batch, order, m, k_out)
+    active_by_neuron = first.new_empty(batch, order, m, n)  # H, for sums over terms and neurons
+    past_output = first.new_empty(batch, k_out, order, m)
     past_error = first.new_empty(batch, k_out, order, n)
     past_error_by_sample = first.new_empty(batch, n, order, k_out)
     kept_error, kept_rest = (first.new_empty(len(sliding.trajectory), size, order) for size in (n, r))
@@ -131,10 +132,10 @@ def taylor(
         reverse = order - 1 - k
         torch.bmm(inputs, hidden[k].mT, out=z[k])
         torch.mul(slopes, z[k], out=active[:, k])
-        active_by_sample[:, :, k] = active[:, k]
-        past_output[:, reverse] = output[k].mT
-        torch.bmm(active_by_sample[:, :, : k + 1].flatten(2), past_output[:, reverse:].flatten(1, 2), out=outputs[k])
-        e = errors.send(outputs[k]) * per_sample
+        active_by_neuron[:, k] = active[:, k].mT
+        past_output[:, :, reverse] = output[k]
+        torch.bmm(past_output[:, :, reverse:].flatten(2), active_by_neuron[:, : k + 1].flatten(1, 2), out=outputs[k])
+        e = errors.send(outputs[k].mT) * per_sample
         past_error[:, :, reverse] = e.mT
         torch.bmm(past_error[:, :, reverse:].flatten(2), active[:, : k + 1].flatten(1, 2), out=output[k + 1])
         if descent:
@@ -155,4 +156,4 @@ def taylor(
             hidden[k + 1] /= k + 1
             output[k + 1] /= k + 1
     torch.bmm(inputs, hidden[order].mT, out=z[order])
-    return Series(hidden, output, z, outputs, sliding, kept_error, contributions, kept_rest)
+    return Series(hidden, output, z, outputs.mT, sliding, kept_error, contributions, kept_rest)
