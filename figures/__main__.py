@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import matplotlib
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -28,6 +26,7 @@ from figures import (
 from figures.noisy_digits import experiment, images
 from figures.noisy_digits.protocol import Protocol, papers
 from figures.style import STYLE, save
+from figures.threads import one_thread
 from flowsim.__main__ import device_of
 from flowsim.files import make_folder
 
@@ -129,17 +128,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bar.advance(task)
             print(f"{png} and {pdf.suffix}, {time.perf_counter() - started:.0f} s", flush=True)
     return 0
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """The tensors of the figures are small; those of the experiment are not."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 FA on orthogonally separable data (n = 8, m = 10): the largest change of any c_j = b_j v_j − |w_j|²/2 since t = 0.
 Theorem 5.2 says 0. The event-driven integrator keeps it to the tolerance asked for, and at 1e-13 to rounding (dashed:
-machine epsilon). torchdiffeq’s dopri5 is off wherever a kink falls into one of its steps: jumps, and spikes in its
-dense output. Gradient steps of size η change it in proportion to η. That is no error of the theorem: what each step
-adds is −η² |Δ_j|²/2, with the velocity Δ_j of w_j (theorems/README.md, section 4), and what is left is rounding.
+machine epsilon). torchdiffeq’s dopri5 is off wherever a kink falls into one of its steps: jumps, and spikes in dense
+output. Gradient steps of size η change it in proportion to η. That is no error of the theorem: what each step adds is
+−η² |Δ_j|²/2, with the velocity Δ_j of w_j (theorems/README.md, section 4), and what is left is rounding.
 """
 
 from __future__ import annotations

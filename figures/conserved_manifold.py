@@ -2,9 +2,10 @@
 
 One hidden neuron and three orthogonally separable inputs in the plane, under GD, FA (b = 1) and sign-FA. Dots are
 starts, arrows show the direction, and grey curves are the sets of equal c of Theorem 5.2: hyperbolas v² − |w|² = 2c
-for GD, parabolas v = c + |w|²/2 for FA, |v| = c + |w|²/2 for sign-FA. Every run stays on the one that it starts on.
-Where c > 0, v never changes its sign (under FA with v(0) > 0, Lemma 5.4); where c < 0 it passes 0 under FA and GD,
-and under sign-FA with a corner. (Compare Figure 1 of the paper.)
+for GD, parabolas v = c + |w|²/2 for FA, |v| = c + |w|²/2 for sign-FA. Every run stays on the one that it starts on;
+where the hidden weights start against the data it goes in, turns, and comes back on the same curve. Where c > 0, v
+never changes its sign (for FA: Lemma 5.4); where c < 0 it does here, under FA and GD smoothly, under sign-FA with a
+corner. (Compare Figure 1 of the paper.)
 """
 
 from __future__ import annotations

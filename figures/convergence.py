@@ -3,9 +3,9 @@
 Above, α = 1: adaFA on wide networks (m = 32), squared loss, four seeds. L(t)/L(0) stays below exp(−µt), with µ from
 the smallest eigenvalue of the feedback tangent kernel along each run. Below, α = 2: FA, exponential loss,
 orthogonally separable data (n = 8, m = 20), four seeds, to t = 10⁶. 1/L(t), on the right L(t), stays above 1/L(0) +
-µt with Proposition 5.7's µ = γ²κS0, the same for all seeds (dashed); above the same with the integral of S(t) in the
-place of S0 t (green); and with the SVM margin of the data in that of κ (purple). From there to the loss is a factor
-that has stopped to grow.
+µt with Proposition 5.7’s µ = γ²κS0, the same for all seeds (dashed); above the same with the integral of S(t) in the
+place of S0 t (green); and with the squared SVM margin of the data in that of κ (purple). From there to the loss is a
+factor that has stopped growing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Alignment dominance: how much is promised, how much is measured.
 
 The dominance ratio ⟨grad, fa⟩/L² along one FA run each on orthogonally separable and on nearly orthogonal data (n =
-8, m = 20, γ = 0.3, exponential loss), with what Proposition 5.7 promises: the paper's constant µ (black, dashed), γ²
+8, m = 20, γ = 0.3, exponential loss), with what Proposition 5.7 promises: the paper’s constant µ (black, dashed), γ²
 S0 (SVM margin)² in its place (purple, dashed), and both with S(t) = v·b in the place of S0 (solid), which grows with
-the weights. The ratio jumps at kinks. It stays above all of them; the constants become loose, those with S(t) do not.
+the weights. The ratio jumps at kinks, and stays above all of them. By t = 10⁴ it is 380 and 590 times the constant µ;
+those with S(t) level off at factors of 14 to 30.
 """
 
 from __future__ import annotations

@@ -42,11 +42,12 @@ class Problem(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The weights at the end, flattened, the time taken, and how often the velocity was evaluated."""
+    """The weights at the end, flattened, the time taken, how often the velocity was evaluated, and time to compile."""
 
     end: NDArray
     seconds: float
     evaluations: int
+    compilation: float = 0.0
 
 
 def problem(flow: Flow, weights: Weights, t_final: float) -> Problem:
@@ -74,8 +75,8 @@ def packed(weights: Weights) -> NDArray:
     return torch.cat([weights.hidden.reshape(-1), weights.output]).numpy()
 
 
-SECONDS_PER_STEP = 2e-5
-"""Of diffrax, on a small problem."""
+SECONDS_PER_STEP = 1e-4
+"""Of diffrax, at most: it cannot be stopped by the clock."""
 
 
 def velocity(xp: Any, inputs: Any, labels: Any, feedback: Any, slope: float, state: Any) -> Any:
@@ -157,7 +158,7 @@ def by_diffrax_together(method: str, problems: Sequence[Problem], rtol: float, l
         together = jax.vmap(run) if len(problems) > 1 else lambda state, args: [
             out[None] for out in run(state[0], [array[0] for array in args])
         ]  # fmt: skip
-        start = jax.numpy.asarray(stacked.start)
+        start, began = jax.numpy.asarray(stacked.start), time.perf_counter()
         compiled = jax.jit(together).lower(start, arrays).compile()
         started = time.perf_counter()
         ends, steps, ended = compiled(start, arrays)
@@ -166,7 +167,7 @@ def by_diffrax_together(method: str, problems: Sequence[Problem], rtol: float, l
         if not ended.all():
             raise TimeoutError(f"no end after {int(steps.max())} steps, {seconds:g} s")
         stages = solver.tableau.num_stages - int(solver.tableau.fsal)
-        return _shared(np.asarray(ends), seconds, [int(count) * stages for count in steps])
+        return _shared(np.asarray(ends), seconds, [int(count) * stages for count in steps], started - began)
 
 
 def by_torchode_together(problems: Sequence[Problem], rtol: float, limit: float) -> list[Run]:
@@ -192,9 +193,10 @@ def _stacked(problems: Sequence[Problem]) -> Problem:
     return Problem(inputs, labels, feedback, first.slope, start, first.t_final)
 
 
-def _shared(ends: NDArray, seconds: float, evaluations: list[int]) -> list[Run]:
+def _shared(ends: NDArray, seconds: float, evaluations: list[int], compilation: float = 0.0) -> list[Run]:
     """The runs of an ensemble, with the time divided among them."""
-    return [Run(end, seconds / len(ends), count) for end, count in zip(ends, evaluations, strict=True)]
+    share = seconds / len(ends)
+    return [Run(end, share, count, compilation) for end, count in zip(ends, evaluations, strict=True)]
 
 
 Peer = Callable[[Problem, float, float], Run]

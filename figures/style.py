@@ -47,7 +47,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "figure.dpi": 300,
     "savefig.dpi": 300,
-    "pdf.fonttype": 42,  # publishers want outlines, not bitmaps
+    "pdf.fonttype": 42,  # TrueType: many publishers refuse Type 3
     "text.usetex": False,
 }
 

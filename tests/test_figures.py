@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from PIL import Image
 from sample_problems import gaussian_data, sliding
+from scipy.integrate import solve_ivp
 
 from figures import (
     activations,
@@ -28,12 +29,15 @@ from figures import (
     signs,
 )
 from figures.__main__ import GALLERY, MODULES, main
+from figures.noisy_digits import experiment
+from figures.noisy_digits.protocol import Protocol
 from figures.peers import PEERS, velocity
 from figures.style import STYLE, title_and_caption
 from flowsim import Flow, Weights, solve
 from flowsim.observables import conserved, dominance_ratio
-from theorems.constants import mu_separable, mu_svm, total_gap
+from theorems.constants import mu_nearly_orthogonal, mu_separable, mu_svm, total_gap
 from theorems.ensembles import Shape, margin_run
+from theorems.theorem_5_1 import mu_kernel
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,6 +54,19 @@ SMALL: dict[str, dict[str, Any]] = {
     "activations": {"samples": 6, "width": 3, "t_final": 100.0},
     "work_precision": {"samples": 3, "width": 3, "t_final": 5.0, "rtols": (1e-4, 1e-8)},
 }  # fmt: skip
+
+
+GALLERY_FIGURES = {
+    **{name: (module, name, module.SEEDS) for name, module in MODULES.items()},
+    **{
+        f"noisy_digits_{name}": (
+            module, "noisy_digits (digits, 200 images, 2500 epochs)",
+            (0,) if name == "flow_limit" else range(Protocol().repeats),
+        )
+        for name, module in experiment.FIGURES.items()
+    },
+}  # fmt: skip
+"""Module, command and seeds of every figure in the gallery."""
 
 
 @pytest.fixture(params=SMALL)
@@ -134,22 +151,24 @@ def test_overlapping_and_cut_off_texts_are_seen_by_that_test() -> None:
     assert beyond.x1 > 3.4 * figure.dpi + 1
 
 
+@pytest.mark.parametrize("name", GALLERY_FIGURES)
 def test_every_caption_says_which_statement_it_supports(name: str) -> None:
-    title, caption = title_and_caption(MODULES[name])
+    title, caption = title_and_caption(GALLERY_FIGURES[name][0])
     assert title and len(title) < 80
     assert len(caption) > 200
-    assert name == "work_precision" or any(word in caption for word in ("Theorem", "Lemma", "Proposition"))
+    assert name == "work_precision" or any(word in caption for word in ("Theorem", "Lemma", "Proposition", "theorem"))
 
 
+@pytest.mark.parametrize("name", GALLERY_FIGURES)
 def test_gallery_and_readme_have_every_figure(name: str) -> None:
+    module, command, seeds = GALLERY_FIGURES[name]
     png, pdf = (ROOT / GALLERY / f"{name}.{kind}" for kind in ("png", "pdf"))
-    title, caption = title_and_caption(MODULES[name])
-    seeds = ", ".join(map(str, MODULES[name].SEEDS))
+    title, caption = title_and_caption(module)
     with Image.open(png) as image:
         about = image.info
         assert image.width == 3.4 * 300
     assert (about["Title"], about["Description"]) == (title, caption), "draw it again: its caption has changed"
-    assert about["Source"] == f"python -m figures {name}; seeds {seeds}"
+    assert about["Source"] == f"python -m figures {command}; seeds {', '.join(map(str, seeds))}"
     assert pdf.read_bytes().startswith(b"%PDF")
     assert f"{GALLERY}/{name}.png" in (ROOT / "README.md").read_text()
 
@@ -190,6 +209,11 @@ def test_conserved_manifold_plots_runs_on_the_curves_of_equal_c() -> None:
             psi = {"GD": output**2 / 2, "FA": output, "sign-FA": abs(output)}[rule]
             np.testing.assert_allclose(psi - norm**2 / 2, gap, rtol=0, atol=1e-8)
             assert np.ptp(norm) > 0.5
+        for place, annotation in enumerate(each for each in axes.texts if isinstance(each, Annotation)):
+            norm, output = paths[place // 2]  # two arrows on each, from an earlier point to the next
+            tail, tip = (np.argmin(np.hypot(norm - at[0], output - at[1])) for at in (annotation.xyann, annotation.xy))
+            assert tip == tail + 1
+        assert len(axes.texts) == 10
         curves = [data_of(each) for each in axes.get_lines() if len(data_of(each)[0]) == 400]
         assert len(curves) == (5 if rule == "FA" else 10)
         for place, (norm, output) in enumerate(curves):
@@ -213,6 +237,12 @@ def test_conservation_plots_deviations_of_each_method_and_rounding_where_they_ar
     steps, rest = data_of(line(axes, "gradient steps")), data_of(line(axes, "the same, less their correction"))
     assert steps[1].max() > 1e-4 and rest[1].max() < 1e-13
     np.testing.assert_allclose(np.round(steps[0] / 0.1), steps[0] / 0.1, atol=1e-9)
+    ends = {(round(each.xy[1], 30), each.get_text()) for each in axes.texts if isinstance(each, Annotation)}
+    for (method, value), text in {
+        ("event", 1e-12): r"$\mathrm{rtol} = 10^{-12}$", ("dopri5", 1e-5): r"$\mathrm{rtol} = 10^{-5}$",
+        ("steps", 0.01): r"$\eta = 10^{-2}$",
+    }.items():  # fmt: skip
+        assert (round(found[method, value].deviation[-1].item(), 30), text) in ends
     large, small_steps = (found["steps", eta].deviation[-1].item() for eta in (0.1, 0.01))
     assert large / small_steps == pytest.approx(10, rel=0.2)
 
@@ -243,6 +273,8 @@ def test_alignment_plots_cosines_their_minima_and_both_bounds() -> None:
         errors = (data_of(caps[1])[1] - data_of(caps[0])[1]) / 2
         np.testing.assert_allclose(errors, smallest.std(-1) / math.sqrt(3))
     assert np.asarray(line(above, "$1/\\sqrt{m}$").get_ydata()).tolist() == [0.5, 0.5]
+    (bound,) = [each for each in below.get_lines() if each.get_linestyle() == ":"]
+    np.testing.assert_allclose(data_of(bound), [[3, 6], [3**-0.5, 6**-0.5]])
     ada = alignment.run(("adaFA", alignment.POSITIVE), 4, (0,), 5.0)
     feedback = ada.start.output
     assert (conserved(ada.flow, ada.start)[0] > 0).all(), "the hypothesis of the bound"
@@ -251,11 +283,15 @@ def test_alignment_plots_cosines_their_minima_and_both_bounds() -> None:
 
 def test_signs_plots_all_output_weights_and_marks_those_that_change_their_sign() -> None:
     found, figure = small("signs")
+    legend = {each.get_label(): each.get_color() for each in figure.legends[0].get_lines()}
     for axes, (start, run) in zip(figure.axes, found.items(), strict=True):
         curves = [each for each in axes.get_lines() if len(data_of(each)[0]) == 200]
         assert len(curves) == 6
         for number, curve in enumerate(curves):
             assert (curve.get_linestyle() == "--") == bool((data_of(curve)[1] < 0).any())
+            assert (
+                curve.get_color() == legend["changes its sign" if curve.get_linestyle() == "--" else "keeps its sign"]
+            )
             assert start != signs.MET or (data_of(curve)[1] >= run.gap[number].item()).all()
         dashed = [curve.get_linestyle() == "--" for curve in curves]
         assert any(dashed) == (start != signs.MET)
@@ -294,18 +330,27 @@ def test_dominance_plots_the_ratio_of_eq_1_above_what_is_promised() -> None:
         s = (solution.evaluate(times).output[:, 0] * solution.flow.rule.feedback_matrices(solution.start)[0][0, 0]).sum(
             -1
         )
-        mu = dominance.CONSTANTS[kind](solution)
+        mu = {"separable": mu_separable, "nearly orthogonal": mu_nearly_orthogonal}[kind](solution)
+        _, constant, _, sharp, _ = (values for _, values in curves.values())
+        assert (constant == mu).all() and (sharp == mu_svm(solution)).all()
+        for name, (_, values) in curves.items():
+            drawn = [each for each in axes.get_lines() if np.array_equal(data_of(each)[1], values)]
+            assert [(each.get_color(), each.get_linestyle()) for each in drawn] == [dominance.LOOKS[name]]
         np.testing.assert_allclose(mu_t, mu * s / total_gap(solution), rtol=1e-12)
         np.testing.assert_allclose(sharp_t, mu_svm(solution) * s / total_gap(solution), rtol=1e-12)
         assert (ratio > torch.maximum(mu_t, sharp_t)).all()
-        assert (curves[list(dominance.LOOKS)[1]][1] == mu).all()
 
 
 def test_convergence_plots_losses_within_their_bounds() -> None:
     found, figure = small("convergence")
     above, below, *_ = figure.axes
+    (right,) = below.child_axes
+    figure.draw_without_rendering()
+    np.testing.assert_allclose(sorted(right.get_ylim()), sorted(1 / np.array(below.get_ylim())))
+    assert r"\mathrm{margin}^2" in convergence.LOOKS["svm"][2]
     wide = convergence.wide_run((0, 1))
     for number, (scaled, loss) in enumerate(found.exponential):
+        assert scaled[-1] == pytest.approx((mu_kernel(wide)[number] * convergence.T_EXPONENTIAL).item())
         assert (loss <= torch.exp(-scaled) * (1 + 1e-12)).all()
         end = wide.flow.risk(wide.evaluate([0.0, convergence.T_EXPONENTIAL]))[:, number]
         assert loss[-1] == pytest.approx((end[1] / end[0]).item(), rel=1e-6)
@@ -337,16 +382,22 @@ def test_activations_plots_the_sides_of_all_kinks_and_every_event() -> None:
     sides, slides = found.pattern, found.pattern == 0
     assert slides.any() and z[slides].abs().max() < 1e-12
     assert torch.equal(z.sign()[~slides].to(sides), sides[~slides])
-    (mesh,) = [each for each in figure.axes[0].collections if hasattr(each, "get_coordinates")]
-    cells = np.asarray(mesh.get_array()).reshape(18, -1)  # rows: neuron by neuron
-    np.testing.assert_array_equal(cells.reshape(3, 6, -1), sides.permute(2, 1, 0) + 1)
+    meshes = [each for each in figure.axes[0].collections if hasattr(each, "get_coordinates")]
+    legend = {each.get_label(): each.get_facecolor() for each in figure.legends[0].get_patches()}
+    assert len(meshes) == 3
+    blocks = np.stack([np.asarray(mesh.get_array()).reshape(6, -1) for mesh in meshes])  # neuron by neuron
+    np.testing.assert_array_equal(blocks, sides.permute(2, 1, 0) + 1)
+    for value, meaning in enumerate(["inactive", "sliding", "active"]):
+        colour = meshes[0].to_rgba(np.array([value]))[0]
+        assert colour.tolist() == pytest.approx(legend[meaning])
     (dots,) = [each for each in figure.axes[0].get_lines() if each.get_marker() == "o"]
     times, rows = data_of(dots)
     assert len(times) == len(solution.events) > 5
     for time, row in zip(times, rows, strict=True):
         place = int(np.argmin(abs(found.edges.numpy() - time)))
         assert found.edges[place].item() == time, "events are edges"
-        assert cells[int(row), place - 1] != cells[int(row), place], "and the pattern changes there"
+        neuron, sample = divmod(int(row), 6 + activations.GAP)
+        assert blocks[neuron, sample, place - 1] != blocks[neuron, sample, place], "and the pattern changes there"
 
 
 def test_work_precision_plots_errors_times_and_evaluations_of_all_methods() -> None:
@@ -361,6 +412,15 @@ def test_work_precision_plots_errors_times_and_evaluations_of_all_methods() -> N
         assert loose.evaluations < tight.evaluations
         assert np.array_equal(data_of(line(above, name)), [[p.error for p in points], [p.seconds for p in points]])
         assert np.array_equal(data_of(line(below, name))[1], [p.evaluations for p in points])
+    arrays = peers.problem(flow, weights, 5.0)
+    own = solve_ivp(
+        lambda _, state: velocity(np, arrays.inputs, arrays.labels, arrays.feedback, arrays.slope, state),
+        (0.0, 5.0), arrays.start, "RK45", rtol=1e-8, atol=1e-10,
+    )  # fmt: skip
+    assert found["scipy RK45"][1].evaluations == own.nfev
+    # methods of the same order need about as many as that
+    for name in {"torchdiffeq dopri5", "diffrax Tsit5"} & set(found):
+        assert 0.5 < found[name][1].evaluations / own.nfev < 3
     ours = solve(flow, weights, 5.0, rtol=1e-8, atol=1e-10)
     assert found["event-driven"][1].evaluations == ours.statistics["terms"]
     error = max((a - b).abs().max().item() for a, b in zip(ours.evaluate(5.0).layers, exact.layers, strict=True))

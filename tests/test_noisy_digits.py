@@ -3,6 +3,7 @@
 import csv
 import functools
 import gzip
+import io
 import os
 import signal
 import struct
@@ -18,17 +19,28 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
 from test_descent import FeedbackLinear
 from test_figures import assert_readable, data_of, line
 from torch import nn
 
 from figures import __main__ as command
-from figures.noisy_digits import alignment, conservation, flow_limit, losses
-from figures.noisy_digits.experiment import FIGURES, FLOW_LIMIT
+from figures.noisy_digits import alignment, conservation, experiment, flow_limit, losses
+from figures.noisy_digits.experiment import FIGURES
 from figures.noisy_digits.images import IDX_IMAGES, IDX_LABELS, Images, load, read_idx
 from figures.noisy_digits.protocol import RULES, EachItsOwn, Protocol, papers, problem
-from figures.noisy_digits.results import Results, claims, conservation_table, over_repeats, write_csv
+from figures.noisy_digits.results import (
+    DERIVED,
+    Results,
+    claims,
+    claims_table,
+    conservation_table,
+    over_repeats,
+    write_csv,
+)
 from figures.noisy_digits.training import QUANTITIES, state_path, train
+from figures.style import RULES as RULE_COLOURS
 from figures.style import STYLE
 from flowsim import GradientDescent, descent, solve
 from flowsim.rules import FeedbackAlignment, SignFeedbackAlignment
@@ -131,6 +143,14 @@ def test_labels_and_images_of_different_sets_are_refused(tmp_path: Path) -> None
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(39, np.uint8), IDX_LABELS))
     with pytest.raises(ValueError, match="has 40 images of t10k and 39 labels"):
         load("mnist", str(tmp_path), False)
+    write_images(tmp_path, count=0)
+    with pytest.raises(ValueError, match="has no images of train"):
+        load("mnist", str(tmp_path), False)
+    write_images(tmp_path)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(np.zeros((40, 5, 5), np.uint8), IDX_IMAGES))
+    with pytest.raises(ValueError, match="has images of 12 pixels to train and 25 to test"):
+        load("mnist", str(tmp_path), False)
+    write_images(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.full(40, 11, np.uint8), IDX_LABELS))
     with pytest.raises(ValueError, match="labels of t10k up to 11"):
         load("mnist", str(tmp_path), False)
@@ -148,7 +168,7 @@ def test_the_papers_protocol_is_that_of_its_appendix() -> None:
 
 
 def test_a_fifth_of_the_labels_is_wrong_and_test_images_are_others() -> None:
-    protocol = replace(SMALL, samples=200, tests=100, repeats=3)
+    protocol = replace(SMALL, samples=200, tests=1597, repeats=3)
     runs = problem(protocol, digits())
     inputs, labels = digits().train
     assert runs.flow.dataset.inputs.shape == (3, 1, 200, 64)
@@ -160,6 +180,7 @@ def test_a_fifth_of_the_labels_is_wrong_and_test_images_are_others() -> None:
         clean = np.array([labels[np.all(inputs == row, -1)][0] for row in tested])
         assert (clean == runs.test.dataset.labels[repeat, 0].numpy()).all()
         assert not {row.tobytes() for row in chosen} & {row.tobytes() for row in tested}
+        assert len({row.tobytes() for row in np.concatenate([chosen, tested])}) == len(np.unique(inputs, axis=0))
     assert not torch.equal(runs.flow.dataset.inputs[0], runs.flow.dataset.inputs[1])
 
 
@@ -176,7 +197,9 @@ def test_all_rules_start_from_the_same_weights_of_the_right_size() -> None:
     for place, width in enumerate((100, 400)):
         assert hidden[0, 0, place, :width].std() * width**0.5 == pytest.approx(1, rel=0.05)
         assert output[0, 0, place, :, :width].std() * width**0.5 == pytest.approx(1, rel=0.1)
+    assert not torch.equal(hidden[0, 0], hidden[0, 1]), "of each repeat its own"
     feedback = runs.flow.rule.feedback_matrices(runs.weights)[0]
+    assert not torch.equal(feedback[RULES.index("FA"), 0], feedback[RULES.index("FA"), 1])
     assert torch.equal(feedback[RULES.index("GD")], output[0])
     assert torch.equal(feedback[RULES.index("adaFA")], output[0])
     assert not torch.equal(feedback[RULES.index("FA")], output[0])
@@ -219,21 +242,50 @@ def test_each_run_of_the_ensemble_is_sgd_on_its_own_network(rule: str, place: in
     torch.testing.assert_close(output[:, :width], layers[1].detach(), rtol=0, atol=1e-12)
 
 
+def test_the_last_epoch_is_recorded_whatever_the_interval() -> None:
+    assert replace(SMALL, epochs=42, every=20).recorded == [0, 20, 40, 42]
+    assert replace(SMALL, epochs=40, every=20).recorded == [0, 20, 40]
+
+
+def test_a_download_has_the_usual_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sklearn.datasets  # noqa: PLC0415
+
+    images, labels = np.arange(70_000.0)[:, None], (np.arange(70_000) % 10).astype(str)
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *_, **__: (images, labels))
+    train_part, test_part = load("mnist", None, True)
+    assert test_part is not None
+    np.testing.assert_allclose(np.concatenate([train_part[0], test_part[0]]) * 255, images)
+    assert (len(train_part[0]), len(test_part[0])) == (60_000, 10_000)
+    assert np.concatenate([train_part[1], test_part[1]]).tolist() == (np.arange(70_000) % 10).tolist()
+
+
+def test_paper_runs_the_papers_protocol(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_images(tmp_path)
+    asked = []
+    monkeypatch.setattr(experiment, "run", lambda protocol, *_: asked.append(protocol))
+    arguments = ["noisy_digits", "--data-dir", str(tmp_path), "--output", str(tmp_path)]
+    assert command.main([*arguments, "--paper", "--dataset", "mnist"]) == 0
+    assert command.main([*arguments, "--dataset", "fashion-mnist"]) == 0
+    assert asked == [papers("mnist"), Protocol("fashion-mnist")]
+
+
 # --- training ---
 
 
-def test_what_is_recorded_is_what_the_weights_say(tmp_path: Path) -> None:
-    results = Results(SMALL, train(SMALL, problem(SMALL, digits()), tmp_path))
-    assert not list(tmp_path.iterdir()), "the state is gone when all is done"
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_recorded_is_what_the_weights_say(rule: str, results: Results) -> None:
     runs = problem(SMALL, digits())
     state = descent.start(runs.weights)
     for epoch in range(SMALL.epochs):
         state = descent.step(runs.flow, state, SMALL.step_size(epoch), SMALL.momentum)
-    number, repeat, place = RULES.index("adaFA"), 1, 0
+    number, repeat, place = RULES.index(rule), 1, 0
     hidden, output = (layer[number, repeat, place, ...].numpy() for layer in state.weights.layers)
-    hidden, output = hidden[:3], output[:, :3]
-    feedback = runs.weights.layers[1][number, repeat, place, :, :3].numpy()
-    found = {name: results[name][-1, number, repeat, place].item() for name in QUANTITIES}
+    first, last = (layer[number, repeat, place].numpy() for layer in runs.weights.layers)
+    hidden, output, last = hidden[:3], output[:, :3], last[:, :3]
+    fixed = runs.flow.rule.feedback_matrices(runs.weights)[0][number, repeat, place, :, :3].numpy()
+    scale = (2 / 13) ** 0.5
+    feedback = {"GD": output, "sign-FA": scale * np.sign(output)}.get(rule, fixed)
+    found = {name: results[name][-1, number, repeat, place].item() for name in (*QUANTITIES, *DERIVED)}
     for flow, name in [(runs.flow, "train"), (runs.test, "test")]:
         inputs = flow.dataset.inputs[repeat, 0].numpy()
         labels = flow.dataset.labels[repeat, 0].long().numpy()
@@ -245,16 +297,18 @@ def test_what_is_recorded_is_what_the_weights_say(tmp_path: Path) -> None:
     assert found["hidden_norm"] == pytest.approx(np.linalg.norm(hidden))
     assert found["output_norm"] == pytest.approx(np.linalg.norm(output))
     assert found["product"] == pytest.approx((output * feedback).sum())
-    assert found["alignment"] == pytest.approx(
-        (output * feedback).sum() / np.linalg.norm(output) / np.linalg.norm(feedback)
-    )
-    first = runs.weights.layers[0][number, repeat, place].numpy()
+    cosine = (output * feedback).sum() / np.linalg.norm(output) / np.linalg.norm(feedback)
+    assert found["alignment"] == pytest.approx(cosine)
     gain = 0.5 * ((hidden**2).sum() - (first**2).sum())
     assert found["half_norm_gain"] == pytest.approx(gain)
-    assert found["conserved_gain"] == pytest.approx(((output - feedback) * feedback).sum() - gain, abs=1e-12)
+    now, then = (
+        {"GD": 0.5 * (v**2).sum(), "sign-FA": scale * abs(v).sum()}.get(rule, (v * fixed).sum()) for v in (output, last)
+    )
+    assert found["conserved_gain"] == pytest.approx(now - then - gain, abs=1e-12)
     assert found["correction"] == pytest.approx(found["conserved_gain"], abs=1e-12)
     assert abs(found["correction"]) > 1e-6
-    assert results["deviation"][-1, number, repeat, place].item() == pytest.approx(found["conserved_gain"] / gain)
+    assert found["deviation"] == pytest.approx((now - then) / gain - 1, abs=1e-9)
+    assert found["deviation_by_correction"] == found["correction"] / found["half_norm_gain"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -272,7 +326,8 @@ def interrupting(at: int) -> Callable[[int], None]:
 def test_interrupted_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     """Interrupted at an epoch that is recorded, at one that is not, and in the second step size."""
     runs = problem(SMALL, digits())
-    whole = train(SMALL, runs, tmp_path)
+    (tmp_path / "whole").mkdir()
+    whole = train(SMALL, runs, tmp_path / "whole")
     for at in (10, 13, 31):
         with pytest.raises(KeyboardInterrupt):
             train(SMALL, problem(SMALL, digits()), tmp_path, interrupting(at))
@@ -326,9 +381,43 @@ def test_a_state_of_other_settings_is_not_taken_and_a_broken_one_is_said_to_be_s
         state_path(SMALL, problem(SMALL, Images((digits().train[0] ** 2, digits().train[1]), None)), tmp_path),
     }
     assert len(names) == 4
-    state_path(SMALL, runs, tmp_path).write_bytes(b"not a state")
-    with pytest.raises(ValueError, match=r"is not the state of a run: .*; delete it to start anew"):
-        train(SMALL, runs, tmp_path)
+    path = state_path(SMALL, runs, tmp_path)
+    train(SMALL, runs, tmp_path)
+    whole = torch.load(path, weights_only=True)
+    broken = [b"not a state", b""]
+    for key, value in [("weights", whole["weights"][:1]), ("records", [torch.zeros(2, 2)]), ("update", None)]:
+        torch.save({**whole, key: value}, path)
+        broken.append(path.read_bytes())
+    for content in broken:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"is not the state of a run: .+; delete it to start anew"):
+            train(SMALL, runs, tmp_path)
+
+
+def test_a_state_of_other_labels_or_test_images_is_not_taken(tmp_path: Path) -> None:
+    runs = problem(SMALL, digits())
+    images, labels = digits().train
+    relabelled = problem(SMALL, Images((images, (labels + 1) % 10), None))
+    retested = problem(SMALL, Images((images, labels), (images[:50], labels[:50])))
+    assert torch.equal(runs.flow.dataset.inputs, relabelled.flow.dataset.inputs)
+    assert len({state_path(SMALL, each, tmp_path) for each in (runs, relabelled, retested)}) == 3
+
+
+def test_nothing_is_lost_if_something_fails_after_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(flow_limit, "measure", functools.partial(flow_limit.measure, t_final=1.0))
+    out = Console(file=io.StringIO())
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "write_csv", full)
+        with pytest.raises(OSError, match="no space left"):
+            experiment.run(SMALL, digits(), tmp_path, "cpu", out, out)
+    seen: list[int] = []
+    train(SMALL, problem(SMALL, digits()), tmp_path, seen.append)
+    assert seen == [40], "it goes on at the end"
+    experiment.run(SMALL, digits(), tmp_path, "cpu", out, out)
+    assert not list(tmp_path.glob("*.partial"))
 
 
 # --- results ---
@@ -344,7 +433,7 @@ def test_csv_has_a_row_for_every_run_and_record_with_all_digits(results: Results
     row = next(
         row for row in rows if (row["rule"], row["width"], row["repeat"], row["epoch"]) == ("sign-FA", "6", "1", "35")
     )
-    for name in (*QUANTITIES, "deviation"):
+    for name in (*QUANTITIES, *DERIVED):
         assert float(row[name]) == results.of(name, "sign-FA")[7, 1, 1].item()
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
@@ -406,7 +495,7 @@ def descending(values: torch.Tensor) -> torch.Tensor:
         ("higher alignment than FA", "alignment", "adaFA", to(0.99), to(-0.99)),
         ("non-monotone", "alignment", "sign-FA", descending, ascending),
         ("above 1/√N", "alignment", "sign-FA", to(0.5), to(0.1)),
-        ("does not hurt", "test_loss", "*", to(2.0, 1.0), to(1.0, 2.0)),
+        ("does not hurt", "test_loss", "*", to(1.0, 1.0), to(1.0, 2.0)),
     ],
 )
 def test_claims_agree_or_disagree_by_what_was_measured(
@@ -421,12 +510,68 @@ def test_claims_agree_or_disagree_by_what_was_measured(
 
 
 def test_differences_within_their_standard_error_decide_nothing(results: Results) -> None:
-    """Two repeats, of which one is better with width and the other worse."""
-    changed = results
+    """Two repeats, of which one has the larger deviation at the small width, the other at the large one."""
+    changed, mixed = results, torch.tensor([[1.0, 1.5], [1.5, 1.0]], dtype=torch.float64)
     for rule in RULES:
-        mixed = torch.tensor([[1.0, 1.5], [1.5, 1.0]], dtype=torch.float64)
+        changed = doctored(changed, "half_norm_gain", rule, to(1.0))
+        changed = doctored(
+            changed, "conserved_gain", rule, lambda values, mixed=mixed: torch.zeros_like(values) + mixed
+        )
         changed = doctored(changed, "test_loss", rule, lambda values, mixed=mixed: torch.zeros_like(values) + mixed)
-    assert claims(changed)[-1].verdict == "undecided"
+    narrow, _, *_, over_parameterised = claims(changed)
+    assert narrow.verdict == "undecided"
+    assert over_parameterised.verdict == "agrees", "no larger beyond the error"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_one_rule_suffices_to_break_a_claim_about_all(results: Results, rule: str) -> None:
+    good = results
+    for name in RULES:
+        good = doctored(doctored(good, "half_norm_gain", name, to(1.0)), "conserved_gain", name, to(2.0, 1.0))
+        good = doctored(doctored(good, "test_loss", name, to(2.0, 1.0)), "correction", name, to(2.0, 1.0))
+    good = doctored(good, "conserved_gain", "FA", to(3.0, 2.0))
+    good = doctored(good, "correction", "FA", to(3.0, 2.0))
+    assert [claim.verdict for claim in claims(good)[:3]] == ["agrees"] * 3
+    assert claims(good)[-1].verdict == "agrees"
+    bad = doctored(doctored(good, "conserved_gain", rule, to(1.0, 2.0)), "correction", rule, to(1.0, 2.0))
+    assert claims(bad)[0].verdict == "disagrees"
+    assert claims(doctored(good, "test_loss", rule, to(1.0, 2.0)))[-1].verdict == "disagrees"
+    if rule != "FA":
+        assert claims(doctored(good, "conserved_gain", rule, to(9.0, 8.0)))[1].verdict == "disagrees"
+    off = doctored(good, "correction", rule, lambda values: values + 1e-6)
+    assert claims(off)[2].verdict == "disagrees"
+
+
+def test_one_record_suffices_to_break_a_claim_about_all_times(results: Results) -> None:
+    def dip(values: torch.Tensor) -> torch.Tensor:
+        values[3, 0, 1] = 0.0
+        return values
+
+    good = doctored(doctored(results, "alignment", "adaFA", to(0.99)), "alignment", "FA", ascending)
+    good = doctored(good, "alignment", "sign-FA", to(0.9))
+    named = {claim.claim: claim for claim in claims(good)}
+    assert named["adaFA keeps higher alignment than FA"].verdict == "agrees"
+    assert named["sign-FA is above 1/√N"].verdict == "agrees"
+    assert named["sign-FA is non-monotone"].verdict == "disagrees"
+    assert "falls at some time in 0% of the runs, to 0.000 below" in named["sign-FA is non-monotone"].measured
+    for rule, claim in [("adaFA", "adaFA keeps higher alignment than FA"), ("sign-FA", "sign-FA is above 1/√N")]:
+        (found,) = [each for each in claims(doctored(good, "alignment", rule, dip)) if each.claim == claim]
+        assert found.verdict == "disagrees"
+    (falls,) = [each for each in claims(doctored(good, "alignment", "sign-FA", dip)) if "monotone" in each.claim]
+    assert falls.verdict == "agrees"
+    assert falls.measured == "falls at some time in 25% of the runs, to 0.900 below its peak"
+
+
+def test_printed_numbers_of_claims(results: Results) -> None:
+    changed = results
+    for number, rule in enumerate(RULES, start=1):
+        changed = doctored(changed, "half_norm_gain", rule, to(1.0))
+        changed = doctored(changed, "conserved_gain", rule, to(number * 3e-3, number * 1e-3))
+    narrow, fixed, *_ = claims(changed)
+    assert narrow.measured.endswith("at m = 3 over that at m = 6: GD 3.0, FA 3.0, adaFA 3.0, sign-FA 3.0")
+    assert fixed.measured.endswith("GD 2.00, FA 4.00, adaFA 6.00, sign-FA 8.00")
+    table = claims_table(claims(changed))
+    assert [list(column.cells)[1] for column in table.columns] == [fixed.claim, fixed.measured, "disagrees"]
 
 
 # --- figures ---
@@ -445,31 +590,42 @@ def test_figures_can_be_read(drawn: Figure) -> None:
 def test_figures_plot_the_records(results: Results) -> None:
     with matplotlib.rc_context(STYLE):
         above, below = conservation.draw(results).axes
-        cosines, _ = alignment.draw(results).axes
-        _, tests = losses.draw(results).axes
+        cosines = alignment.draw(results).axes
+        both = losses.draw(results).axes
     for number, rule in enumerate(RULES):
         own = results.of("deviation", rule)[1:].abs().median(0).values
         plotted, caps, _ = above.containers[number].lines  # type: ignore[misc]
         np.testing.assert_allclose(data_of(plotted)[1], own.mean(0))
         np.testing.assert_allclose((data_of(caps[1])[1] - data_of(caps[0])[1]) / 2, own.std(0) / 2**0.5)
-        formula = (results.of("correction", rule) / results.of("half_norm_gain", rule))[1:].abs().median(0).values
-        crosses = [each for each in above.get_lines() if each.get_marker() == "x"][number]
-        np.testing.assert_allclose(data_of(crosses)[1], formula.mean(0))
-        assert data_of(below.get_lines()[number])[1].max() < 1e-10
-        epochs, cosine = data_of(line(cosines, rule))
-        assert epochs.tolist() == SMALL.recorded
-        np.testing.assert_allclose(cosine, results.of("alignment", rule)[:, :, 0].mean(1))
-        loss, _, _ = tests.containers[number].lines  # type: ignore[misc]
-        np.testing.assert_allclose(data_of(loss)[1], results.of("test_loss", rule)[-1].mean(0))
-    assert data_of(line(cosines, r"$1/\sqrt{N}$"))[1][0] == pytest.approx(30**-0.5)
+        formula = results.of("correction", rule) / results.of("half_norm_gain", rule)
+        crosses = [each for each in above.get_lines() if each.get_marker() == "+"][number]
+        np.testing.assert_allclose(data_of(crosses)[1], formula[1:].abs().median(0).values.mean(0))
+        rest = (results.of("deviation", rule) - formula)[1:].abs().median(0).values.mean(0)
+        np.testing.assert_allclose(data_of(below.get_lines()[number])[1], rest.clamp(min=conservation.LEAST))
+        for place, panel in enumerate(cosines):
+            epochs, cosine = data_of([each for each in panel.get_lines() if len(data_of(each)[0]) > 2][number])
+            assert epochs.tolist() == SMALL.recorded
+            mean, error = over_repeats(results.of("alignment", rule))
+            np.testing.assert_allclose(cosine, mean[:, place])
+            band = np.asarray(panel.collections[number].get_paths()[0].vertices)
+            assert band[:, 1].max() == pytest.approx((mean + error)[:, place].max().item())
+        for panel, quantity in zip(both, ("train_loss", "test_loss"), strict=True):
+            loss, _, _ = panel.containers[number].lines  # type: ignore[misc]
+            np.testing.assert_allclose(data_of(loss)[1], results.of(quantity, rule)[-1].mean(0))
+            assert loss.get_color() == RULE_COLOURS[rule]
+    for panel, width in zip(cosines, SMALL.widths, strict=True):
+        (bound,) = [each for each in panel.get_lines() if each.get_linestyle() == ":"]
+        assert data_of(bound)[1][0] == pytest.approx((10 * width) ** -0.5)
+    assert line(cosines[0], r"$1/\sqrt{N}$") and [panel.get_title() for panel in both] == ["training", "test"]
 
 
-def test_small_steps_of_the_experiment_tend_to_its_flow_with_slope_one() -> None:
-    protocol = replace(SMALL, widths=(5,))
-    measured = flow_limit.measure(protocol, digits(), samples=8, t_final=1.0, etas=(0.1, 0.01, 0.001))
+@pytest.mark.parametrize(("width", "samples"), [(5, 8), (4, 10), (6, 7)])
+def test_small_steps_of_the_experiment_tend_to_its_flow_with_slope_one(width: int, samples: int) -> None:
+    """A tenth of the step makes a tenth of the difference, up to 30 %: kinks fall into other parts of a step."""
+    protocol = replace(SMALL, widths=(width,))
+    measured = flow_limit.measure(protocol, digits(), samples=samples, t_final=1.0, etas=(0.1, 0.01, 0.001))
     for values in (measured.difference, measured.deviation):
-        ratios = values[1] / values[2]
-        assert ratios[:3].tolist() == pytest.approx([10.0] * 3, rel=0.05)
+        assert (values[1] / values[2])[:3].tolist() == pytest.approx([10.0] * 3, rel=0.3)
         assert values[2, 3] < values[0, 3] / 10, "sign-FA scatters with where in a step a sign changes"
     np.testing.assert_allclose(measured.etas, (0.1, 0.01, 0.001), rtol=0.06)
     steps = 0.95 / np.array(measured.etas)
@@ -480,6 +636,8 @@ def test_small_steps_of_the_experiment_tend_to_its_flow_with_slope_one() -> None
     for place, values in enumerate((measured.difference, measured.deviation)):
         for number, rule in enumerate(RULES):
             np.testing.assert_array_equal(data_of(line(figure.axes[place], rule))[1], values[:, number])
+        etas, proportional = data_of(line(figure.axes[place], r"proportional to $\eta$"))
+        assert proportional[1] / proportional[0] == pytest.approx(etas[1] / etas[0])
 
 
 def test_runs_by_themselves_have_the_rules_of_the_ensemble() -> None:
@@ -507,13 +665,15 @@ def test_from_the_shell_on_idx_files(
 ) -> None:
     write_images(tmp_path)
     monkeypatch.setattr(command, "Protocol", lambda dataset: replace(SMALL, dataset=dataset))
-    monkeypatch.setattr(flow_limit, "T_FINAL", 0.2)
+    monkeypatch.setattr(flow_limit, "measure", functools.partial(flow_limit.measure, t_final=1.0))
     arguments = ["noisy_digits", "--dataset", "mnist", "--data-dir", str(tmp_path), "--output", str(tmp_path / "out")]
     assert command.main(arguments) == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"noisy_digits.csv"} | {
-        f"{name}.{kind}" for name in (*FIGURES, FLOW_LIMIT) for kind in ("png", "pdf")
-    }
+    prefix = "noisy_digits_mnist_12"
+    expected = {f"{prefix}_{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
+    assert names == {f"{prefix}.csv"} | expected, "and the state is gone"
+    with Image.open(tmp_path / "out" / f"{prefix}_losses.png") as image:
+        assert image.info["Source"] == "python -m figures noisy_digits (mnist, 12 images, 40 epochs); seeds 0, 1"
     out, err = capsys.readouterr()
     assert "Appendix B.1" in out and "adaFA keeps higher alignment" in out and err == ""
 

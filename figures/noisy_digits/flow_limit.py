@@ -2,9 +2,10 @@
 
 The same experiment with 20 images and 15 neurons, as a flow (event-driven) and as gradient steps of size η with
 momentum β = 0.05, to the same time ηk/(1 − β) = 5. Above, the largest difference of a weight between the two; below,
-the change of Σ_j c_j, which the flow conserves (Theorem 5.2). Both vanish in proportion to η (dotted: slope 1). Large
-steps may meet a kink, or under sign-FA a change of sign, on the wrong side, and part from the flow for a while. What
-discrete training deviates from the law is its discretisation.
+the change of Σ_j c_j, which the flow conserves (Theorem 5.2). Both vanish with η, in proportion to it for GD, FA and
+adaFA (dotted: slope 1). Where large steps meet a kink on the wrong side they part from the flow for a while; under
+sign-FA both scatter with where in a step the sign of a weight changes. What discrete training deviates from the law
+is its discretisation.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def measure(
     runs = problem(small, images)
     ends = [alone(runs, number) for number in range(len(RULES))]
     exact = [solve(flow, weights, t_final).evaluate(t_final) for flow, weights in ends]
-    counts = [round(t_final * (1 - small.momentum) / eta) for eta in etas]
+    counts = [max(1, round(t_final * (1 - small.momentum) / eta)) for eta in etas]
     etas = tuple(t_final * (1 - small.momentum) / count for count in counts)  # so that they end at t_final
     differences, deviations = [], []
     for eta, count in zip(etas, counts, strict=True):

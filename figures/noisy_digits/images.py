@@ -50,6 +50,8 @@ def load(dataset: str, folder: str | None, download: bool) -> Images:
     if folder is None:
         raise ValueError(f"--data-dir must say where the IDX files of {dataset} are, got none")
     train, test = (_part(Path(folder), part) for part in ("train", "t10k"))
+    if train[0].shape[1] != test[0].shape[1]:
+        raise ValueError(f"{folder} has images of {train[0].shape[1]} pixels to train and {test[0].shape[1]} to test")
     return Images(train, test)
 
 
@@ -77,6 +79,8 @@ def _part(folder: Path, part: str) -> tuple[NDArray, NDArray]:
     labels = read_idx(_found(folder, f"{part}-labels", "idx1-ubyte"), IDX_LABELS)
     if len(images) != len(labels):
         raise ValueError(f"{folder} has {len(images)} images of {part} and {len(labels)} labels: not of one data set")
+    if images.size == 0:
+        raise ValueError(f"{folder} has no images of {part}: the sizes are {images.shape}")
     if labels.max(initial=0) > 9:
         raise ValueError(f"{folder} has labels of {part} up to {labels.max()}: the classes must be 0 .. 9")
     return images.reshape(len(images), -1) / 255, labels.astype(np.int64)

@@ -52,7 +52,7 @@ class Results:
     def median_deviation(self) -> Float[Tensor, "rules repeats widths"]:
         """The median over training.
 
-        The mean is dominated by records near which |W|^2 passes the value it started at: the quantity is 0/0 there.
+        The mean is dominated by records near which |W|^2 passes the value it started at: the quantity has a pole there.
         """
         return self["deviation"][1:].abs().median(0).values
 
@@ -200,20 +200,21 @@ def _alignment(results: Results) -> list[Claim]:
 
 
 def _over_parameterised(results: Results) -> Claim:
-    """The widest networks have no larger test loss than the narrowest."""
+    """The widest networks have no larger test loss than the narrowest, up to a standard error."""
     loss, widths = results["test_loss"][-1], results.protocol.widths
     ends = zip(RULES, loss[..., 0].mean(-1), loss[..., -1].mean(-1), strict=True)
     numbers = ", ".join(f"{rule} {narrow:.2f} → {wide:.2f}" for rule, narrow, wide in ends)
+    rise, error = over_repeats((loss[..., -1] - loss[..., 0]).T)
     return Claim(
         "over-parameterisation does not hurt",
         f"test loss from m = {widths[0]} to {widths[-1]}: {numbers}",
-        _beyond_error((loss[..., 0] - loss[..., -1]).T),
+        _always(rise <= error),
     )
 
 
 def claims_table(found: list[Claim]) -> Table:
     """The claims beside what was measured."""
-    table = Table(title="Claims of the paper's section 6.1")
+    table = Table(title="Claims of the paper's section 6.1; differences count beyond one standard error")
     for name in ("the paper", "measured", ""):
         table.add_column(name)
     for claim in found:

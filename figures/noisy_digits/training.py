@@ -82,9 +82,9 @@ def train(
 ) -> Records:
     """Train all runs, from where a run of the same protocol on the same device was interrupted.
 
-    The state is saved in `folder` every so many seconds, and when interrupted from the keyboard; the file is gone when
-    all is done. On one machine, with one number of threads, the records are the same to the last bit, however often it
-    was interrupted.
+    The state is saved in `folder` every so many seconds, when interrupted from the keyboard, and at the end, so that
+    nothing is lost if what follows fails: delete `state_path` when all is done. On one machine, with one number of
+    threads, the records are the same to the last bit, however often it was interrupted.
 
     Args:
         protocol: the settings.
@@ -114,18 +114,18 @@ def train(
             if time.monotonic() - saved >= save_every:
                 _write(path, point)
                 saved = time.monotonic()
-    except KeyboardInterrupt:
+    finally:
         _write(path, point)
-        raise
-    path.unlink(missing_ok=True)
     return torch.stack(point.records)
 
 
 def state_path(protocol: Protocol, problem: Problem, folder: Path) -> Path:
-    """The file of the state, named after the protocol, the images and the device, so that no other is taken for it."""
-    images = hashlib.sha256(problem.flow.dataset.inputs.cpu().numpy().tobytes())
-    images.update(repr((astuple(protocol), str(problem.weights.hidden.device), torch.__version__)).encode())
-    return folder / f"noisy_digits-{images.hexdigest()[:12]}.partial"
+    """The file of the state, named after the protocol, all data and the device, so that no other is taken for it."""
+    name = hashlib.sha256(repr((astuple(protocol), str(problem.weights.hidden.device), torch.__version__)).encode())
+    for dataset in (problem.flow.dataset, problem.test.dataset):
+        name.update(dataset.inputs.cpu().numpy().tobytes())
+        name.update(dataset.labels.cpu().numpy().tobytes())
+    return folder / f"noisy_digits-{name.hexdigest()[:12]}.partial"
 
 
 def _write(path: Path, point: Point) -> None:
@@ -135,9 +135,12 @@ def _write(path: Path, point: Point) -> None:
         "weights": list(point.state.weights.layers),
         **{name: list(getattr(point.state, name)) for name in PARTS},
     }
-    beside = path.with_suffix(f".{os.getpid()}")
-    torch.save(content, beside)
-    beside.replace(path)
+    beside = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        torch.save(content, beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _read(path: Path, problem: Problem) -> Point:
@@ -145,7 +148,17 @@ def _read(path: Path, problem: Problem) -> Point:
         content: dict[str, Any] = torch.load(path, map_location=problem.weights.hidden.device, weights_only=True)
         weights = problem.weights.with_layers(content["weights"])
         state = descent.State(weights, **{name: tuple(content[name]) for name in PARTS})
-        return Point(content["epoch"], state, tuple(record.cpu() for record in content["records"]))
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        if _shapes(state) != _shapes(descent.start(problem.weights)):
+            raise ValueError("its networks have other shapes")
+        records = tuple(record.cpu() for record in content["records"])
+        if {record.shape for record in records} != {(len(QUANTITIES), *problem.weights.batch_shape)}:
+            raise ValueError("its records have other shapes")
+        return Point(content["epoch"], state, records)
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is not the state of a run: {reason}; delete it to start anew") from None
+
+
+def _shapes(state: descent.State[Weights]) -> list[torch.Size]:
+    parts = (state.weights.layers, *(getattr(state, name) for name in PARTS))
+    return [tensor.shape for part in parts for tensor in part]
