@@ -44,7 +44,7 @@ class Flow:
     Raises:
         ValueError: for an unknown loss or rule, a slope outside [0, 1], or a loss that does not fit the labels.
 
-    >>> from flowsim import Dataset, Weights
+    >>> from flowsim import Dataset, FeedbackAlignment, Weights
     >>> flow = Flow(Dataset([[2.0]], [1]), FeedbackAlignment([1.0]), slope=0.5)
     >>> weights = Weights(hidden=torch.tensor([[0.5]]), output=torch.tensor([0.0]))
     >>> flow.risk(weights).item(), flow.velocity(weights).hidden.item(), flow.velocity(weights).output.item()
