@@ -138,6 +138,12 @@ def test_a_download_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path
         load("mnist", str(tmp_path), True)
 
 
+def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ValueError, match="--dataset digits and --download need scikit-learn: pip install scikit-learn"):
+        load("digits", None, False)
+
+
 def test_labels_and_images_of_different_sets_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(39, np.uint8), IDX_LABELS))

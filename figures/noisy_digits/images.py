@@ -59,7 +59,7 @@ def _sklearn(name: str) -> ModuleType:
     try:
         return importlib.import_module(f"sklearn.{name}")
     except ImportError:
-        raise ValueError("--dataset digits and --download need scikit-learn: pip install 'flowsim[digits]'") from None
+        raise ValueError("--dataset digits and --download need scikit-learn: pip install scikit-learn") from None
 
 
 def _downloaded(folder: str | None) -> tuple[tuple[NDArray, NDArray], tuple[NDArray, NDArray]]:
