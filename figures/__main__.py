@@ -27,6 +27,7 @@ from figures.noisy_digits import experiment, images
 from figures.noisy_digits.protocol import Protocol, papers
 from figures.style import STYLE, save
 from figures.threads import one_thread
+from flowsim import IntegrationError
 from flowsim.__main__ import device_of
 from flowsim.files import make_folder
 
@@ -105,7 +106,7 @@ def experiment_of(options: argparse.Namespace, folder: Path, err: Console) -> No
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, or 2 for bad input."""
+    """Run the command line; return the exit status: 0, 1 if a flow could not be solved, 2 for bad input."""
     options = parser().parse_args(arguments)
     err = Console(stderr=True)
     try:
@@ -115,6 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except IntegrationError as error:
+        print(f"error: the experiment as a flow: {error}", file=sys.stderr)
+        return 1
     names = [name for name in names if name != EXPERIMENT]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with one_thread(), Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:

@@ -42,7 +42,7 @@ from figures.noisy_digits.results import (
 from figures.noisy_digits.training import QUANTITIES, state_path, train
 from figures.style import RULES as RULE_COLOURS
 from figures.style import STYLE
-from flowsim import GradientDescent, descent, solve
+from flowsim import GradientDescent, IntegrationError, descent, solve
 from flowsim.rules import FeedbackAlignment, SignFeedbackAlignment
 
 SMALL = Protocol(samples=12, tests=30, widths=(3, 6), repeats=2, epochs=40, every=5, decay=25)
@@ -682,6 +682,18 @@ def test_from_the_shell_on_idx_files(
         assert image.info["Source"] == "python -m figures noisy_digits (mnist, 12 images, 40 epochs); seeds 0, 1"
     out, err = capsys.readouterr()
     assert "Appendix B.1" in out and "adaFA keeps higher alignment" in out and err == ""
+
+
+def test_a_flow_that_cannot_be_solved_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise IntegrationError(0.5, "the weights overflow", 0, None)
+
+    monkeypatch.setattr(flow_limit, "measure", stopped)
+    assert command.main(["noisy_digits", "--output", str(tmp_path)]) == 1
+    expected = "error: the experiment as a flow: trajectory 0 stopped at t = 0.5: the weights overflow\n"
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize(
