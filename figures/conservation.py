@@ -94,15 +94,15 @@ def by_steps(flow: Flow, weights: Weights, eta: float, times: Tensor) -> Curve:
 def draw(measured: Measured) -> Figure:
     """All methods in one panel, with their tolerance or step size at the end of the curve."""
     figure, (panel,) = panels(1, 1, 3.3)
-    looks = {"event": (BLUE, "-"), "dopri5": (ORANGE, "-"), "steps": (GREEN, "-")}
+    colours = {"event": BLUE, "dopri5": ORANGE, "steps": GREEN}
     names = {"event": "event-driven", "dopri5": "torchdiffeq dopri5", "steps": "gradient steps"}
-    for (method, value), curve in measured.items():
-        colour, line = looks[method]
-        panel.plot(curve.times, curve.deviation.clamp(min=LEAST), line, color=colour, label=names.pop(method, None))
+    corrected = {"steps": "the same, less their correction"}
+    for (method, value), curve in measured.items():  # the first curve of a method bears its name
+        colour = colours[method]
+        panel.plot(curve.times, curve.deviation.clamp(min=LEAST), color=colour, label=names.pop(method, None))
         if curve.rest is not None:
-            corrected = "the same, less their correction" if "corrected" not in names else None
-            names["corrected"] = ""
-            panel.plot(curve.times, curve.rest.clamp(min=LEAST), ":", color=colour, label=corrected)
+            rest = curve.rest.clamp(min=LEAST)
+            panel.plot(curve.times, rest, ":", color=colour, label=corrected.pop(method, None))
         letter = r"\eta" if method == "steps" else r"\mathrm{rtol}"
         label = f"${letter} = {_power(value)}$"
         panel.annotate(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,12 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from torch import Tensor
 
+from flowsim.files import whole
 from theorems.pictures import BLACK, BLUE, COLOURS, GREY, ORANGE
 
 COLUMN = 3.4
 """Inches: the column of a paper, in which text of 8 points is that of a caption."""
 
-GREEN, PURPLE, YELLOW, SKY = COLOURS[2:6]
+GREEN, PURPLE, YELLOW = COLOURS[2:5]
 SHADE = "#888888"
 
 RULES = {"GD": BLACK, "FA": BLUE, "adaFA": GREEN, "sign-FA": ORANGE}
@@ -124,17 +124,14 @@ def save(
     }
     written = []
     for kind, about in metadata.items():
-        path, partial = folder / f"{name}.{kind}", folder / f"{name}.{os.getpid()}.partial"
-        try:
+        path = folder / f"{name}.{kind}"
+        with whole(path) as partial:
             figure.savefig(partial, format=kind, metadata=about)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
         written.append(path)
     return written
 
 
 __all__ = [
-    "BLACK", "BLUE", "COLUMN", "GREEN", "GREY", "ORANGE", "PURPLE", "RULES", "SHADE", "SKY", "STYLE", "YELLOW",
+    "BLACK", "BLUE", "COLUMN", "GREEN", "GREY", "ORANGE", "PURPLE", "RULES", "SHADE", "STYLE", "YELLOW",
     "grid", "log_time_axis", "log_times", "panels", "save", "title_and_caption", "whole_decades",
 ]  # fmt: skip

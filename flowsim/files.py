@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -82,20 +83,26 @@ def make_folder(option: str, path: str | Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` when all is written, or is removed: whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
     """Write an .npz file, whole or not at all.
 
     Raises:
         ValueError: if the file cannot be written.
     """
-    path = Path(path)
     try:
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, allow_pickle=False, **{key: np.asarray(value) for key, value in arrays.items()})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole(path) as partial, partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{key: np.asarray(value) for key, value in arrays.items()})
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flowsim.__main__ import main
+from flowsim.files import whole
 
 PROBLEM: dict[str, Any] = {
     "inputs": np.array([[1.0, 0.1], [0.3, 1.0], [-1.0, -0.3]]),  # all y_i y_k x_i . x_k > 0
@@ -354,3 +355,14 @@ def test_the_three_rules_are_three_flows_that_all_lower_the_loss() -> None:
         lowered.append(float(run["loss"][-1] / run["loss"][0]))
     assert all(ratio < 1 for ratio in lowered)
     assert len(set(lowered)) == 3
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with whole(path) as partial:
+        partial.write_text("first")
+    with pytest.raises(OSError, match="disk full"), whole(path) as partial:
+        partial.write_text("sec")
+        raise OSError("disk full")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]

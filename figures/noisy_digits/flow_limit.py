@@ -22,7 +22,7 @@ from figures.noisy_digits.images import Images
 from figures.noisy_digits.protocol import RULES, EachItsOwn, Problem, Protocol, problem
 from figures.style import BLACK, grid, panels
 from figures.style import RULES as COLOURS
-from flowsim import FeedbackAlignment, Flow, SignFeedbackAlignment, Weights, descent, solve
+from flowsim import Dataset, FeedbackAlignment, Flow, SignFeedbackAlignment, Weights, descent, solve
 from flowsim.observables import conserved_per_layer
 
 T_FINAL = 5.0
@@ -73,9 +73,9 @@ def alone(runs: Problem, number: int) -> tuple[Flow, Weights]:
         own = SignFeedbackAlignment(rule.scale[number].item())
     elif isinstance(own, FeedbackAlignment):
         own = own.map_matrices(weights, lambda matrix: matrix[0, 0])
-    dataset = runs.flow.dataset
-    data = type(dataset)(dataset.inputs[0, 0], dataset.labels[0, 0], dataset.classes)
-    return Flow(data, own, runs.flow.loss, runs.flow.slope), weights
+    data = runs.flow.dataset
+    alone = Dataset(data.inputs[0, 0], data.labels[0, 0], data.classes)
+    return Flow(alone, own, runs.flow.loss, runs.flow.slope), weights
 
 
 def draw(measured: Measured) -> Figure:

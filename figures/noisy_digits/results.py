@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from figures.noisy_digits.protocol import CLASSES, RULES, Protocol
 from figures.noisy_digits.training import QUANTITIES, Records
+from flowsim.files import whole
 
 DERIVED = ("deviation", "deviation_by_correction")
 """Of the quantity of appendix B.1 from 1, and what steps add to it by the formula of theorems/README.md, section 4."""
@@ -86,12 +86,8 @@ def write_csv(results: Results, path: Path) -> None:
     ):
         for epoch, row in zip(protocol.recorded, columns[:, r, repeat, w].tolist(), strict=True):
             writer.writerow([rule, width, repeat, epoch, *map(repr, row)])
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         partial.write_text(text.getvalue())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def conservation_table(results: Results) -> Table:

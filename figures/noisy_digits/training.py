@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from figures.noisy_digits.protocol import Problem, Protocol
 from flowsim import Weights, descent
+from flowsim.files import whole
 from flowsim.observables import accuracy, alignment, conserved_per_layer
 
 SAVE_EVERY = 15.0
@@ -135,12 +135,8 @@ def _write(path: Path, point: Point) -> None:
         "weights": list(point.state.weights.layers),
         **{name: list(getattr(point.state, name)) for name in PARTS},
     }
-    beside = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        torch.save(content, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(path) as partial:
+        torch.save(content, partial)
 
 
 def _read(path: Path, problem: Problem) -> Point:
