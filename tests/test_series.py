@@ -10,6 +10,7 @@ from torch.func import jvp
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights, losses
 from flowsim.integrators.event.front import Mode
 from flowsim.integrators.event.kinks import Kinks
+from flowsim.integrators.event.scratch import Scratch
 from flowsim.integrators.event.series import Series, Sliding, taylor
 from flowsim.losses import Loss
 from flowsim.rules import Rule
@@ -30,7 +31,7 @@ def series_of(flow: Flow, weights: Weights, unit: float, side: torch.Tensor | No
     mode = Mode(side, weights.output.sign().to(torch.int8))
     sliding = Sliding.of(kinks, side, ((side == 0) & kinks.exists.unsqueeze(-1)).any(1))
     units = torch.full((len(side),), unit, dtype=torch.float64)
-    return taylor(flow, kinks, weights, mode, sliding, units, ORDER)
+    return taylor(flow, kinks, weights, mode, sliding, units, ORDER, Scratch(torch.float64, units.device))
 
 
 def derivatives(flow: Flow, weights: Weights) -> list[tuple[torch.Tensor, ...]]:
@@ -51,10 +52,10 @@ def check(flow: Flow, weights: Weights) -> None:
     unit = 0.5
     series = series_of(flow, weights, unit)
     for k, exact in enumerate(derivatives(flow, weights)):
-        for terms, derivative in zip((series.hidden, series.output), exact, strict=True):
+        for terms, derivative in zip((series.hidden.mT, series.output), exact, strict=True):
             expected = derivative * unit**k / math.factorial(k)
             torch.testing.assert_close(terms[k], expected, rtol=1e-11, atol=1e-13 * expected.abs().max().item())
-    torch.testing.assert_close(series.pre_activations[3], flow.dataset.inputs @ series.hidden[3].mT)
+    torch.testing.assert_close(series.pre_activations[3], flow.dataset.inputs @ series.hidden[3])
 
 
 @pytest.mark.parametrize("loss", ["exponential", "logistic", "squared", losses.polynomial(1.5)])
@@ -87,9 +88,9 @@ def test_a_sliding_neuron_stays_on_its_kinks_and_its_drives_hold_it_there() -> N
     side = (flow.dataset.inputs @ weights.hidden.mT).sign().to(torch.int8)
     side[0, 1, 0] = side[0, 2, 0] = 0
     series = series_of(flow, weights, 0.5, side)
-    along = flow.dataset.inputs[0, 1:3] @ series.hidden[1:, 0, 0].T
+    along = flow.dataset.inputs[0, 1:3] @ series.hidden[1:, 0, :, 0].T
     assert along.abs().max() < 1e-14
     drives = series.sliding.drives(series.rest)
     held = series.rest[0] + flow.dataset.inputs[0, 1:3].T @ drives[0]
-    velocities = series.hidden[1:, 0, 0].T * torch.arange(1, ORDER + 1)
+    velocities = series.hidden[1:, 0, :, 0].T * torch.arange(1, ORDER + 1)
     torch.testing.assert_close(held, velocities, rtol=1e-12, atol=1e-14)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,9 +17,10 @@ from flowsim.integrators.event.front import EPS, Front, Mode, largest
 from flowsim.integrators.event.kinks import Kinks
 from flowsim.integrators.event.path import EventPath
 from flowsim.integrators.event.roots import powers
-from flowsim.integrators.event.series import Series, Sliding, taylor
+from flowsim.integrators.event.scratch import Scratch
+from flowsim.integrators.event.series import Series, Sliding, summed, taylor
 from flowsim.integrators.event.switch import corrected, start, switched
-from flowsim.integrators.event.watch import negligible, summed, times, watched
+from flowsim.integrators.event.watch import negligible, times, watched
 from flowsim.losses import named
 from flowsim.rules import GradientDescent
 from flowsim.weights import NetworkWeights, Weights
@@ -78,10 +80,10 @@ def integrate(
     path = EventPath(flow, weights, kinks, order_for(settings.rtol), t_final, [], count.clone())
     if not settled.all():
         raise _stopped(path, front, ~settled, lambda position: UNSETTLED)
-    problem, near, steps = flow, kinks, count
+    problem, near, steps, scratch = flow, kinks, count, Scratch(kinks.inputs.dtype, kinks.inputs.device)
     while True:
         path.terms[front.index] += path.order
-        front, gained = _round(path, problem, near, front, settings)
+        front, gained = _round(path, problem, near, front, settings, scratch)
         steps[front.index] += gained > 0
         advanced(gained.sum().item())
         going = front.time < t_final
@@ -141,11 +143,11 @@ def _stopped(
 
 
 def _round(
-    path: EventPath, flow: Flow, kinks: Kinks, front: Front, settings: Settings
+    path: EventPath, flow: Flow, kinks: Kinks, front: Front, settings: Settings, scratch: Scratch
 ) -> tuple[Front, Float[Tensor, " ensemble"]]:
     """One step for each trajectory, or a correction of its mode. Also: the time gained."""
     sliding = Sliding.of(kinks, front.mode.side, front.touching(kinks))
-    series = taylor(flow, kinks, front.weights, front.mode, sliding, front.unit, path.order)
+    series = taylor(flow, kinks, front.weights, front.mode, sliding, front.unit, path.order, scratch)
     size = largest(front.weights.layers)
     allowed = settings.atol + settings.rtol * size
     changes = _changes_of_outputs(flow, series)
@@ -154,7 +156,7 @@ def _round(
         raise _stopped(
             path, front, step.vanishes, lambda at: f"the step size fell below rounding: {_state(flow, front, at)}"
         )
-    watch, still = watched(flow, kinks, front, series, step.ratio)
+    watch, still = watched(flow, kinks, front, series, step.ratio, scratch)
     moving = ~step.overflow
     wrong = watch.polynomial[:, 0] <= 0
     if wrong.any():
@@ -259,17 +261,23 @@ def _trusted(
             loss is flat the terms are tiny, however near the step comes to where it is steep
     """
     sizes = largest((series.hidden, series.output))
-    order = len(sizes) - 1
-    powers = torch.arange(1, order + 1, dtype=allowed.dtype, device=allowed.device).unsqueeze(-1)
+    inverse, of_gaps = _inverse_orders(len(sizes) - 1, sizes.dtype, sizes.device)
     last, earlier = sizes[-2:], sizes[1:-2]
-    decaying = (decay * earlier.unsqueeze(1) / last) ** (1 / (powers[-2:] - powers[:-2].unsqueeze(1)))
-    below_rounding, tolerated = (torch.stack([rounding, allowed]).unsqueeze(1) / last) ** (1 / powers[-2:])
+    decaying = (decay * earlier.unsqueeze(1) / last) ** of_gaps
+    below_rounding, tolerated = (torch.stack([rounding, allowed]).unsqueeze(1) / last) ** inverse[-2:]
     by_decay = torch.maximum(decaying.amax(0), below_rounding).nan_to_num(nan=math.inf)  # 0 / 0: no terms at all
     share = torch.minimum(tolerated, by_decay).amin(0).clamp(max=LONGEST)
     if changes is not None:
-        share = torch.minimum(share, 0.5 * changes.pow(-1 / powers[:-1]).amin(0))
+        share = torch.minimum(share, 0.5 * changes.pow(-inverse[:-1]).amin(0))
     overflow = ~torch.isfinite(last.sum(0))
     return share.masked_fill(overflow, 0.0), overflow
+
+
+@cache
+def _inverse_orders(order: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """1 / k for k = 1 .. order, as a column; and 1 / (l - k) for k up to order - 2 and the last two l."""
+    orders = torch.arange(1, order + 1, dtype=dtype, device=device).unsqueeze(-1)
+    return 1 / orders, 1 / (orders[-2:] - orders[:-2].unsqueeze(1))
 
 
 def _changes_of_outputs(flow: Flow, series: Series) -> Float[Tensor, "terms-2 ensemble"] | None:
@@ -290,9 +298,9 @@ def _advanced(
     still: Bool[Tensor, "ensemble n m"],
 ) -> Front:
     """The front at the end of the step, before the mode changes there."""
-    hidden, output = summed(series.hidden, monomials), summed(series.output, monomials)
+    hidden, output = summed(series.hidden, monomials).mT, summed(series.output, monomials)
     sliding = series.sliding
-    if len(sliding.trajectory):
+    if sliding.trajectory.numel():
         rows = sliding.trajectory, sliding.neuron
         hidden[rows] = sliding.along(hidden[rows])
     step = moving.reshape(-1, 1, 1)

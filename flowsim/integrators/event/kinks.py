@@ -20,8 +20,8 @@ PARALLEL = 1e-13
 class Kinks:
     """Which samples share a kink: x_i = ratio_i x_k with k = first_i, the first input parallel to x_i.
 
-    A kink bears the number of its first sample. `exists` marks these; an input 0 has no kink. `distinct`: whether no
-    two inputs share one.
+    A kink bears the number of its first sample. `exists` marks these; an input 0 has no kink. `length` is |x_i|;
+    `distinct`: whether no two inputs share a kink.
 
     >>> kinks = Kinks.of(torch.tensor([[[1.0, 2.0], [0.0, 1.0], [-2.0, -4.0], [0.0, 0.0]]], dtype=torch.float64))
     >>> kinks.first, kinks.exists
@@ -31,6 +31,7 @@ class Kinks:
     """
 
     inputs: Float[Tensor, "ensemble n r"]
+    length: Float[Tensor, "ensemble n"]
     first: Int[Tensor, "ensemble n"]
     ratio: Float[Tensor, "ensemble n"]
     exists: Bool[Tensor, "ensemble n"]
@@ -59,11 +60,12 @@ class Kinks:
         table = torch.zeros_like(gram).index_put((trajectory, late, early), ratios)
         ratio[shared] = table.gather(-1, first.unsqueeze(-1)).squeeze(-1)[shared]
         own = first == samples
-        return cls(inputs, first, ratio, nonzero & own, bool(own.all()))
+        return cls(inputs, torch.linalg.vector_norm(inputs, dim=-1), first, ratio, nonzero & own, bool(own.all()))
 
     def of_trajectories(self, index: Int[Tensor, " some"]) -> Kinks:
         """The kinks of some trajectories."""
-        return Kinks(self.inputs[index], self.first[index], self.ratio[index], self.exists[index], self.distinct)
+        own = (tensor[index] for tensor in (self.inputs, self.length, self.first, self.ratio, self.exists))
+        return Kinks(*own, self.distinct)
 
     def slopes(self, side: Int[Tensor, "ensemble n m"], slope: float) -> Float[Tensor, "ensemble n m"]:
         """phi'(z_ij): 1 for active, slope for inactive samples; 0 while z_ij = 0 slides and phi(z_ij) stays 0."""

@@ -14,8 +14,8 @@ from flowsim.flow import Flow
 from flowsim.integrators.event.front import Front, Mode
 from flowsim.integrators.event.kinks import Kinks
 from flowsim.integrators.event.roots import powers
-from flowsim.integrators.event.series import Series, Sliding, taylor
-from flowsim.integrators.event.watch import summed
+from flowsim.integrators.event.scratch import Scratch
+from flowsim.integrators.event.series import Series, Sliding, summed, taylor
 from flowsim.rules import SignFeedbackAlignment
 from flowsim.solution import Events
 from flowsim.weights import NetworkWeights, Weights
@@ -142,8 +142,8 @@ class EventPath:
             if derivative:
                 orders = torch.arange(1, self.order + 1, dtype=share.dtype, device=share.device)
                 monomials = functional.pad(orders * monomials[:, :-1] / unit[inverse].unsqueeze(-1), (1, 0))
-            for layer, terms in zip(layers, (series.hidden, series.output), strict=True):
-                layer[part] = summed(terms[:, inverse], monomials)
+            layers[0][part] = summed(series.hidden[:, inverse], monomials).mT
+            layers[1][part] = summed(series.output[:, inverse], monomials)
         return layers
 
     def _series(self, which: Int[Tensor, " steps"], length: Tensor) -> tuple[Series, Tensor]:
@@ -153,7 +153,8 @@ class EventPath:
         kinks = self.kinks.of_trajectories(trajectory)
         sliding = Sliding.of(kinks, mode.side, ((mode.side == 0) & kinks.exists.unsqueeze(-1)).any(1))
         unit = torch.where(length > 0, length, 1.0)
-        return taylor(flow, kinks, weights, mode, sliding, unit, self.order), unit
+        scratch = Scratch(length.dtype, length.device)
+        return taylor(flow, kinks, weights, mode, sliding, unit, self.order, scratch), unit
 
     def events(self) -> Events:
         """Changes of the mode from one step to the next."""

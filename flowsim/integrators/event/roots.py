@@ -6,7 +6,7 @@ import math
 from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,7 +36,7 @@ def powers(base: Float[Tensor, "*batch"], degree: int) -> Float[Tensor, "*batch 
     >>> powers(torch.tensor([2.0], dtype=torch.float64), 3)
     tensor([[1., 2., 4., 8.]], dtype=torch.float64)
     """
-    return base.unsqueeze(-1) ** _exponents(degree, base.device)
+    return torch.linalg.vander(base, N=degree + 1)
 
 
 def _shifted(polynomials: Tensor, start: Tensor, width: Tensor) -> Tensor:
@@ -60,24 +60,56 @@ def first_root(polynomials: Float[Tensor, "polynomials terms"]) -> Float[Tensor,
     >>> first_root(torch.tensor([[1.0, -5.0, 4.0], [1.0, -2.0, 1.5]], dtype=torch.float64))
     tensor([0.2500,    inf], dtype=torch.float64)
     """
+    one_each = torch.arange(len(polynomials), device=polynomials.device)
+    return earliest_roots(polynomials, one_each, len(polynomials), 0.0)
+
+
+def earliest_roots(
+    polynomials: Float[Tensor, "polynomials terms"], group: Int[Tensor, " polynomials"], groups: int, within: float
+) -> Float[Tensor, " polynomials"]:
+    """The first roots, but infinity for those that come more than `within` after the first root of their group.
+
+    Only the polynomial of each group whose root seems to be the first is solved at once. Another one is solved only if
+    it is not positive any more `within` after that root.
+
+    >>> polynomials = torch.tensor([[1.0, -5.0, 4.0], [1.0, -2.0, 0.0]], dtype=torch.float64)
+    >>> earliest_roots(polynomials, torch.tensor([0, 0]), 1, 0.1)
+    tensor([0.2500,    inf], dtype=torch.float64)
+    """
     low, high = _bracket(polynomials)
-    found = torch.nonzero(torch.isfinite(high)).squeeze(-1)
     roots = torch.full_like(low, torch.inf)
-    if len(found):
-        roots[found] = _refined(polynomials[found], low[found], high[found])
+    found = torch.nonzero(torch.isfinite(high)).squeeze(-1)
+    if not found.numel():
+        return roots
+    polynomials, group, low, high = polynomials[found], group[found], low[found], high[found]
+    constant, linear, quadratic = polynomials[:, :3].unbind(-1)
+    guess = 2 * constant / ((linear.square() - 4 * constant * quadratic).sqrt() - linear)
+    guess = torch.where((low < guess) & (guess < high), guess, high)
+    first = guess == _least(guess, group, groups)
+    roots[found[first]] = _refined(polynomials[first], low[first], high[first], guess[first])
+    bound = _least(roots[found], group, groups) + within
+    behind = (high <= bound) | ((polynomials * powers(bound, polynomials.shape[-1] - 1)).sum(-1) <= 0)
+    behind &= ~first
+    if behind.any():
+        roots[found[behind]] = _refined(polynomials[behind], low[behind], high[behind], guess[behind])
     return roots
+
+
+def _least(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """The least value of the group of each."""
+    return values.new_full((groups,), torch.inf).scatter_reduce(0, group, values, "amin")[group]
 
 
 def _bracket(polynomials: Tensor) -> tuple[Tensor, Tensor]:
     """An interval with one root, the first, for each polynomial; its right end is infinite if there is none."""
     _, bernstein = _binomials(polynomials.shape[-1] - 1, polynomials.device)
-    start = polynomials.new_zeros(len(polynomials))
-    width = torch.ones_like(start)
-    high = torch.full_like(start, torch.inf)
-    on_interval = polynomials
-    todo = torch.arange(len(polynomials), device=start.device)
-    while len(todo):
-        controls = on_interval @ bernstein
+    changes = _sign_changes(polynomials @ bernstein)
+    start, width = torch.zeros_like(polynomials[:, 0]), torch.ones_like(polynomials[:, 0])
+    high = torch.where(changes == 1, width, torch.inf)
+    todo = torch.nonzero(changes > 1).squeeze(-1)
+    width[todo] = 0.5
+    while todo.numel():
+        controls = _shifted(polynomials[todo], start[todo], width[todo]) @ bernstein
         changes = _sign_changes(controls)
         a, w = start[todo], width[todo]
         # roots too close to be told apart were passed, and the last of an odd number of them is no touch: it is here
@@ -91,8 +123,6 @@ def _bracket(polynomials: Tensor) -> tuple[Tensor, Tensor]:
         w = torch.where(single, width[todo], w)
         start[todo], width[todo] = a, w
         todo = todo[~single & (a < 1)]
-        if len(todo):
-            on_interval = _shifted(polynomials[todo], start[todo], width[todo])
     return start, high
 
 
@@ -102,14 +132,13 @@ def _sign_changes(controls: Float[Tensor, "polynomials terms"]) -> Tensor:
     return (negative[:, 1:] != negative[:, :-1]).sum(-1)
 
 
-def _refined(polynomials: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def _refined(polynomials: Tensor, low: Tensor, high: Tensor, guess: Tensor) -> Tensor:
     """Newton's method inside brackets with p(low) > 0 >= p(high), halved where Newton leaves them or is slow."""
     degree = polynomials.shape[-1] - 1
     slopes = functional.pad(polynomials[:, 1:] * _exponents(degree, low.device)[1:], (0, 1))
     both = torch.stack([polynomials, slopes], -2)
-    time = 0.5 * (low + high)
-    step = high - low
-    done = torch.zeros_like(time, dtype=torch.bool)
+    time, step = guess, high - low
+    done = torch.zeros_like(low, dtype=torch.bool)
     for _ in range(NEWTON):
         value, slope = (both @ powers(time, degree).unsqueeze(-1)).squeeze(-1).unbind(-1)
         positive = value > 0

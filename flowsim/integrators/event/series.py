@@ -15,6 +15,7 @@ from torch import Tensor
 from flowsim.flow import Flow
 from flowsim.integrators.event.front import Mode
 from flowsim.integrators.event.kinks import Kinks, listed
+from flowsim.integrators.event.scratch import Scratch
 from flowsim.losses import named
 from flowsim.rules import GradientDescent, SignFeedbackAlignment
 from flowsim.weights import Weights
@@ -63,12 +64,12 @@ class Sliding:
 class Series:
     """Taylor coefficients in t / unit, for each trajectory; those of order k at index k of the first dimension.
 
-    Of the neurons of `sliding` only, per unit of time: `error` holds E_ij = sum_c B_cj e_ic, with the terms last,
-    `contributions` the sizes sum_c |B_cj e_ic| of what it adds up at the start, `rest` the velocity without the
-    sliding samples.
+    Those of W are transposed. Of the neurons of `sliding` only, per unit of time: `error` holds E_ij = sum_c B_cj e_ic,
+    with the terms last, `contributions` the sizes sum_c |B_cj e_ic| of what it adds up at the start, `rest` the
+    velocity without the sliding samples.
     """
 
-    hidden: Float[Tensor, "terms ensemble m r"]
+    hidden: Float[Tensor, "terms ensemble r m"]
     output: Float[Tensor, "terms ensemble k m"]
     pre_activations: Float[Tensor, "terms ensemble n m"]
     f: Float[Tensor, "terms-1 ensemble n k"]
@@ -76,6 +77,11 @@ class Series:
     error: Float[Tensor, "rows n terms-1"]
     contributions: Float[Tensor, "rows n"]
     rest: Float[Tensor, "rows r terms-1"]
+
+
+def summed(terms: Float[Tensor, "terms ensemble p q"], factors: Float[Tensor, "ensemble terms"]) -> Tensor:
+    """sum_k factors_k terms_k."""
+    return torch.bmm(factors.unsqueeze(1), terms.flatten(2).transpose(0, 1)).reshape(terms.shape[1:])
 
 
 def feedback(flow: Flow, weights: Weights, mode: Mode) -> Float[Tensor, "ensemble k m"]:
@@ -94,8 +100,11 @@ def taylor(
     sliding: Sliding,
     unit: Float[Tensor, " ensemble"],
     order: int,
+    scratch: Scratch,
 ) -> Series:
     """The Taylor series of the flow at given weights in a given mode, up to t^order, in units of time `unit`.
+
+    It lies in `scratch`, and is lost when that is used for the next one.
 
     With H = phi' * Z and e = -dl/df / n, the terms of order k are
 
@@ -107,17 +116,18 @@ def taylor(
     (batch, n, r), k_out, m = inputs.shape, *last.shape[-2:]
     slopes = kinks.slopes(mode.side, flow.slope)
     matrix = feedback(flow, weights, mode)
-    rows = (sliding.trajectory, sliding.neuron) if len(sliding.trajectory) else None
+    rows = (sliding.trajectory, slice(None), sliding.neuron) if sliding.trajectory.numel() else None
 
-    hidden, output = first.new_empty(order + 1, batch, m, r), last.new_empty(order + 1, batch, k_out, m)
-    z, outputs = first.new_empty(order + 1, batch, n, m), first.new_empty(order, batch, k_out, n)
+    hidden, output = scratch.empty("W", order + 1, batch, r, m), scratch.empty("v", order + 1, batch, k_out, m)
+    z, outputs = scratch.empty("Z", order + 1, batch, n, m), scratch.empty("f", order, batch, k_out, n)
     # the two factors of a Cauchy product lie one behind the other, the terms of the first one reversed. Both products
     # have k rows, one mostly: row times matrix is faster than matrix times column
-    active = first.new_empty(batch, order, n, m)  # H, for sums over terms and samples
-    active_by_neuron = first.new_empty(batch, order, m, n)  # H, for sums over terms and neurons
-    past_output = first.new_empty(batch, k_out, order, m)
-    past_error = first.new_empty(batch, k_out, order, n)
-    past_error_by_sample = first.new_empty(batch, n, order, k_out)
+    active = scratch.empty("H", batch, order, n, m)  # for sums over terms and samples
+    active_by_neuron = scratch.empty("H by neuron", batch, order, m, n)  # for sums over terms and neurons
+    past_output = scratch.empty("past v", batch, k_out, order, m)
+    past_error = scratch.empty("past e", batch, k_out, order, n)
+    past_error_by_sample = scratch.empty("past e by sample", batch, n, order, k_out)
+    drive = scratch.empty("D", batch, n, m)  # phi' * E
     kept_error, kept_rest = (first.new_empty(len(sliding.trajectory), size, order) for size in (n, r))
     contributions = first.new_empty(len(sliding.trajectory), n)
 
@@ -127,33 +137,32 @@ def taylor(
     next(errors)
     per_sample = (unit / n).reshape(-1, 1, 1)  # e in units: then all that is linear in it is, too
     descent = isinstance(flow.rule, GradientDescent)
-    hidden[0], output[0] = first, last
+    hidden[0], output[0] = first.mT, last
     for k in range(order):
         reverse = order - 1 - k
-        torch.bmm(inputs, hidden[k].mT, out=z[k])
+        torch.bmm(inputs, hidden[k], out=z[k])
         torch.mul(slopes, z[k], out=active[:, k])
         active_by_neuron[:, k] = active[:, k].mT
         past_output[:, :, reverse] = output[k]
         torch.bmm(past_output[:, :, reverse:].flatten(2), active_by_neuron[:, : k + 1].flatten(1, 2), out=outputs[k])
         e = errors.send(outputs[k].mT) * per_sample
         past_error[:, :, reverse] = e.mT
-        torch.bmm(past_error[:, :, reverse:].flatten(2), active[:, : k + 1].flatten(1, 2), out=output[k + 1])
+        output[k + 1].baddbmm_(
+            past_error[:, :, reverse:].flatten(2), active[:, : k + 1].flatten(1, 2), beta=0, alpha=1 / (k + 1)
+        )
         if descent:
             past_error_by_sample[:, :, reverse] = e
             feedback_terms = output[: k + 1].transpose(0, 1).flatten(1, 2)
             error = torch.bmm(past_error_by_sample[:, :, reverse:].flatten(2), feedback_terms)
         else:
             error = e * matrix if k_out == 1 else torch.bmm(e, matrix)
-        torch.bmm((slopes * error).mT, inputs, out=hidden[k + 1])
+        hidden[k + 1].baddbmm_(inputs.mT, torch.mul(slopes, error, out=drive), beta=0, alpha=1 / (k + 1))
         if rows:
             if k == 0:
                 columns = matrix[sliding.trajectory, :, sliding.neuron].unsqueeze(-1)
                 contributions = (e.abs()[sliding.trajectory] @ columns.abs()).squeeze(-1)
             rest = hidden[k + 1][rows]
-            kept_error[:, :, k], kept_rest[:, :, k] = error[sliding.trajectory, :, sliding.neuron], rest
+            kept_error[:, :, k], kept_rest[:, :, k] = error[rows], (k + 1) * rest
             hidden[k + 1][rows] = sliding.along(rest)
-        if k > 0:
-            hidden[k + 1] /= k + 1
-            output[k + 1] /= k + 1
-    torch.bmm(inputs, hidden[order].mT, out=z[order])
+    torch.bmm(inputs, hidden[order], out=z[order])
     return Series(hidden, output, z, outputs.mT, sliding, kept_error, contributions, kept_rest)

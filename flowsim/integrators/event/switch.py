@@ -49,14 +49,15 @@ def start(flow: Flow, kinks: Kinks, weights: Weights, t_final: float) -> tuple[F
     settled = torch.ones(count, dtype=torch.bool, device=z.device)
     if flow.slope == 1:
         return replace(front, mode=Mode(torch.ones_like(front.mode.side), sign)), settled
-    lengths = flow.dataset.inputs.norm(dim=-1).unsqueeze(-1) * weights.hidden.norm(dim=-1).unsqueeze(-2)
-    on, exists = z.abs() <= ON_KINK * lengths, kinks.exists.unsqueeze(-1)
+    width = torch.linalg.vector_norm(weights.hidden, dim=-1)
+    on = z.abs() <= ON_KINK * kinks.length.unsqueeze(-1) * width.unsqueeze(-2)
+    exists = kinks.exists.unsqueeze(-1)
     # nothing has moved yet: no direction of travel, and the active side to begin with (an input 0 is never active)
     side = torch.where(on, torch.where(exists, 1, -1), front.mode.side).to(torch.int8)
     trajectory, neuron = torch.nonzero((on & exists).any(1), as_tuple=True)
     front = replace(front, mode=Mode(side, sign))
-    if len(trajectory):
-        front, decided = _settled(flow, kinks, front, trajectory, neuron, on)
+    if trajectory.numel():
+        front, decided = _settled(flow, kinks, front, trajectory, neuron, on, width[trajectory, neuron])
         settled[trajectory[~decided]] = False
     return front, settled
 
@@ -78,7 +79,7 @@ def corrected(
     known = contact[at_kink] == 2
     contact[at_kink] = 2  # the others were beyond the kink by rounding
     where = trajectory, sample, neuron = tuple(item[known] for item in at_kink)
-    if len(trajectory):
+    if trajectory.numel():
         row = row_of(series.sliding, side.shape, trajectory, neuron)
         active, inactive = kinks.ends(trajectory, sample.unsqueeze(-1), series.error[row], flow.slope)
         width = (inactive - active).squeeze(1)
@@ -115,18 +116,21 @@ def switched(
     side, sign, contact, sign_contact = (
         tensor.clone() for tensor in (front.mode.side, front.mode.sign, front.contact, front.sign_contact)
     )
-    for kind, leaves_to in ((TO_ACTIVE, 1), (TO_INACTIVE, -1)):
-        leaving = hit.places(kind)
-        side[leaving], contact[leaving] = leaves_to, 2
-    flipped = trajectory, _, neuron = hit.places(SIGN)
-    output = front.weights.output.index_put(flipped, front.weights.output.new_zeros(()))
-    sign[flipped], sign_contact[flipped] = -sign[flipped], 1
+    kinds, output = set(hit.kind.tolist()), front.weights.output
     decide = torch.zeros_like(side[:, 0], dtype=torch.bool)
-    decide[trajectory, neuron] = (side == 0).any(1)[trajectory, neuron]
-    arriving = trajectory, _, neuron = hit.places(KINK)
     arrived = torch.zeros_like(side, dtype=torch.bool)
-    arrived[arriving] = True
-    decide[trajectory, neuron] = True
+    for kind, leaves_to in ((TO_ACTIVE, 1), (TO_INACTIVE, -1)):
+        if kind in kinds:
+            leaving = hit.places(kind)
+            side[leaving], contact[leaving] = leaves_to, 2
+    if SIGN in kinds:
+        flipped = trajectory, _, neuron = hit.places(SIGN)
+        output = output.index_put(flipped, output.new_zeros(()))
+        sign[flipped], sign_contact[flipped] = -sign[flipped], 1
+        decide[trajectory, neuron] = (side == 0).any(1)[trajectory, neuron]
+    if KINK in kinds:
+        arriving = trajectory, _, neuron = hit.places(KINK)
+        arrived[arriving], decide[trajectory, neuron] = True, True
     front = replace(
         front,
         weights=Weights(front.weights.hidden, output),
@@ -135,18 +139,16 @@ def switched(
         sign_contact=sign_contact,
     )
     trajectory, neuron = torch.nonzero(decide, as_tuple=True)
-    settled = torch.ones(len(front.index), dtype=torch.bool, device=side.device)
-    if len(trajectory):
+    settled = torch.ones_like(front.index, dtype=torch.bool)
+    if trajectory.numel():
         # d/dt of the step's polynomial at its end, up to a factor: the direction of travel
         orders = torch.arange(1, monomials.shape[-1], dtype=monomials.dtype, device=monomials.device)
-        weighted = orders * monomials[trajectory, :-1]
-        travel = (weighted.unsqueeze(-1) * series.hidden[1:, trajectory, neuron].transpose(0, 1)).sum(1)
-        z = flow.dataset.inputs[trajectory] @ front.weights.hidden[trajectory, neuron].unsqueeze(-1)
+        weighted = (orders * monomials[trajectory, :-1]).unsqueeze(-1)
+        travel = (weighted * series.hidden[1:, trajectory, :, neuron]).sum(1)
         # a neuron may have come close to w = 0: what it had before says how exact z is
-        size = torch.maximum(*(w[trajectory, neuron].norm(dim=-1) for w in (hidden_before, front.weights.hidden)))
-        lengths = flow.dataset.inputs[trajectory].norm(dim=-1)
-        arrived[trajectory, :, neuron] |= z.squeeze(-1).abs() <= ON_KINK * lengths * size.unsqueeze(-1)
-        front, decided = _settled(flow, kinks, front, trajectory, neuron, arrived, travel)
+        both = torch.stack([hidden[trajectory, neuron] for hidden in (hidden_before, front.weights.hidden)])
+        width = torch.linalg.vector_norm(both, dim=-1).amax(0)
+        front, decided = _settled(flow, kinks, front, trajectory, neuron, arrived, width, travel)
         settled[trajectory[~decided]] = False
     return front, settled
 
@@ -157,21 +159,27 @@ def _settled(
     front: Front,
     trajectory: Int[Tensor, " rows"],
     neuron: Int[Tensor, " rows"],
-    on: Bool[Tensor, "ensemble n m"],
+    arrived: Bool[Tensor, "ensemble n m"],
+    width: Float[Tensor, " rows"],
     travel: Float[Tensor, "rows r"] | None = None,
 ) -> tuple[Front, Bool[Tensor, " rows"]]:
-    """The sides of some neurons that sit on kinks, `on` or sliding, and their weights put exactly there."""
+    """The sides of some neurons that sit on kinks, and their weights put exactly there.
+
+    They sit on those that they arrived at, or slide on, and where z = 0 up to the rounding of weights of size `width`.
+    """
     near = kinks.of_trajectories(trajectory)
     inputs, (hidden, output) = near.inputs, front.weights.layers
-    side = front.mode.side[trajectory, :, neuron]
-    kink, there = listed(((side == 0) | on[trajectory, :, neuron]) & near.exists)
+    side, row = front.mode.side[trajectory, :, neuron], hidden[trajectory, neuron]
+    z = inputs @ hidden[trajectory].mT
+    error, contributions = _row_errors(flow, near, front, trajectory, neuron, z)
+    own = z.gather(-1, neuron.reshape(-1, 1, 1).expand(-1, z.shape[1], -1)).squeeze(-1)
+    on = (own.abs() <= ON_KINK * near.length * width.unsqueeze(-1)) | (side == 0) | arrived[trajectory, :, neuron]
+    kink, there = listed(on & near.exists)
     normals = inputs.gather(1, kink.unsqueeze(-1).expand(-1, -1, inputs.shape[-1])) * there.unsqueeze(-1)
     # put the neuron on its kinks: the correction is of the order of rounding
-    row = hidden[trajectory, neuron]
     off = (row.unsqueeze(-2) @ normals.mT) @ _pseudoinverse(normals)
     hidden = hidden.index_put((trajectory, neuron), row - off.squeeze(-2))
 
-    error, contributions = _row_errors(flow, near, front, trajectory, neuron)
     active, inactive = kinks.ends(trajectory, kink, error, flow.slope)
     on_kinks = torch.zeros_like(side).scatter(1, kink, there.to(side.dtype))
     others = torch.where(on_kinks > 0, 0, side)
@@ -180,7 +188,8 @@ def _settled(
     first = side.gather(1, kink)
     if travel is not None:
         heading = (normals @ travel.unsqueeze(-1)).squeeze(-1)
-        resting = heading.abs() <= RESTING * normals.norm(dim=-1) * travel.norm(dim=-1, keepdim=True)
+        speed = torch.linalg.vector_norm(travel, dim=-1, keepdim=True)
+        resting = heading.abs() <= RESTING * near.length.gather(1, kink) * speed
         first = torch.where((first == 0) | resting, first, heading.sign().to(first.dtype))
     after, speed, decided = filippov_sides(normals, rest, active, inactive, first, contributions)
     at, place = torch.nonzero(there, as_tuple=True)
@@ -207,20 +216,18 @@ def _pseudoinverse(normals: Float[Tensor, "rows k r"]) -> Float[Tensor, "rows k 
 
 
 def _row_errors(
-    flow: Flow, near: Kinks, front: Front, trajectory: Tensor, neuron: Tensor
+    flow: Flow, near: Kinks, front: Front, trajectory: Tensor, neuron: Tensor, z: Float[Tensor, "rows n m"]
 ) -> tuple[Float[Tensor, "rows n"], Float[Tensor, " rows"]]:
     """E_ij of some neurons, up to a positive factor, and the size of the contributions to their dw/dt.
 
-    `near` are the kinks of their trajectories.
+    `near` are the kinks of their trajectories, z the pre-activations of all neurons of these.
     """
-    inputs, hidden, output = near.inputs, front.weights.hidden[trajectory], front.weights.output[trajectory]
-    z = inputs @ hidden.mT
     slopes = near.slopes(front.mode.side[trajectory], flow.slope)
-    outputs = (slopes * z) @ output.mT
+    outputs = (slopes * z) @ front.weights.output[trajectory].mT
     e = named(flow.loss).negative_gradient(outputs, flow.dataset.targets[trajectory]) / flow.dataset.samples
     column = feedback(flow, front.weights, front.mode)[trajectory, :, neuron]
     if isinstance(flow.rule, GradientDescent) and column.shape[-1] == 1:
         column = torch.where(column == 0, front.mode.sign[trajectory, :, neuron].to(e.dtype), column)
     error = (e @ column.unsqueeze(-1)).squeeze(-1)
     contributions = (e.abs() @ column.abs().unsqueeze(-1)).squeeze(-1)
-    return error, (contributions * inputs.norm(dim=-1)).sum(-1)
+    return error, (contributions * near.length).sum(-1)

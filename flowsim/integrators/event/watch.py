@@ -19,8 +19,9 @@ from flowsim.flow import Flow
 from flowsim.integrators.event.filippov import ZERO
 from flowsim.integrators.event.front import Front
 from flowsim.integrators.event.kinks import Kinks
-from flowsim.integrators.event.roots import first_root
-from flowsim.integrators.event.series import Series, Sliding
+from flowsim.integrators.event.roots import earliest_roots
+from flowsim.integrators.event.scratch import Scratch
+from flowsim.integrators.event.series import Series, Sliding, summed
 from flowsim.rules import GradientDescent, SignFeedbackAlignment
 
 KINK, TO_ACTIVE, TO_INACTIVE, SIGN = range(4)
@@ -68,8 +69,8 @@ class Watch:
 
 
 def watched(
-    flow: Flow, kinks: Kinks, front: Front, series: Series, ratio: Float[Tensor, "ensemble terms"]
-) -> tuple[Watch, Bool[Tensor, "ensemble n m"]]:  # fmt: skip
+    flow: Flow, kinks: Kinks, front: Front, series: Series, ratio: Float[Tensor, "ensemble terms"], scratch: Scratch
+) -> tuple[Watch, Bool[Tensor, "ensemble n m"]]:
     """What can happen within the step, and which neurons stay on a kink for the whole of it without sliding.
 
     Polynomials without a zero by the size of their coefficients are left out. At a contact the zero at the start is
@@ -83,7 +84,7 @@ def watched(
         if (front.contact == 2).any():
             power = _powers_of_leaving(kinks, front, series, ratio)
             still = (front.contact == 2) & (power == 0)
-        reach = summed(z[1:].abs(), ratio[:, 1:])
+        reach = summed(torch.abs(z[1:], out=scratch.empty("|Z|", *z[1:].shape)), ratio[:, 1:])
         near = kinks.exists.unsqueeze(-1) & (side != 0) & ~still & ((z[0].abs() <= reach) | (power > 0))
         trajectory, sample, neuron = torch.nonzero(near, as_tuple=True)
         polynomial = z[:, trajectory, sample, neuron].T * ratio[trajectory]
@@ -115,12 +116,13 @@ def _powers_of_leaving(kinks: Kinks, front: Front, series: Series, ratio: Tensor
     trajectory, sample, neuron = torch.nonzero(front.contact == 2, as_tuple=True)
     row = row_of(series.sliding, front.contact.shape, trajectory, neuron)
     normal = kinks.inputs[trajectory, sample]
-    length = normal.norm(dim=-1)
+    length = kinks.length[trajectory, sample]
     basis = series.sliding.basis[row]
-    dependent = (normal - (basis @ (basis.mT @ normal.unsqueeze(-1))).squeeze(-1)).norm(dim=-1) <= 1e-10 * length
+    off = normal - (basis @ (basis.mT @ normal.unsqueeze(-1))).squeeze(-1)
+    dependent = torch.linalg.vector_norm(off, dim=-1) <= 1e-10 * length
     # rounding of z_k is relative to the sum of what adds up to dw/dt
     later = (series.error * ratio[series.sliding.trajectory, None, :-1]).abs().amax(-1)
-    size = (torch.maximum(later, series.contributions) * kinks.inputs[series.sliding.trajectory].norm(dim=-1)).sum(-1)
+    size = (torch.maximum(later, series.contributions) * kinks.length[series.sliding.trajectory]).sum(-1)
     terms = (series.pre_activations[1:, trajectory, sample, neuron].T * ratio[trajectory, 1:]).abs()
     moves = (terms > AT_REST * (length * size[row] * ratio[trajectory, 1]).unsqueeze(-1)) & ~dependent.unsqueeze(-1)
     leading = torch.where(moves.any(-1), moves.to(torch.int8).argmax(-1) + 1, 0)
@@ -181,23 +183,23 @@ def negligible(
 ) -> Bool[Tensor, " events"]:
     """What displaces a neuron by less than the error allowed in the step, whether its mode is right or wrong."""
     largest = watch.polynomial.abs().amax(-1)
-    normal = kinks.inputs[watch.trajectory, watch.row.clamp(max=kinks.inputs.shape[1] - 1)].norm(dim=-1)
+    normal = kinks.length[watch.trajectory, watch.row.clamp(max=kinks.length.shape[1] - 1)]
     by_drive = largest * normal * ratio[watch.trajectory, 1]
     displacement = torch.where(watch.kind == SIGN, largest, torch.where(watch.kind == KINK, largest / normal, by_drive))
     return displacement <= allowed[watch.trajectory]
 
 
 def times(flow: Flow, front: Front, watch: Watch) -> Float[Tensor, " events"]:
-    """When each event happens, as a share of the step; infinity if it does not.
+    """When each event happens, as a share of the step; infinity if it does not, or well after another one.
 
     Under GD all drives of a neuron vanish where its output weight passes 0; with two classes, where its two output
     weights are equal. A sliding sample then reaches both ends of its interval at once, up to the truncation of the
     series. In the first case that is the event v = 0, not that of leaving the kink. In the second, the later end
     counts: from there on the kink repels, and the neuron leaves to the active side if it can.
     """
-    root = first_root(watch.polynomial)
+    root = earliest_roots(watch.polynomial, watch.trajectory, len(front.index), TOGETHER)
     leaving = torch.nonzero((watch.kind == TO_ACTIVE) | (watch.kind == TO_INACTIVE)).squeeze(-1)
-    if not len(leaving):
+    if not leaving.numel():
         return root
     trajectory, kind, row, neuron = watch.what[:, leaving]
     passes = watch.kind == SIGN
@@ -213,8 +215,3 @@ def times(flow: Flow, front: Front, watch: Watch) -> Float[Tensor, " events"]:
     both = (ends[0] - ends[1]).abs() <= TOGETHER
     root[leaving[both]] = torch.where(to_active, ends.amax(0), torch.inf)[both]
     return root
-
-
-def summed(terms: Float[Tensor, "terms ensemble p q"], monomials: Float[Tensor, "ensemble terms"]) -> Tensor:
-    """The value of polynomials."""
-    return torch.bmm(monomials.unsqueeze(1), terms.flatten(2).transpose(0, 1)).reshape(terms.shape[1:])
