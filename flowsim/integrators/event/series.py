@@ -117,52 +117,51 @@ def taylor(
     slopes = kinks.slopes(mode.side, flow.slope)
     matrix = feedback(flow, weights, mode)
     rows = (sliding.trajectory, slice(None), sliding.neuron) if sliding.trajectory.numel() else None
-
-    hidden, output = scratch.empty("W", order + 1, batch, r, m), scratch.empty("v", order + 1, batch, k_out, m)
-    z, outputs = scratch.empty("Z", order + 1, batch, n, m), scratch.empty("f", order, batch, k_out, n)
-    # the two factors of a Cauchy product lie one behind the other, the terms of the first one reversed. Both products
-    # have k rows, one mostly: row times matrix is faster than matrix times column
-    active = scratch.empty("H", batch, order, n, m)  # for sums over terms and samples
-    active_by_neuron = scratch.empty("H by neuron", batch, order, m, n)  # for sums over terms and neurons
-    past_output = scratch.empty("past v", batch, k_out, order, m)
-    past_error = scratch.empty("past e", batch, k_out, order, n)
-    past_error_by_sample = scratch.empty("past e by sample", batch, n, order, k_out)
-    drive = scratch.empty("D", batch, n, m)  # phi' * E
-    kept_error, kept_rest = (first.new_empty(len(sliding.trajectory), size, order) for size in (n, r))
-    contributions = first.new_empty(len(sliding.trajectory), n)
-
     loss = named(flow.loss)
     assert loss.series is not None
     errors = loss.series(targets, order)
     next(errors)
+
+    hidden, output = scratch.empty("W", order + 1, batch, r, m), scratch.empty("v", order + 1, batch, k_out, m)
+    z, outputs = scratch.empty("Z", order + 1, batch, n, m), scratch.empty("f", order, batch, k_out, n)
+    drive = scratch.empty("D", batch, n, m)  # phi' * E
+    # The two factors of a Cauchy product lie one behind the other, the terms of the first one reversed: one product of
+    # matrices sums over l and samples, or neurons. It has k rows, one mostly: faster than k columns
+    active, active_by_neuron = scratch.empty("H", batch, order * n, m), scratch.empty("H^T", batch, order * m, n)
+    past_output = scratch.empty("past v", batch, k_out, order * m)
+    past_error = scratch.empty("past e", batch, k_out, order * n)
+    past_error_by_sample = scratch.empty("past e by sample", batch, n, order * k_out)
+    h, h_by_neuron = active.unflatten(1, (order, n)).unbind(1), active_by_neuron.unflatten(1, (order, m)).mT.unbind(1)
+    v, v_reversed = output.unbind(), past_output.unflatten(2, (order, m)).unbind(2)[::-1]
+    e_reversed = past_error.unflatten(2, (order, n)).unbind(2)[::-1]
+    kept_error, kept_rest = (first.new_empty(sliding.trajectory.numel(), size, order) for size in (n, r))
+    contributions = first.new_empty(sliding.trajectory.numel(), n)
+
     per_sample = (unit / n).reshape(-1, 1, 1)  # e in units: then all that is linear in it is, too
     descent = isinstance(flow.rule, GradientDescent)
     hidden[0], output[0] = first.mT, last
-    for k in range(order):
-        reverse = order - 1 - k
-        torch.bmm(inputs, hidden[k], out=z[k])
-        torch.mul(slopes, z[k], out=active[:, k])
-        active_by_neuron[:, k] = active[:, k].mT
-        past_output[:, :, reverse] = output[k]
-        torch.bmm(past_output[:, :, reverse:].flatten(2), active_by_neuron[:, : k + 1].flatten(1, 2), out=outputs[k])
-        e = errors.send(outputs[k].mT) * per_sample
-        past_error[:, :, reverse] = e.mT
-        output[k + 1].baddbmm_(
-            past_error[:, :, reverse:].flatten(2), active[:, : k + 1].flatten(1, 2), beta=0, alpha=1 / (k + 1)
-        )
+    for k, (w, following, z_k, f) in enumerate(zip(hidden[:-1], hidden[1:], z[:-1], outputs, strict=True)):
+        torch.bmm(inputs, w, out=z_k)
+        torch.mul(slopes, z_k, out=h[k])
+        h_by_neuron[k].copy_(h[k])
+        v_reversed[k].copy_(v[k])
+        torch.bmm(past_output[..., -(k + 1) * m :], active_by_neuron[:, : (k + 1) * m], out=f)
+        e = errors.send(f.mT) * per_sample
+        e_reversed[k].copy_(e.mT)
+        v[k + 1].baddbmm_(past_error[..., -(k + 1) * n :], active[:, : (k + 1) * n], beta=0, alpha=1 / (k + 1))
         if descent:
-            past_error_by_sample[:, :, reverse] = e
-            feedback_terms = output[: k + 1].transpose(0, 1).flatten(1, 2)
-            error = torch.bmm(past_error_by_sample[:, :, reverse:].flatten(2), feedback_terms)
+            start = (order - 1 - k) * k_out
+            past_error_by_sample[..., start : start + k_out] = e
+            error = torch.bmm(past_error_by_sample[..., start:], output[: k + 1].transpose(0, 1).flatten(1, 2))
         else:
             error = e * matrix if k_out == 1 else torch.bmm(e, matrix)
-        hidden[k + 1].baddbmm_(inputs.mT, torch.mul(slopes, error, out=drive), beta=0, alpha=1 / (k + 1))
+        following.baddbmm_(inputs.mT, torch.mul(slopes, error, out=drive), beta=0, alpha=1 / (k + 1))
         if rows:
             if k == 0:
                 columns = matrix[sliding.trajectory, :, sliding.neuron].unsqueeze(-1)
                 contributions = (e.abs()[sliding.trajectory] @ columns.abs()).squeeze(-1)
-            rest = hidden[k + 1][rows]
+            rest = following[rows]
             kept_error[:, :, k], kept_rest[:, :, k] = error[rows], (k + 1) * rest
-            hidden[k + 1][rows] = sliding.along(rest)
+            following[rows] = sliding.along(rest)
     torch.bmm(inputs, hidden[order], out=z[order])
     return Series(hidden, output, z, outputs.mT, sliding, kept_error, contributions, kept_rest)
