@@ -146,12 +146,10 @@ def _round(
     path: EventPath, flow: Flow, kinks: Kinks, front: Front, settings: Settings, scratch: Scratch
 ) -> tuple[Front, Float[Tensor, " ensemble"]]:
     """One step for each trajectory, or a correction of its mode. Also: the time gained."""
-    sliding = Sliding.of(kinks, front.mode.side, front.touching(kinks))
+    sliding = Sliding.of(kinks, front.mode.side, front.touching())
     series = taylor(flow, kinks, front.weights, front.mode, sliding, front.unit, path.order, scratch)
-    size = largest(front.weights.layers)
-    allowed = settings.atol + settings.rtol * size
-    changes = _changes_of_outputs(flow, series)
-    step = _step(front, series, changes, allowed, EPS * size, settings, path.t_final)
+    allowed = settings.atol + settings.rtol * front.size
+    step = _step(front, series, _changes_of_outputs(flow, series), allowed, settings, path.t_final, scratch)
     if step.vanishes.any():
         raise _stopped(
             path, front, step.vanishes, lambda at: f"the step size fell below rounding: {_state(flow, front, at)}"
@@ -183,7 +181,7 @@ def _round(
         time=front.time.masked_fill(moving & step.last & (share == 1), path.t_final),
         unit=torch.where(step.overflow, 1e-3 * front.unit, torch.where(moving, step.unit, front.unit)),
     )
-    infinite = ~torch.isfinite(largest(front.weights.layers))
+    infinite = ~torch.isfinite(front.size)
     if infinite.any():
         raise _stopped(path, front, infinite, lambda at: "the weights overflow")
     stuck = front.idle > IDLE
@@ -227,12 +225,14 @@ def _step(
     series: Series,
     changes: Float[Tensor, "terms-2 ensemble"] | None,
     allowed: Float[Tensor, " ensemble"],
-    rounding: Float[Tensor, " ensemble"],
     settings: Settings,
     t_final: float,
+    scratch: Scratch,
 ) -> Step:
     """How far the series of each trajectory can be trusted."""
-    share, overflow = _trusted(series, changes, allowed, rounding, math.sqrt(settings.rtol))
+    hidden = torch.abs(series.hidden, out=scratch.empty("absolute values", *series.hidden.shape)).amax((-2, -1))
+    sizes = torch.maximum(hidden, series.output.abs().amax((-2, -1)))
+    share, overflow = _trusted(sizes, changes, allowed, EPS * front.size, math.sqrt(settings.rtol))
     # where a mode cannot be decided, shorter and shorter steps make it matter less
     length = share * 0.5 ** (front.idle - UNDECIDED).clamp(min=0) * front.unit
     remaining = t_final - front.time
@@ -244,13 +244,15 @@ def _step(
 
 
 def _trusted(
-    series: Series,
+    sizes: Float[Tensor, "terms ensemble"],
     changes: Float[Tensor, "terms-2 ensemble"] | None,
     allowed: Float[Tensor, " ensemble"],
     rounding: Float[Tensor, " ensemble"],
     decay: float,
 ) -> tuple[Float[Tensor, " ensemble"], Bool[Tensor, " ensemble"]]:
     """The longest step in units such that what the series leaves out is small, and where the series is not finite.
+
+    `sizes` are those of the terms of the weights.
 
     Three conditions, as no single one says enough:
 
@@ -260,7 +262,6 @@ def _trusted(
         `changes`, those of the outputs relative to the loss's stride, are at most 1 in sum over their terms: where the
             loss is flat the terms are tiny, however near the step comes to where it is steep
     """
-    sizes = largest((series.hidden, series.output))
     inverse, of_gaps = _inverse_orders(len(sizes) - 1, sizes.dtype, sizes.device)
     last, earlier = sizes[-2:], sizes[1:-2]
     decaying = (decay * earlier.unsqueeze(1) / last) ** of_gaps
@@ -304,13 +305,15 @@ def _advanced(
         rows = sliding.trajectory, sliding.neuron
         hidden[rows] = sliding.along(hidden[rows])
     step = moving.reshape(-1, 1, 1)
+    weights = Weights(
+        torch.where(step, hidden, front.weights.hidden), torch.where(step, output, front.weights.output)
+    )
     return replace(
         front,
         time=front.time + gained,
-        weights=Weights(
-            torch.where(step, hidden, front.weights.hidden), torch.where(step, output, front.weights.output)
-        ),
-        contact=front.contact.masked_fill(step & ~still, 0),
+        weights=weights,
+        size=largest(weights.layers),
+        contact=front.contact * (still | ~step),
         sign_contact=front.sign_contact.masked_fill(step, 0),
         idle=(front.idle + 1).masked_fill(moving, 0),
     )

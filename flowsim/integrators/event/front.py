@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from flowsim.integrators.event.kinks import Kinks
 from flowsim.weights import Weights
 
 EPS = torch.finfo(torch.float64).eps
@@ -20,7 +19,7 @@ class Mode:
     """The discrete part of the state of an ensemble.
 
     Args:
-        side: of each kink and neuron, 1 active, -1 inactive, 0 sliding (int8).
+        side: of each kink and neuron, 1 active, -1 inactive, 0 sliding (int8). Of a sample without a kink never 0.
         sign: of the output weights, which is the feedback under sign-FA (int8).
     """
 
@@ -40,6 +39,7 @@ class Front:
         index: their numbers in the ensemble.
         time: reached.
         weights, mode: there.
+        size: the largest weight, in absolute value.
         contact: of each kink and neuron: 0 if z != 0; 1 if z = 0 and the neuron leaves at some speed; 2 if z = 0 and
             the speed is 0 too, as after sliding, or not known (int8).
         sign_contact: of each output weight: 0 if it is not 0, or has no sign; else the power of t with which it leaves
@@ -52,6 +52,7 @@ class Front:
     time: Float[Tensor, " ensemble"]
     weights: Weights
     mode: Mode
+    size: Float[Tensor, " ensemble"]
     contact: Int[Tensor, "ensemble n m"]
     sign_contact: Int[Tensor, "ensemble k m"]
     unit: Float[Tensor, " ensemble"]
@@ -64,15 +65,16 @@ class Front:
             self.time[some],
             self.weights.map(lambda tensor: tensor[some]),
             self.mode.of_trajectories(some),
+            self.size[some],
             self.contact[some],
             self.sign_contact[some],
             self.unit[some],
             self.idle[some],
         )
 
-    def touching(self, kinks: Kinks) -> Bool[Tensor, "ensemble m"]:
+    def touching(self) -> Bool[Tensor, "ensemble m"]:
         """The neurons that slide on a kink, or that may not have left one."""
-        return ((self.mode.side == 0) & kinks.exists.unsqueeze(-1)).any(1) | (self.contact == 2).any(1)
+        return (self.mode.side.abs().amin(1) == 0) | (self.contact.amax(1) == 2)
 
 
 def largest(layers: Sequence[Tensor]) -> Float[Tensor, "*batch"]:

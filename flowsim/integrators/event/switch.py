@@ -41,6 +41,7 @@ def start(flow: Flow, kinks: Kinks, weights: Weights, t_final: float) -> tuple[F
         time=z.new_zeros(count),
         weights=weights,
         mode=Mode(z.sign().to(torch.int8), sign),
+        size=size,
         contact=torch.zeros_like(z, dtype=torch.int8),
         sign_contact=(zero & (sign != 0)).to(torch.int8),
         unit=(torch.where(size > 0, size, 1.0) / speed).clamp(max=t_final),

@@ -81,11 +81,13 @@ def watched(
     if flow.slope < 1:
         side, power = front.mode.side, front.contact
         z = series.pre_activations
-        if (front.contact == 2).any():
+        if front.contact.amax() == 2:
             power = _powers_of_leaving(kinks, front, series, ratio)
             still = (front.contact == 2) & (power == 0)
-        reach = summed(torch.abs(z[1:], out=scratch.empty("|Z|", *z[1:].shape)), ratio[:, 1:])
-        near = kinks.exists.unsqueeze(-1) & (side != 0) & ~still & ((z[0].abs() <= reach) | (power > 0))
+        # |z_0| <= sum_k |z_k| at the end of the step
+        factors = functional.pad(ratio[:, 1:], (1, 0), value=-1.0)
+        reach = summed(torch.abs(z, out=scratch.empty("absolute values", *z.shape)), factors)
+        near = kinks.exists.unsqueeze(-1) & side.bool() & ~still & ((reach >= 0) | power.bool())
         trajectory, sample, neuron = torch.nonzero(near, as_tuple=True)
         polynomial = z[:, trajectory, sample, neuron].T * ratio[trajectory]
         polynomial = polynomial * side[trajectory, sample, neuron].unsqueeze(-1)
@@ -101,7 +103,7 @@ def watched(
 
 def _without_start(polynomial: Float[Tensor, "events terms"], contact: Tensor) -> Float[Tensor, "events terms"]:
     """The polynomials divided by t^contact."""
-    if not (contact > 0).any():
+    if not contact.any():
         return polynomial
     index = torch.arange(polynomial.shape[-1], device=polynomial.device) + contact.long().unsqueeze(-1)
     beyond = index >= polynomial.shape[-1]
