@@ -171,16 +171,12 @@ def _round(
     share = torch.ones_like(front.time).scatter_reduce(0, watch.trajectory, root, "amin")
     hit = watch.where(torch.isfinite(root) & (root <= share[watch.trajectory] + TIE))
     gained = (share * step.length).masked_fill(~moving, 0.0)
+    time = (front.time + gained).masked_fill(moving & step.last & (share == 1), path.t_final)
     path.append(front, moving)
 
     monomials = step.ratio * powers(share, path.order)
     hidden_before = front.weights.hidden
-    front = _advanced(front, series, monomials, gained, moving, still)
-    front = replace(
-        front,
-        time=front.time.masked_fill(moving & step.last & (share == 1), path.t_final),
-        unit=torch.where(step.overflow, 1e-3 * front.unit, torch.where(moving, step.unit, front.unit)),
-    )
+    front = _advanced(front, series, step, monomials, time, moving, still)
     infinite = ~torch.isfinite(front.size)
     if infinite.any():
         raise _stopped(path, front, infinite, lambda at: "the weights overflow")
@@ -293,8 +289,9 @@ def _changes_of_outputs(flow: Flow, series: Series) -> Float[Tensor, "terms-2 en
 def _advanced(
     front: Front,
     series: Series,
+    step: Step,
     monomials: Float[Tensor, "ensemble terms"],
-    gained: Float[Tensor, " ensemble"],
+    time: Float[Tensor, " ensemble"],
     moving: Bool[Tensor, " ensemble"],
     still: Bool[Tensor, "ensemble n m"],
 ) -> Front:
@@ -304,16 +301,17 @@ def _advanced(
     if sliding.trajectory.numel():
         rows = sliding.trajectory, sliding.neuron
         hidden[rows] = sliding.along(hidden[rows])
-    step = moving.reshape(-1, 1, 1)
+    moved = moving.reshape(-1, 1, 1)
     weights = Weights(
-        torch.where(step, hidden, front.weights.hidden), torch.where(step, output, front.weights.output)
+        torch.where(moved, hidden, front.weights.hidden), torch.where(moved, output, front.weights.output)
     )
     return replace(
         front,
-        time=front.time + gained,
+        time=time,
         weights=weights,
         size=largest(weights.layers),
-        contact=front.contact * (still | ~step),
-        sign_contact=front.sign_contact.masked_fill(step, 0),
+        contact=front.contact * (still | ~moved),
+        sign_contact=front.sign_contact.masked_fill(moved, 0),
+        unit=torch.where(step.overflow, 1e-3 * front.unit, torch.where(moving, step.unit, front.unit)),
         idle=(front.idle + 1).masked_fill(moving, 0),
     )

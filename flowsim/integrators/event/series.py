@@ -7,6 +7,7 @@ Between events the flow is analytic, and its Taylor coefficients follow from eac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,12 +37,18 @@ class Sliding:
     triangle: Float[Tensor, "rows k k"]
 
     @classmethod
+    @cache
+    def none(cls, r: int, dtype: torch.dtype, device: torch.device) -> Sliding:
+        """No neurons, of r weights each."""
+        index = torch.zeros(0, dtype=torch.long, device=device)
+        basis, triangle = (torch.zeros(0, size, 0, dtype=dtype, device=device) for size in (r, 0))
+        return cls(index, index, index.reshape(0, 0), index.reshape(0, 0).bool(), basis, triangle)
+
+    @classmethod
     def of(cls, kinks: Kinks, side: Int[Tensor, "ensemble n m"], watched: Bool[Tensor, "ensemble m"]) -> Sliding:
         """The sliding kinks of the watched neurons."""
         if not watched.any():
-            none, inputs = torch.zeros(0, dtype=torch.long, device=side.device), kinks.inputs
-            empty = inputs.new_zeros(0, inputs.shape[-1], 0), inputs.new_zeros(0, 0, 0)
-            return cls(none, none, none.reshape(0, 0), none.reshape(0, 0).bool(), *empty)
+            return cls.none(kinks.inputs.shape[-1], kinks.inputs.dtype, side.device)
         trajectory, neuron = torch.nonzero(watched, as_tuple=True)
         kink, there = listed((side[trajectory, :, neuron] == 0) & kinks.exists[trajectory])
         normals = kinks.inputs[trajectory.unsqueeze(-1), kink] * there.unsqueeze(-1)
@@ -125,34 +132,33 @@ def taylor(
     hidden, output = scratch.empty("W", order + 1, batch, r, m), scratch.empty("v", order + 1, batch, k_out, m)
     z, outputs = scratch.empty("Z", order + 1, batch, n, m), scratch.empty("f", order, batch, k_out, n)
     drive = scratch.empty("D", batch, n, m)  # phi' * E
-    # The two factors of a Cauchy product lie one behind the other, the terms of the first one reversed: one product of
-    # matrices sums over l and samples, or neurons. It has k rows, one mostly: faster than k columns
+    # The two factors of a Cauchy product lie one behind the other, the terms of H reversed: one product of matrices
+    # sums over l and samples, or neurons. It has k rows, one mostly: faster than k columns
     active, active_by_neuron = scratch.empty("H", batch, order * n, m), scratch.empty("H^T", batch, order * m, n)
-    past_output = scratch.empty("past v", batch, k_out, order * m)
-    past_error = scratch.empty("past e", batch, k_out, order * n)
-    past_error_by_sample = scratch.empty("past e by sample", batch, n, order * k_out)
-    h, h_by_neuron = active.unflatten(1, (order, n)).unbind(1), active_by_neuron.unflatten(1, (order, m)).mT.unbind(1)
-    v, v_reversed = output.unbind(), past_output.unflatten(2, (order, m)).unbind(2)[::-1]
-    e_reversed = past_error.unflatten(2, (order, n)).unbind(2)[::-1]
+    all_v, all_e = scratch.empty("v in rows", batch, k_out, order * m), scratch.empty("e", batch, k_out, order * n)
+    past_e = scratch.empty("past e", batch, n, order * k_out)  # reversed
+    h = active.unflatten(1, (order, n)).unbind(1)[::-1]
+    h_by_neuron = active_by_neuron.unflatten(1, (order, m)).mT.unbind(1)[::-1]
+    v, v_in_rows = output.unbind(), all_v.unflatten(2, (order, m)).unbind(2)
+    e_terms = all_e.unflatten(2, (order, n)).permute(2, 0, 3, 1)
     kept_error, kept_rest = (first.new_empty(sliding.trajectory.numel(), size, order) for size in (n, r))
     contributions = first.new_empty(sliding.trajectory.numel(), n)
 
     per_sample = (unit / n).reshape(-1, 1, 1)  # e in units: then all that is linear in it is, too
     descent = isinstance(flow.rule, GradientDescent)
     hidden[0], output[0] = first.mT, last
-    for k, (w, following, z_k, f) in enumerate(zip(hidden[:-1], hidden[1:], z[:-1], outputs, strict=True)):
+    for k, (w, following, z_k, f, e) in enumerate(zip(hidden[:-1], hidden[1:], z[:-1], outputs, e_terms, strict=True)):
         torch.bmm(inputs, w, out=z_k)
         torch.mul(slopes, z_k, out=h[k])
         h_by_neuron[k].copy_(h[k])
-        v_reversed[k].copy_(v[k])
-        torch.bmm(past_output[..., -(k + 1) * m :], active_by_neuron[:, : (k + 1) * m], out=f)
-        e = errors.send(f.mT) * per_sample
-        e_reversed[k].copy_(e.mT)
-        v[k + 1].baddbmm_(past_error[..., -(k + 1) * n :], active[:, : (k + 1) * n], beta=0, alpha=1 / (k + 1))
+        v_in_rows[k].copy_(v[k])
+        torch.bmm(all_v[..., : (k + 1) * m], active_by_neuron[:, -(k + 1) * m :], out=f)
+        torch.mul(errors.send(f.mT), per_sample, out=e)
+        v[k + 1].baddbmm_(all_e[..., : (k + 1) * n], active[:, -(k + 1) * n :], beta=0, alpha=1 / (k + 1))
         if descent:
             start = (order - 1 - k) * k_out
-            past_error_by_sample[..., start : start + k_out] = e
-            error = torch.bmm(past_error_by_sample[..., start:], output[: k + 1].transpose(0, 1).flatten(1, 2))
+            past_e[..., start : start + k_out] = e
+            error = torch.bmm(past_e[..., start:], output[: k + 1].transpose(0, 1).flatten(1, 2))
         else:
             error = e * matrix if k_out == 1 else torch.bmm(e, matrix)
         following.baddbmm_(inputs.mT, torch.mul(slopes, error, out=drive), beta=0, alpha=1 / (k + 1))

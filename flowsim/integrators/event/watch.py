@@ -8,6 +8,7 @@ SIGN         an output weight reaches 0: under sign-FA the feedback changes its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,13 @@ class Watch:
         """Events of one kind."""
         return cls(torch.stack([trajectory, torch.full_like(row, kind), row, neuron]), polynomial)
 
+    @classmethod
+    def of_all(cls, parts: Sequence[Watch]) -> Watch:
+        """Events of several kinds."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(torch.cat([part.what for part in parts], 1), torch.cat([part.polynomial for part in parts]))
+
     trajectory = property(lambda self: self.what[0])
     kind = property(lambda self: self.what[1])
     row = property(lambda self: self.what[2])
@@ -95,10 +103,7 @@ def watched(
         parts.append(Watch.of(trajectory, KINK, sample, neuron, polynomial))
         parts += _exits(flow, kinks, series, ratio)
     parts += _sign_changes(flow, front, series, ratio)
-    if not parts:
-        parts.append(Watch(torch.zeros(4, 0, dtype=torch.long, device=ratio.device), ratio[:0]))
-    what, polynomials = zip(*((part.what, part.polynomial) for part in parts), strict=True)
-    return Watch(torch.cat(what, 1), torch.cat(polynomials)), still
+    return Watch.of_all(parts) if parts else Watch(front.index.new_zeros(4, 0), ratio[:0]), still
 
 
 def _without_start(polynomial: Float[Tensor, "events terms"], contact: Tensor) -> Float[Tensor, "events terms"]:
