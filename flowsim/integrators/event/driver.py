@@ -76,20 +76,18 @@ def integrate(
     _require_start(flow, here)
     kinks = Kinks.of(flow.dataset.inputs)
     front, settled = start(flow, kinks, here, t_final)
-    count = torch.zeros_like(front.idle)
-    path = EventPath(flow, weights, kinks, order_for(settings.rtol), t_final, [], count.clone())
+    path = EventPath(flow, weights, kinks, order_for(settings.rtol), t_final, [], torch.zeros_like(front.steps))
     if not settled.all():
         raise _stopped(path, front, ~settled, lambda position: UNSETTLED)
-    problem, near, steps, scratch = flow, kinks, count, Scratch(kinks.inputs.dtype, kinks.inputs.device)
+    problem, near, scratch = flow, kinks, Scratch(kinks.inputs.dtype, kinks.inputs.device)
     while True:
         path.terms[front.index] += path.order
         front, gained = _round(path, problem, near, front, settings, scratch)
-        steps[front.index] += gained > 0
         advanced(gained.sum().item())
         going = front.time < t_final
         if not going.any():
             return path
-        exhausted = going & (steps[front.index] >= settings.max_steps)
+        exhausted = going & (front.steps >= settings.max_steps)
         if exhausted.any():
             raise _stopped(path, front, exhausted, lambda _: _exhausted(settings))
         if not going.all():
@@ -313,5 +311,6 @@ def _advanced(
         contact=front.contact * (still | ~moved),
         sign_contact=front.sign_contact.masked_fill(moved, 0),
         unit=torch.where(step.overflow, 1e-3 * front.unit, torch.where(moving, step.unit, front.unit)),
+        steps=front.steps + moving,
         idle=(front.idle + 1).masked_fill(moving, 0),
     )

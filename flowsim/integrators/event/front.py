@@ -45,6 +45,7 @@ class Front:
         sign_contact: of each output weight: 0 if it is not 0, or has no sign; else the power of t with which it leaves
             0 (int8).
         unit: of time, about the length of the next step.
+        steps: taken.
         idle: rounds without a step.
     """
 
@@ -56,6 +57,7 @@ class Front:
     contact: Int[Tensor, "ensemble n m"]
     sign_contact: Int[Tensor, "ensemble k m"]
     unit: Float[Tensor, " ensemble"]
+    steps: Int[Tensor, " ensemble"]
     idle: Int[Tensor, " ensemble"]
 
     def of_trajectories(self, some: Tensor) -> Front:
@@ -69,6 +71,7 @@ class Front:
             self.contact[some],
             self.sign_contact[some],
             self.unit[some],
+            self.steps[some],
             self.idle[some],
         )
 

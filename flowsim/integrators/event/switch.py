@@ -45,6 +45,7 @@ def start(flow: Flow, kinks: Kinks, weights: Weights, t_final: float) -> tuple[F
         contact=torch.zeros_like(z, dtype=torch.int8),
         sign_contact=(zero & (sign != 0)).to(torch.int8),
         unit=(torch.where(size > 0, size, 1.0) / speed).clamp(max=t_final),
+        steps=torch.zeros(count, dtype=torch.long, device=z.device),
         idle=torch.zeros(count, dtype=torch.long, device=z.device),
     )
     settled = torch.ones(count, dtype=torch.bool, device=z.device)
