@@ -32,6 +32,7 @@ from flowsim import (
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.integrators import Settings
 from flowsim.integrators.event import integrate
+from flowsim.integrators.event.driver import order_for
 from flowsim.integrators.event.path import EventPath
 from flowsim.observables import conserved
 
@@ -212,6 +213,25 @@ def test_the_state_converges_as_the_tolerance_tightens(problem: Problem) -> None
         assert errors[-1] < 1e3 * 10 * rtol
     # each factor of 100 in the tolerance gains at least 20, until rounding is reached
     assert all(later < earlier / 20 or later < 1e-12 for earlier, later in itertools.pairwise(errors))
+
+
+@pytest.mark.parametrize("rtol", [1e-3, 3e-4, 1e-5, 1e-7, 1e-9])
+def test_the_error_estimate_covers_the_error_where_steps_end_at_events(rtol: float) -> None:
+    """Solution and companion take the same steps there: series of one order would agree, and both be wrong."""
+    problem, times = separable(4), torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)
+    solution = solve(*problem, 100.0, rtol=rtol, atol=rtol / 100)
+    best = solve(*problem, 100.0, rtol=1e-13, atol=1e-15).evaluate(times)
+    for found, exact, estimate in zip(
+        solution.evaluate(times).layers, best.layers, solution.error(times).layers, strict=True
+    ):
+        assert ((found - exact).abs() <= estimate).all()
+        largest = (found - exact).abs().amax((0, -2, -1) if found.ndim == 4 else (0, -1))
+        assert (estimate.amax((0, -2, -1) if found.ndim == 4 else (0, -1)) < 1000 * largest).all()
+
+
+def test_the_companion_has_one_order_less_at_every_tolerance() -> None:
+    for rtol in 10 ** np.linspace(-14, -3, 1000):
+        assert order_for(30 * rtol) == order_for(rtol) - 1
 
 
 def nearly_orthogonal() -> Problem:

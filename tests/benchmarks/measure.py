@@ -1,18 +1,18 @@
 """Time per trajectory at equal achieved error, of flowsim and of its peers."""
 
-import json
+import gc
+import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from problems import T_FINAL
 
-from figures.peers import PEERS, TOGETHER, Problem, Run, packed, problem
+from figures.peers import PEERS, TOGETHER, Run, packed, problem
 from flowsim import Dataset, FeedbackAlignment, Flow, Weights, solve
 from flowsim.reduction import reduce
 
@@ -23,97 +23,109 @@ RTOLS = tuple(10.0**-digits for digits in range(7, 14))
 LIMIT = 60.0
 """Seconds for one run."""
 
-ALONE = 3
-"""Trajectories that a peer which takes one at a time is timed on: the others take as long."""
-
 OURS = "flowsim, event-driven"
 
 
 @dataclass(frozen=True)
+class Point:
+    """A run: the tolerance asked for, the largest error, and seconds and evaluations per trajectory."""
+
+    rtol: float
+    error: float
+    seconds: float
+    evaluations: float
+    compilation: float
+
+
+@dataclass(frozen=True)
 class Row:
-    """A method on an ensemble of a problem. Without an end in time or the error asked for, `note` says so."""
+    """A method on an ensemble of a problem, from loose tolerances on to the first with an error below the target.
+
+    `size`: n r m, and `events` of a trajectory, the mean, for flowsim. `note`: why no run counts.
+    """
 
     problem: str
     ensemble: int
     method: str
-    rtol: float | None
-    error: float | None
-    seconds: float | None
-    evaluations: float | None
-    compilation: float
+    size: int
+    points: tuple[Point, ...]
     note: str = ""
+    events: float | None = None
+
+    @property
+    def best(self) -> Point | None:
+        """The run that counts."""
+        return self.points[-1] if self.points and self.points[-1].error <= TARGET else None
 
 
-def row(name: str, method: str, flow: Flow, weights: Weights, reference: Weights) -> Row:
-    """The cheapest run of a method with an error below the target: the first from loose tolerances on."""
-    count = weights.hidden.shape[0]
-    alone = [separate(flow, weights, index) for index in range(count)]
-    problems = [problem(*each, T_FINAL) for each in alone]
-    ends = [_packed(each[0], separate(flow, reference, index)[1]) for index, each in enumerate(alone)]
-    timed = ALONE if method in PEERS else count
-    for rtol in RTOLS:
-        try:
-            runs = _runs(method, flow, weights, problems[:timed], rtol)
-        except TimeoutError as stop:
-            return Row(name, count, method, rtol, None, None, None, 0.0, str(stop))
-        error = max(float(np.abs(run.end - end).max()) for run, end in zip(runs, ends, strict=False))
+def row(name: str, method: str, flow: Flow, weights: Weights) -> Row:
+    """Measure a method. The reference is a run of flowsim at a tolerance of 1e-13."""
+    reduced = reduce(flow, weights)
+    samples, r = reduced.flow.dataset.inputs.shape[-2:]
+    count, size = weights.hidden.shape[0], samples * r * weights.hidden.shape[-2]
+    reference = solve(flow, weights, T_FINAL, rtol=1e-13, atol=1e-15)
+    ends, points, note = _packed(flow, reference.evaluate(T_FINAL)), [], f"error above {TARGET:g} at {RTOLS[-1]:g}"
+    events = None
+    if method == OURS:
+        found = reference.statistics
+        events = float((found["crossings"] + found["slides"]).double().mean())
+    try:
+        for point in _points(method, flow, weights, ends):
+            points.append(point)
+            note = "" if point.error <= TARGET else note
+    except TimeoutError as stop:
+        note = str(stop)
+    return Row(name, count, method, size, tuple(points), note, events)
+
+
+def _points(method: str, flow: Flow, weights: Weights, ends: Sequence[NDArray]) -> Iterator[Point]:
+    """Errors are about proportional to the tolerance: the next one is as many powers of 10 tighter as are missing."""
+    place = 0
+    while place < len(RTOLS):
+        runs = _runs(method, flow, weights, RTOLS[place])
+        error = max(float(np.abs(run.end - end).max()) for run, end in zip(runs, ends, strict=True))
+        seconds = statistics.fmean(run.seconds for run in runs)
+        evaluations = statistics.fmean(run.evaluations for run in runs)
+        yield Point(RTOLS[place], error, seconds, evaluations, runs[0].compilation)
         if error <= TARGET:
-            seconds = statistics.fmean(run.seconds for run in runs)
-            evaluations = statistics.fmean(run.evaluations for run in runs)
-            return Row(name, count, method, rtol, error, seconds, evaluations, runs[0].compilation)
-    return Row(name, count, method, None, None, None, None, 0.0, f"error above {TARGET:g} at rtol {RTOLS[-1]:g}")
+            return
+        place += max(1, math.floor(math.log10(error / TARGET)))
 
 
-def _runs(method: str, flow: Flow, weights: Weights, problems: Sequence[Problem], rtol: float) -> list[Run]:
-    if method in TOGETHER:
-        return TOGETHER[method](problems, rtol, LIMIT)
-    if method in PEERS:
-        return [PEERS[method](each, rtol, LIMIT) for each in problems]
-    started = time.perf_counter()
-    solution = solve(flow, weights, T_FINAL, rtol=rtol, atol=1e-2 * rtol)
-    seconds = (time.perf_counter() - started) / len(problems)
-    end, terms = solution.evaluate(T_FINAL), solution.statistics["terms"].tolist()
-    packs = (_packed(*separate(flow, end, index)) for index in range(len(problems)))
-    return [Run(pack, seconds, count) for pack, count in zip(packs, terms, strict=True)]
+def _runs(method: str, flow: Flow, weights: Weights, rtol: float) -> list[Run]:
+    gc.collect()
+    gc.disable()  # as timeit does
+    try:
+        if method != OURS:
+            problems = [problem(*each, T_FINAL) for each in separate(flow, weights)]
+            return (
+                TOGETHER[method](problems, rtol, LIMIT)
+                if method in TOGETHER
+                else [PEERS[method](each, rtol, LIMIT) for each in problems]
+            )
+        started = time.perf_counter()
+        solution = solve(flow, weights, T_FINAL, rtol=rtol, atol=1e-2 * rtol)
+        seconds = (time.perf_counter() - started) / weights.hidden.shape[0]
+    finally:
+        gc.enable()
+    ends, terms = _packed(flow, solution.evaluate(T_FINAL)), solution.statistics["terms"].tolist()
+    return [Run(end, seconds, count) for end, count in zip(ends, terms, strict=True)]
 
 
-def separate(flow: Flow, weights: Weights, index: int) -> tuple[Flow, Weights]:
-    """One trajectory of an ensemble under FA."""
+def separate(flow: Flow, weights: Weights) -> list[tuple[Flow, Weights]]:
+    """The trajectories of an ensemble under FA."""
     dataset, rule = flow.dataset, flow.rule
     assert isinstance(rule, FeedbackAlignment) and isinstance(rule.feedback, torch.Tensor)
-    alone = Dataset(dataset.inputs[index], dataset.labels[index])
-    return Flow(alone, FeedbackAlignment(rule.feedback[index]), flow.loss, flow.slope), weights.map(
-        lambda tensor: tensor[index]
-    )
-
-
-def _packed(flow: Flow, weights: Weights) -> NDArray:
-    return packed(reduce(flow, weights).weights)
-
-
-def references(flow: Flow, weights: Weights) -> Weights:
-    """The weights at the end, at a tolerance of 1e-13."""
-    return solve(flow, weights, T_FINAL, rtol=1e-13, atol=1e-15).evaluate(T_FINAL)
-
-
-def write(rows: Sequence[Row], folder: Path, machine: Callable[[], str]) -> None:
-    """results.json and results.md."""
-    folder.mkdir(exist_ok=True)
-    content = {"machine": machine(), "target": TARGET, "t_final": T_FINAL, "rows": [asdict(each) for each in rows]}
-    (folder / "results.json").write_text(json.dumps(content, indent=1) + "\n")
-    lines = [
-        f"Seconds per trajectory at an error of {TARGET:g} or better, compilation apart; {machine()}.",
-        "",
-        "| problem | ensemble | method | rtol | error | s per trajectory | evaluations | times ours | compilation, s |",
-        "|---|---|---|---|---|---|---|---|---|",
+    return [
+        (
+            Flow(Dataset(inputs, labels), FeedbackAlignment(feedback), flow.loss, flow.slope),
+            Weights(hidden, output),
+        )
+        for inputs, labels, feedback, hidden, output in zip(
+            dataset.inputs, dataset.labels, rule.feedback, weights.hidden, weights.output, strict=True
+        )
     ]
-    ours = {(each.problem, each.ensemble): each.seconds for each in rows if each.method == OURS}
-    for each in rows:
-        place = f"| {each.problem} | {each.ensemble} | {each.method}"
-        mine = ours.get((each.problem, each.ensemble))
-        if each.seconds is None or each.error is None or each.evaluations is None or mine is None:
-            lines.append(f"{place} | {each.rtol or ''} | | {each.note} | | | |")
-            continue
-        times = f"{each.seconds:.3g} | {each.evaluations:.0f} | {each.seconds / mine:.2g} | {each.compilation:.1f}"
-        lines.append(f"{place} | {each.rtol:.0e} | {each.error:.0e} | {times} |")
-    (folder / "results.md").write_text("\n".join(lines) + "\n")
+
+
+def _packed(flow: Flow, weights: Weights) -> list[NDArray]:
+    return [packed(reduce(*each).weights) for each in separate(flow, weights)]

@@ -64,8 +64,14 @@ class Kinks:
 
     def of_trajectories(self, index: Int[Tensor, " some"]) -> Kinks:
         """The kinks of some trajectories."""
-        own = (tensor[index] for tensor in (self.inputs, self.length, self.first, self.ratio, self.exists))
-        return Kinks(*own, self.distinct)
+        return Kinks(
+            self.inputs[index],
+            self.length[index],
+            self.first[index],
+            self.ratio[index],
+            self.exists[index],
+            self.distinct,
+        )
 
     def slopes(self, side: Int[Tensor, "ensemble n m"], slope: float) -> Float[Tensor, "ensemble n m"]:
         """phi'(z_ij): 1 for active, slope for inactive samples; 0 while z_ij = 0 slides and phi(z_ij) stays 0."""
