@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowsim.integrators.event.roots import first_root, powers
+from flowsim.integrators.event.roots import earliest_roots, first_root, powers
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -70,6 +70,22 @@ def test_a_root_does_not_depend_on_the_others_that_are_sought_with_it() -> None:
     """One that has converged stays, however long others take."""
     slow, quick = with_roots(*[0.5] * 9), with_roots(0.3, 0.8)
     assert first(quick, slow)[0] == first(quick)[0]
+
+
+@pytest.mark.parametrize("within", [0.0, 1e-6, 0.1])
+def test_of_each_group_no_root_near_the_first_is_left_out(within: float) -> None:
+    """The guess which root is first is wrong in many of the groups."""
+    random = np.random.default_rng(0)
+    polynomials = torch.tensor(random.standard_normal((2000, 10)))
+    polynomials[:, 0] = polynomials[:, 0].abs()
+    group = torch.tensor(random.integers(0, 300, 2000))
+    every = first_root(polynomials)
+    least = torch.full((300,), math.inf, dtype=torch.float64).scatter_reduce(0, group, every, "amin")[group]
+    found = earliest_roots(polynomials, group, 300, within)
+    left_out = torch.isinf(found) & torch.isfinite(every)
+    assert left_out.sum() > 500
+    assert (every[left_out] > least[left_out] + within).all()
+    torch.testing.assert_close(found[~left_out], every[~left_out], rtol=1e-13, atol=0)
 
 
 def test_a_flat_start_before_a_steep_end_is_no_trap() -> None:

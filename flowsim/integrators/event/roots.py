@@ -67,9 +67,9 @@ def first_root(polynomials: Float[Tensor, "polynomials terms"]) -> Float[Tensor,
 def earliest_roots(
     polynomials: Float[Tensor, "polynomials terms"], group: Int[Tensor, " polynomials"], groups: int, within: float
 ) -> Float[Tensor, " polynomials"]:
-    """The first roots, but infinity for those that come more than `within` after the first root of their group.
+    """As `first_root`, but those more than `within` later than the first root of their group may be left out: infinity.
 
-    Only the polynomial of each group whose root seems to be the first is solved at once. Another one is solved only if
+    Only the polynomial of each group whose root seems to be the first is solved at once; another one is solved only if
     it is not positive any more `within` after that root.
 
     >>> polynomials = torch.tensor([[1.0, -5.0, 4.0], [1.0, -2.0, 0.0]], dtype=torch.float64)
