@@ -1,0 +1,75 @@
+"""What may change the mode within a step."""
+
+import torch
+from sample_problems import gaussian_data
+
+from flowsim import Dataset, Flow, Weights
+from flowsim.integrators.event.driver import Step, _advanced
+from flowsim.integrators.event.front import Front, Mode
+from flowsim.integrators.event.kinks import Kinks
+from flowsim.integrators.event.roots import powers
+from flowsim.integrators.event.scratch import Scratch
+from flowsim.integrators.event.series import Series, Sliding, taylor
+from flowsim.integrators.event.switch import start
+from flowsim.integrators.event.watch import KINK, watched
+
+ORDER = 5
+
+
+def at_contacts() -> tuple[Flow, Kinks, Front, Series]:
+    """Neuron 0 slides on x_0 and x_1, and so stays on the kink of x_2 = x_0 + x_1; neuron 1 is about to leave x_3."""
+    flow, weights = gaussian_data("fa", 1, samples=5, dimension=4, width=2)
+    inputs = flow.dataset.inputs.clone()
+    inputs[0, 2] = inputs[0, 0] + inputs[0, 1]
+    hidden = weights.hidden.clone()
+    for neuron, on in ((0, inputs[0, :2]), (1, inputs[0, 3:4])):
+        hidden[0, neuron] -= torch.linalg.pinv(on) @ (on @ hidden[0, neuron])
+    flow = Flow(Dataset(inputs, flow.dataset.labels), flow.rule, slope=0.3)
+    flow, weights = flow.map_matrices(Weights(hidden, weights.output), lambda matrix: matrix)
+    weights = Weights(*weights.layers)
+    kinks = Kinks.of(flow.dataset.inputs)
+    front, _ = start(flow, kinks, weights, 1.0)
+    side, contact = front.mode.side.clone(), torch.zeros_like(front.contact)
+    side[0, :2, 0], side[0, 2, 0], contact[0, 2, 0] = 0, 1, 2
+    contact[0, 3, 1] = 2
+    settings = {
+        name: getattr(front, name) for name in ("index", "time", "sign_contact", "unit", "steps", "idle", "size")
+    }
+    front = Front(weights=weights, mode=Mode(side, front.mode.sign), contact=contact, **settings)
+    sliding = Sliding.of(kinks, side, front.touching())
+    scratch = Scratch(torch.float64, side.device)
+    return flow, kinks, front, taylor(flow, kinks, weights, front.mode, sliding, front.unit, ORDER, scratch)
+
+
+def test_a_neuron_that_slides_stays_on_kinks_that_depend_on_its_own_and_nothing_is_watched_there() -> None:
+    flow, kinks, front, series = at_contacts()
+    ratio = powers(torch.ones(1, dtype=torch.float64), ORDER)
+    watch, still = watched(flow, kinks, front, series, ratio, Scratch(torch.float64, ratio.device))
+    assert still.nonzero().tolist() == [[0, 2, 0]]
+    assert [0, KINK, 2, 0] not in watch.what.T.tolist()
+
+
+def test_at_a_contact_the_power_of_t_with_which_z_leaves_is_divided_out() -> None:
+    """It leaves x_3 at a speed, which was not known: by t, not by t^2."""
+    flow, kinks, front, series = at_contacts()
+    ratio = powers(torch.full((1,), 0.5, dtype=torch.float64), ORDER)
+    watch, _ = watched(flow, kinks, front, series, ratio, Scratch(torch.float64, ratio.device))
+    (row,) = [place for place, what in enumerate(watch.what.T.tolist()) if what == [0, KINK, 3, 1]]
+    expected = front.mode.side[0, 3, 1] * series.pre_activations[1:, 0, 3, 1] * ratio[0, 1:]
+    torch.testing.assert_close(watch.polynomial[row, :-1], expected)
+    assert watch.polynomial[row, -1] == 0
+
+
+def test_a_contact_ends_with_the_step_but_where_the_neuron_stays_or_takes_none() -> None:
+    _, _, front, series = at_contacts()
+    still = torch.zeros_like(front.contact, dtype=torch.bool)
+    still[0, 2, 0] = True
+    one, ones = torch.ones(1, dtype=torch.bool), torch.ones(1, dtype=torch.float64)
+    step = Step(ones, powers(ones, ORDER), ones, ~one, ~one, ~one)
+    moved = _advanced(front, series, step, powers(ones, ORDER), ones, one, still)
+    assert moved.contact.nonzero().tolist() == [[0, 2, 0]]
+    assert moved.steps.tolist() == [1]
+    stayed = _advanced(front, series, step, powers(ones, ORDER), ones, ~one, still)
+    assert stayed.contact.equal(front.contact)
+    assert stayed.steps.tolist() == [0]
+    assert stayed.idle.tolist() == [1]
