@@ -1,5 +1,7 @@
 """What may change the mode within a step."""
 
+from dataclasses import replace
+
 import torch
 from sample_problems import gaussian_data
 
@@ -32,10 +34,7 @@ def at_contacts() -> tuple[Flow, Kinks, Front, Series]:
     side, contact = front.mode.side.clone(), torch.zeros_like(front.contact)
     side[0, :2, 0], side[0, 2, 0], contact[0, 2, 0] = 0, 1, 2
     contact[0, 3, 1] = 2
-    settings = {
-        name: getattr(front, name) for name in ("index", "time", "sign_contact", "unit", "steps", "idle", "size")
-    }
-    front = Front(weights=weights, mode=Mode(side, front.mode.sign), contact=contact, **settings)
+    front = replace(front, mode=Mode(side, front.mode.sign), contact=contact)
     sliding = Sliding.of(kinks, side, front.touching())
     scratch = Scratch(torch.float64, side.device)
     return flow, kinks, front, taylor(flow, kinks, weights, front.mode, sliding, front.unit, ORDER, scratch)
