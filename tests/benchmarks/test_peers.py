@@ -61,7 +61,7 @@ def results() -> Iterator[Results]:
 def test_time_per_trajectory_at_equal_error(name: str, count: int, method: str, results: Results) -> None:
     smaller = [each for each in results.rows if (each.problem, each.method) == (name, method) and each.best is None]
     if smaller:
-        note = f"not tried: {smaller[0].ensemble} together did not do"
+        note = f"not tried: {smaller[0].ensemble} together did not end"
         results.rows.append(Row(name, count, method, 0, (), note))
         pytest.skip(note)
     found = row(name, method, *PROBLEMS[name](count))
