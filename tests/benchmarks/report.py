@@ -35,6 +35,7 @@ def write(rows: Sequence[Row], growth: Sequence[Row], crossing: Sequence[str], f
         f"with an error of {TARGET:g} or better; compilation apart; what did not end in {LIMIT:g} s was stopped.",
         "## Against the fastest peer",
         _summary(rows, crossing),
+        f"![Seconds per trajectory against the largest error, {crossing[0]} data](work_precision.png)",
         "## Growth of the cost with the problem",
         _growth(growth),
         "## All methods",
