@@ -44,9 +44,9 @@ UNSETTLED = "the mode of a neuron on several kinks at once could not be decided"
 def order_for(rtol: float) -> int:
     """Order of the series: each term is about 30 times smaller than the one before at the end of a full step.
 
-    The least work per unit time would be at e^2 (Jorba and Zou 2005); but most steps end at an event, well before. It
-    is LOOSER: the companion, LOOSER times looser, has one order less. The two differ by a term then even where both
-    take the same steps, from event to event.
+    The least work per unit time would be at e^2 (Jorba and Zou 2005); but most steps end at an event, well before.
+    And 30 is LOOSER, so that the companion has one order less: the two differ by a term then even where they take the
+    same steps, from event to event.
 
     >>> order_for(1e-10), order_for(LOOSER * 1e-10)
     (8, 7)
