@@ -7,7 +7,7 @@ from sample_problems import gaussian_data
 
 from flowsim import Dataset, Flow, Weights
 from flowsim.integrators.event.driver import Step, _advanced
-from flowsim.integrators.event.front import Front, Mode
+from flowsim.integrators.event.front import Front, Mode, largest
 from flowsim.integrators.event.kinks import Kinks
 from flowsim.integrators.event.roots import powers
 from flowsim.integrators.event.scratch import Scratch
@@ -68,6 +68,8 @@ def test_a_contact_ends_with_the_step_but_where_the_neuron_stays_or_takes_none()
     moved = _advanced(front, series, step, powers(ones, ORDER), ones, one, still)
     assert moved.contact.nonzero().tolist() == [[0, 2, 0]]
     assert moved.steps.tolist() == [1]
+    assert moved.size.equal(largest(moved.weights.layers))
+    assert not moved.size.equal(front.size)
     stayed = _advanced(front, series, step, powers(ones, ORDER), ones, ~one, still)
     assert stayed.contact.equal(front.contact)
     assert stayed.steps.tolist() == [0]
