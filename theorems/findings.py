@@ -25,11 +25,12 @@ from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
 from flowsim.rules import Rule
 from flowsim.weights import Weights, stack
 from theorems import lemma_5_4, proposition_5_3, proposition_5_7
-from theorems.check import Hypothesis, Statement, holds
+from theorems.check import Statement, holds
 from theorems.constants import each, gaps_not_negative, mu_separable, total_gap
 from theorems.ensembles import GAP, KAPPA, SCALE, SLOPE, T_FINAL, solved
+from theorems.hypothesis import Hypothesis
 from theorems.measurement import Claim, Rate, measure
-from theorems.observation import Observation
+from theorems.theorem_5_1 import dominance_ratio_of
 
 SAMPLES, DIMENSION, WIDTH = 6, 8, 10
 NEAR_LIMIT = 0.9
@@ -77,11 +78,7 @@ class Question:
         )
 
 
-def _dominance(seen: Observation) -> Tensor:
-    return seen.dominance(2).unsqueeze(-1)
-
-
-SOME_MU = [Claim("<grad, fa> / L^2 > 0", "inequality", _dominance)]
+SOME_MU = [Claim("<grad, fa> / L^2 > 0", "inequality", partial(dominance_ratio_of, alpha=2))]
 
 
 def _mu_descent(solution: Solution) -> Tensor:
