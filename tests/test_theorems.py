@@ -98,6 +98,19 @@ def test_findings_break_a_hypothesis_and_what_is_proved_of_them_holds(question: 
         assert answer.survives == 2
 
 
+def test_a_step_of_the_papers_proof_fails_where_the_statement_holds() -> None:
+    """By hand: -7.5e-5; and the bound of section 7, with diagonal and other terms apart, holds for the same numbers."""
+    (step,) = findings.STEPS
+    answer = step.answer(1, "cpu")
+    gamma, rho, (p, q) = findings.STEP_SLOPE, findings.STEP_RHO, findings.STEP_SHARES
+    summed = p * p + (gamma * q) ** 2 - rho * p * q * gamma
+    assert answer.margin == pytest.approx(summed - gamma**2 * (p * p + q * q - rho * p * q), rel=1e-9)
+    assert answer.margin == pytest.approx(-7.5e-5, rel=0.01)
+    assert (answer.survives, answer.trajectories) == (0, 1)
+    assert rho < gamma**2 * 2, "nearly orthogonal in the sense of the proposition"
+    assert summed >= gamma**2 * (1 - rho / (2 * gamma**2)) / 2 * (p + q) ** 2
+
+
 def test_a_finding_that_breaks_nothing_is_refused() -> None:
     question = replace(findings.QUESTIONS[0], hypotheses=lambda solution: [])
     with pytest.raises(ValueError, match="breaks no hypothesis"):

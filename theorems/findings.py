@@ -235,6 +235,43 @@ QUESTIONS = [
 ]
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step of a proof in the paper that says excess >= 0, and numbers that meet its hypotheses."""
+
+    statement: str
+    broken: str
+    conclusion: str
+    excess: Callable[[], float]
+
+    def answer(self, seeds: int, device: str) -> Finding:
+        """Whether the step holds for the numbers, whatever the seeds and the device."""
+        excess = self.excess()
+        return Finding(self.statement, self.broken, self.conclusion, int(excess >= 0), 1, excess)
+
+
+STEP_SLOPE, STEP_RHO, STEP_SHARES = 0.3, 0.08, (0.01, 0.99)
+"""A neuron that is active for a sample of share 0.01 and inactive for the other; rho is below gamma^2 n / (n-1)."""
+
+
+def excess_of_the_papers_step() -> float:
+    """sum_ik p_i p_k sigma_i sigma_k M_ik - gamma^2 sum_ik p_i p_k M_ik for slopes sigma = (1, gamma) (section 7)."""
+    off = -STEP_RHO / 2
+    M = torch.tensor([[1.0, off], [off, 1.0]], dtype=torch.float64)
+    p, sigma = torch.tensor([STEP_SHARES, (1.0, STEP_SLOPE)], dtype=torch.float64)
+    return ((sigma * p) @ M @ (sigma * p) - STEP_SLOPE**2 * (p @ M @ p)).item()
+
+
+STEPS = [
+    Step(
+        "proposition_5_7",
+        f"none: the paper's proof for nearly orthogonal data, rho = {STEP_RHO} (the statement is true, section 7)",
+        "gamma^2 may be taken out of a sum with negative terms",
+        excess_of_the_papers_step,
+    )
+]
+
+
 def findings(names: Sequence[str], seeds: int, device: str) -> list[Finding]:
-    """The answers to the questions about the named statements."""
-    return [question.answer(seeds, device) for question in QUESTIONS if question.statement in names]
+    """The answers to the questions about the named statements, and about the steps of their proofs."""
+    return [question.answer(seeds, device) for question in (*QUESTIONS, *STEPS) if question.statement in names]
