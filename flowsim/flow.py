@@ -164,7 +164,7 @@ class Flow:
 
     def with_inputs(self, inputs: Float[Tensor, "*batch n r"]) -> Flow:
         """Return the same flow on other inputs with the same labels."""
-        return replace(self, dataset=Dataset(inputs, self.dataset.labels, self.dataset.classes))
+        return replace(self, dataset=self.dataset.sharing(inputs, self.dataset.labels))
 
     def map_matrices(self, weights: AnyWeights, function: Callable[[Tensor], Tensor]) -> tuple[Flow, AnyWeights]:
         """Return flow and weights with `function` applied to inputs, labels, feedback and layers as `*batch x p x q`.
@@ -175,7 +175,7 @@ class Flow:
         labels = function(data.labels.unsqueeze(-1)).squeeze(-1)
         flow = replace(
             self,
-            dataset=Dataset(function(data.inputs), labels, data.classes),
+            dataset=data.sharing(function(data.inputs), labels),
             rule=self.rule.map_matrices(weights, function),
         )
         return flow, weights.with_layers([function(layer) for layer in weights.layers])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,6 +19,9 @@ from flowsim.weights import AnyWeights, NetworkWeights
 
 LOOSER = 30.0
 """Ratio of the companion's tolerances to the solution's."""
+
+ROUNDINGS = 4
+"""Times that lie so many units of rounding beyond the end, relative to it, are taken as the end: 0.1 + 0.2 for 0.3."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +120,8 @@ class Solution(Generic[AnyWeights]):
 
     def evaluate(self, times: Times, trajectory: Int[Tensor, "*times"] | None = None) -> AnyWeights:
         """Return the weights at the given times, `*times x *batch x m x d` (and likewise for the output).
+
+        Times beyond t_final by up to ROUNDINGS roundings, of float32 where they are given in it, are taken as t_final.
 
         With `trajectory`, shaped like the times, only those of one trajectory of the flattened ensemble at each time,
         `*times x m x d`.
@@ -229,9 +235,10 @@ class Solution(Generic[AnyWeights]):
     def _asked(self, times: Times, trajectory: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:
         """Trajectories and times, flattened, and the shape that the answer has in front."""
         values = as_finite("times", times).to(self.flow.dataset.inputs.device)
-        outside = values[(values < 0) | (values > self.t_final)]
+        outside = values[(values < 0) | (values > self.t_final * (1 + ROUNDINGS * _rounding(times)))]
         if len(outside):
-            raise ValueError(f"times must lie in [0, t_final] = [0, {self.t_final:g}], got {outside[0].item():g}")
+            raise ValueError(f"times must lie in [0, t_final] = [0, {self.t_final!r}], got {outside[0].item()!r}")
+        values = values.clamp(max=self.t_final)
         count = self.batch_shape.numel()
         if trajectory is None:
             everyone = torch.arange(count, device=values.device).expand(values.numel(), count)
@@ -245,6 +252,12 @@ class Solution(Generic[AnyWeights]):
         if len(unknown):
             raise ValueError(f"trajectory must be a number from 0 to {count - 1}, got {unknown[0].item()}")
         return trajectory.reshape(-1), values.reshape(-1), values.shape
+
+
+def _rounding(times: object) -> float:
+    """The unit of rounding of numbers, by their type."""
+    single = getattr(times, "dtype", None) in (torch.float32, np.float32)
+    return torch.finfo(torch.float32 if single else torch.float64).eps
 
 
 def _at_least_one(trajectory: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:

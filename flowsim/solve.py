@@ -37,6 +37,9 @@ def solve(
     of the ensemble has steps of its own, and its answer does not depend on the others. The flow is first reduced to
     the span of the inputs, which is exact.
 
+    The solution keeps copies of its own: whatever happens to the weights given afterwards, it stays what it is. No
+    gradient flows through it; tensors that require one are taken as they are.
+
     Args:
         flow: data, rule, loss and slope.
         weights: initial weights, `Weights` or `DeepWeights`.
@@ -74,6 +77,7 @@ def solve(
     device = {tensor.device for tensor in (flow.dataset.inputs, *weights.layers)}
     if len(device) > 1:
         raise ValueError(f"weights must be on the device of the inputs, got {sorted(map(str, device))}")
+    weights = weights.map(lambda tensor: tensor.detach().clone())
     return _solved(flow, weights, batch_shape, t_final, Settings(method, rtol, atol, max_steps), progress=progress)
 
 
@@ -84,7 +88,7 @@ def _solved(
     """Solve on the flattened and reduced ensemble, in turned coordinates or not."""
     ensemble = flow.map_matrices(
         weights,
-        lambda matrix: matrix.expand(*batch_shape, *matrix.shape[-2:]).reshape(-1, *matrix.shape[-2:]),
+        lambda matrix: matrix.detach().expand(*batch_shape, *matrix.shape[-2:]).reshape(-1, *matrix.shape[-2:]),
     )
     reduction = reduce(*ensemble, turned=turned)
     looser = replace(

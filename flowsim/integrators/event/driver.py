@@ -75,7 +75,7 @@ def integrate(
         StoppedError: if a trajectory cannot go on.
     """
     _require_supported(flow, weights)
-    here = Weights(*weights.layers)
+    here = Weights.sharing(*weights.layers)
     _require_start(flow, here)
     kinks = Kinks.of(flow.dataset.inputs)
     front, settled = start(flow, kinks, here, t_final)
@@ -303,7 +303,7 @@ def _advanced(
         rows = sliding.trajectory, sliding.neuron
         hidden[rows] = sliding.along(hidden[rows])
     moved = moving.reshape(-1, 1, 1)
-    weights = Weights(
+    weights = Weights.sharing(
         torch.where(moved, hidden, front.weights.hidden), torch.where(moved, output, front.weights.output)
     )
     return replace(

@@ -96,7 +96,7 @@ class EventPath:
             for record, chosen in zip(records.tolist(), place.split(counts.tolist()), strict=True)
         ]
         hidden, output, side, sign = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Weights(hidden, output), Mode(side, sign)
+        return Weights.sharing(hidden, output), Mode(side, sign)
 
     def evaluate(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> NetworkWeights:
         """The weights of trajectories, each at a time of its own."""

@@ -135,7 +135,7 @@ def switched(
         arrived[arriving], decide[trajectory, neuron] = True, True
     front = replace(
         front,
-        weights=Weights(front.weights.hidden, output),
+        weights=Weights.sharing(front.weights.hidden, output),
         mode=Mode(side, sign),
         contact=contact,
         sign_contact=sign_contact,
@@ -203,7 +203,7 @@ def _settled(
     contact = torch.where(leaving, torch.where(slow, 2, 1), 0).to(torch.int8)
     front = replace(
         front,
-        weights=Weights(hidden, output),
+        weights=Weights.sharing(hidden, output),
         mode=Mode(front.mode.side.index_put(where, after[at, place]), front.mode.sign),
         contact=front.contact.index_put(where, contact),
     )
