@@ -19,7 +19,7 @@ from torch import Tensor
 from flowsim.validation import as_finite, require_count, require_positive
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Inputs x_i and labels y_i, i = 1..n.
 
@@ -82,6 +82,10 @@ class Dataset:
         dataset = object.__new__(Dataset)
         dataset._set(inputs, labels, self.classes)
         return dataset
+
+    def __repr__(self) -> str:
+        labels = "labels +-1" if self.classes is None else f"{self.classes} classes"
+        return f"Dataset(inputs {tuple(self.inputs.shape)}, {labels})"
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -25,7 +25,7 @@ Slopes = Sequence[Float[Tensor, "*batch n m"]]
 """phi'(z_l) of each hidden layer."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Flow:
     """d theta / dt = -fa(theta) for a leaky-ReLU network of any depth >= 2 on a data set.
 
@@ -74,6 +74,10 @@ class Flow:
         if loss.targets not in ("any", kind):
             needed = "labels -1 or +1" if loss.targets == "signs" else "class numbers as labels (classes=k)"
             raise ValueError(f"loss {loss.name!r} needs {needed}, got classes={self.dataset.classes}")
+
+    def __repr__(self) -> str:
+        loss = named(self.loss).name
+        return f"{type(self).__name__}({self.dataset!r}, {type(self.rule).__name__}, {loss} loss, slope {self.slope:g})"
 
     def require_fit(self, weights: NetworkWeights) -> torch.Size:
         """Return the joint ensemble shape `*batch` of data set, feedback and weights.

@@ -49,7 +49,7 @@ class NetworkWeights(Protocol):
 AnyWeights = TypeVar("AnyWeights", bound=NetworkWeights)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Weights:
     """Weights of a two-layer network, theta = (W, v) or (W, V).
 
@@ -92,6 +92,9 @@ class Weights:
         weights._set(hidden.to(torch.float64), output.to(torch.float64))
         return weights
 
+    def __repr__(self) -> str:
+        return f"Weights(hidden {tuple(self.hidden.shape)}, output {tuple(self.output.shape)})"
+
     @property
     def layers(self) -> tuple[Tensor, ...]:
         """W_1 and W_2 as matrices, `*batch x m x d` and `*batch x k x m` (k = 1 for a scalar output)."""
@@ -122,7 +125,7 @@ class Weights:
         return Weights.sharing(function(self.hidden), function(self.output))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DeepWeights:
     """Weights of a fully connected network with H >= 1 hidden layers.
 
@@ -157,6 +160,9 @@ class DeepWeights:
         weights = object.__new__(cls)
         weights._set(tuple(layer.to(torch.float64) for layer in layers))
         return weights
+
+    def __repr__(self) -> str:
+        return f"DeepWeights({', '.join(str(tuple(layer.shape)) for layer in self.layers)})"
 
     @property
     def tensors(self) -> dict[str, Tensor]:
