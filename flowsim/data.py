@@ -19,7 +19,7 @@ from torch import Tensor
 from flowsim.validation import as_finite, require_count, require_positive
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Inputs x_i and labels y_i, i = 1..n.
 
@@ -28,7 +28,8 @@ class Dataset:
         labels: `*batch x n` in {-1, +1}; with `classes=k` the class numbers 0 .. k-1.
         classes: the number of classes, for networks with vector output; None for labels +-1.
 
-    Arrays are converted to float64 tensors on the device they are on.
+    Arrays are copied, as float64 tensors on the device they are on, and detached: what is written into them later
+    changes nothing, and no gradient flows back to them.
 
     Raises:
         ValueError: for shapes that do not fit, non-finite inputs, or labels outside the allowed values.
@@ -61,6 +62,9 @@ class Dataset:
         if not allowed.all():
             index = tuple(torch.nonzero(~allowed)[0].tolist())
             raise ValueError(f"labels must be {rule}, got {labels[index].item():g} at index {index}")
+        self._set(inputs, labels, classes)
+
+    def _set(self, inputs: Tensor, labels: Tensor, classes: int | None) -> None:
         if classes is None:
             targets = labels.unsqueeze(-1)
         else:
@@ -72,6 +76,16 @@ class Dataset:
             ("targets", targets),
         ]:
             object.__setattr__(self, name, value)
+
+    def sharing(self, inputs: Float[Tensor, "*batch n d"], labels: Float[Tensor, "*batch n"]) -> Dataset:
+        """The same kind of data set on tensors made from this one's: neither copied nor checked again."""
+        dataset = object.__new__(Dataset)
+        dataset._set(inputs, labels, self.classes)
+        return dataset
+
+    def __repr__(self) -> str:
+        labels = "labels +-1" if self.classes is None else f"{self.classes} classes"
+        return f"Dataset(inputs {tuple(self.inputs.shape)}, {labels})"
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -25,7 +25,7 @@ Slopes = Sequence[Float[Tensor, "*batch n m"]]
 """phi'(z_l) of each hidden layer."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Flow:
     """d theta / dt = -fa(theta) for a leaky-ReLU network of any depth >= 2 on a data set.
 
@@ -74,6 +74,10 @@ class Flow:
         if loss.targets not in ("any", kind):
             needed = "labels -1 or +1" if loss.targets == "signs" else "class numbers as labels (classes=k)"
             raise ValueError(f"loss {loss.name!r} needs {needed}, got classes={self.dataset.classes}")
+
+    def __repr__(self) -> str:
+        loss = named(self.loss).name
+        return f"{type(self).__name__}({self.dataset!r}, {type(self.rule).__name__}, {loss} loss, slope {self.slope:g})"
 
     def require_fit(self, weights: NetworkWeights) -> torch.Size:
         """Return the joint ensemble shape `*batch` of data set, feedback and weights.
@@ -164,7 +168,7 @@ class Flow:
 
     def with_inputs(self, inputs: Float[Tensor, "*batch n r"]) -> Flow:
         """Return the same flow on other inputs with the same labels."""
-        return replace(self, dataset=Dataset(inputs, self.dataset.labels, self.dataset.classes))
+        return replace(self, dataset=self.dataset.sharing(inputs, self.dataset.labels))
 
     def map_matrices(self, weights: AnyWeights, function: Callable[[Tensor], Tensor]) -> tuple[Flow, AnyWeights]:
         """Return flow and weights with `function` applied to inputs, labels, feedback and layers as `*batch x p x q`.
@@ -175,7 +179,7 @@ class Flow:
         labels = function(data.labels.unsqueeze(-1)).squeeze(-1)
         flow = replace(
             self,
-            dataset=Dataset(function(data.inputs), labels, data.classes),
+            dataset=data.sharing(function(data.inputs), labels),
             rule=self.rule.map_matrices(weights, function),
         )
         return flow, weights.with_layers([function(layer) for layer in weights.layers])

@@ -11,7 +11,9 @@ from torch import Tensor
 
 
 def as_real(name: str, value: Any) -> Tensor:
-    """Return `value` as a float64 tensor, on the device it is on.
+    """Return `value` as a new float64 tensor, on the device it is on.
+
+    Here tensors of the caller's enter: a copy, that nobody else writes into, and without what autograd knows of it.
 
     Raises:
         ValueError: if `value` is not an array of real numbers.
@@ -22,7 +24,7 @@ def as_real(name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         if value.is_complex() or value.dtype == torch.bool:
             raise ValueError(f"{name} must be an array of real numbers, got dtype {value.dtype}")
-        return value.to(torch.float64)
+        return value.detach().to(torch.float64, copy=True)
     try:
         array = np.asarray(value)
     except (ValueError, RuntimeError):
@@ -33,7 +35,7 @@ def as_real(name: str, value: Any) -> Tensor:
 
 
 def as_finite(name: str, value: Any) -> Tensor:
-    """Return `value` as a float64 tensor on the device it is on; every entry must be finite.
+    """Return `value` as a new float64 tensor, as `as_real` does; every entry must be finite.
 
     Raises:
         ValueError: if `value` is not an array of real numbers, or holds a NaN or an infinity.

@@ -112,10 +112,11 @@ def test_velocity_and_risk_equal_automatic_differentiation_with_the_rules_backwa
 @pytest.mark.parametrize("rule", [FeedbackAlignment(torch.ones(4)), SignFeedbackAlignment(), GradientDescent()])
 def test_gradient_is_that_of_the_risk_whatever_the_rule(rule: Any) -> None:
     dataset, layers, _ = random_problem("logistic", 1, 0)
-    hidden, output = layers[0].requires_grad_(), layers[1].squeeze(-2).requires_grad_()
+    weights = Weights(layers[0], layers[1].squeeze(-2))
     flow = Flow(dataset, rule, "logistic", SLOPE)
-    expected = torch.autograd.grad(flow.risk(Weights(hidden, output)).sum(), (hidden, output))
-    gradient = flow.gradient(Weights(hidden, output))
+    leaves = weights.hidden.requires_grad_(), weights.output.requires_grad_()
+    expected = torch.autograd.grad(flow.risk(weights).sum(), leaves)
+    gradient = flow.gradient(weights)
     assert_equal(gradient.hidden, expected[0])
     assert_equal(gradient.output, expected[1])
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from flowsim import Flow, Solution
+from flowsim.events import Events
 from flowsim.flow import Slopes
-from flowsim.solution import Curve, Events, Path
+from flowsim.solution import Curve, Path
 from flowsim.weights import AnyWeights, NetworkWeights
 
 
@@ -33,7 +34,7 @@ class SoftplusFlow(Flow):
         return -functional.logsigmoid(-pre_activations), torch.sigmoid(pre_activations)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DecayFlow(Flow):
     """Weight decay is added to the rule: d theta / dt = -fa - decay theta."""
 
@@ -52,7 +53,6 @@ def joined(before: Solution, after: Solution, solve_looser: Callable[[], Solutio
     """One solution of two, the second starting where the first ends. Its flow is that of the first."""
     return replace(
         before,
-        t_final=before.t_final + after.t_final,
         path=_JoinedPath(before.path, after.path, before.t_final),
         solve_looser=solve_looser,
     )
@@ -63,6 +63,17 @@ class _JoinedPath:
     before: Path
     after: Path
     junction: float
+
+    @property
+    def reached(self) -> Tensor:
+        return self.junction + self.after.reached
+
+    @property
+    def reasons(self) -> tuple[str | None, ...]:
+        return self.after.reasons
+
+    def of_trajectories(self, some: Tensor) -> _JoinedPath:
+        return _JoinedPath(self.before.of_trajectories(some), self.after.of_trajectories(some), self.junction)
 
     def evaluate(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
         return self._weights(self.before.evaluate, self.after.evaluate, trajectory, times)
