@@ -56,13 +56,7 @@ class Dataset:
     """What the loss compares the outputs with: the labels as one column, or the one-hot classes."""
 
     def __init__(self, inputs: Any, labels: Any, classes: int | None = None) -> None:
-        if getattr(labels, "dtype", None) in (torch.bool, np.bool_) or (
-            isinstance(labels, (list, tuple)) and any(isinstance(label, (bool, np.bool_)) for label in labels)
-        ):
-            raise ValueError(
-                f"labels must be numbers, got {shown(labels)} of bool: convert it to an array, and pass "
-                f"{'2 * labels - 1' if classes is None else '1 * labels'}"
-            )
+        _require_no_truth_values(labels, "2 * labels - 1" if classes is None else "1 * labels")
         inputs, given = as_finite("inputs", inputs), labels
         labels = as_finite("labels", labels)
         if not isinstance(given, Tensor):
@@ -84,7 +78,7 @@ class Dataset:
             cure = "; for labels 0 and 1 pass 2 * labels - 1" if ((labels == 0) | (labels == 1)).all() else ""
         else:
             classes = require_count("classes", classes)
-            require_room(samples=labels.numel(), classes=classes)
+            require_room("labels and classes", labels.numel(), classes)
             allowed = (labels >= 0) & (labels < classes) & (labels == labels.round())
             rule, cure = f"class numbers 0 .. {classes - 1}", ""
         if not allowed.all():
@@ -173,7 +167,7 @@ class Dataset:
         1.2
         """
         products, exponent = self._products()
-        least = exponent.amin((-2, -1), keepdim=True)  # in units of the shortest input: all squares of lengths are above 0
+        least = exponent.amin((-2, -1), keepdim=True)  # in units of the shortest input, up to a factor 2
         squared = times_power(products.diagonal(dim1=-2, dim2=-1), 2 * (exponent - least).squeeze(-1)).amin(-1)
         own = torch.eye(self.samples, dtype=torch.bool, device=self.inputs.device)
         others = products.abs().masked_fill(own, 0.0)
@@ -201,6 +195,13 @@ class Dataset:
         rows = signed.reshape(-1, self.samples, self.dimension)
         margins = torch.tensor([hard_margin(matrix) for matrix in rows], dtype=torch.float64)
         return margins.reshape(self.batch_shape).to(self.inputs.device)
+
+
+def _require_no_truth_values(labels: Any, cure: str) -> None:
+    entries = np.asarray(labels, dtype=object) if isinstance(labels, (list, tuple)) else np.zeros(0)
+    truth = getattr(labels, "dtype", None) in (torch.bool, np.bool_)
+    if truth or any(isinstance(entry, (bool, np.bool_)) for entry in entries.ravel()):
+        raise ValueError(f"labels must be numbers, got {shown(labels)} of bool: pass {cure} of an array of them")
 
 
 def _representable(name: str, values: Tensor, above_zero: Bool[Tensor, "..."]) -> Tensor:
@@ -261,13 +262,13 @@ def orthogonally_separable(samples: int, dimension: int, kappa: float, seed: int
             break
         if reached >= kappa:
             return dataset
-    raise ValueError(f"kappa must be representable: {kappa} gives inputs whose products under- or overflow")
+    raise ValueError(f"kappa must be representable, got {kappa}: products of such inputs under- or overflow")
 
 
 def _sizes(samples: int, dimension: int) -> tuple[int, int]:
     n, d = require_count("samples", samples), require_count("dimension", dimension)
-    require_room(samples=n, dimension=d)
-    require_room(samples=n, others=n)  # their products
+    require_room("samples and dimension", n, d)
+    require_room("samples and samples", n, n)  # of their products
     return n, d
 
 

@@ -133,9 +133,7 @@ def _as_integers(rows: NDArray[np.float64]) -> tuple[NDArray[np.object_], int]:
     return np.array(shifted, dtype=object).reshape(rows.shape), least - 53
 
 
-def _point_of_least_norm(
-    rows: NDArray[np.object_], weights: NDArray[np.float64]
-) -> tuple[int, int] | None:
+def _point_of_least_norm(rows: NDArray[np.object_], weights: NDArray[np.float64]) -> tuple[int, int] | None:
     """|q|^2 and the denominator D of the point q / D of least norm in the convex hull of integer rows.
 
     Wolfe (1976): `corral` is an affinely independent set of rows, `shares` the positive coefficients of a point of its
@@ -183,8 +181,8 @@ def _products(rows: NDArray[np.object_]) -> NDArray[np.object_]:
 def _affine_least(gram: NDArray[np.object_]) -> tuple[list[int], int | None]:
     """The coefficients, up to a positive factor, of the point of least norm in the affine hull of some rows.
 
-    They solve (G + 1 1^T) u = 1, by elimination without fractions (Bareiss 1968). Its pivots are the leading minors, which
-    are positive until a row depends on the earlier ones (affinely): the number of the first one that does, or None.
+    They solve (G + 1 1^T) u = 1, by elimination without fractions (Bareiss 1968). Its pivots are the leading minors,
+    which are positive until a row depends on the earlier ones (affinely): the number of the first that does, or None.
     """
     k = len(gram)
     matrix = np.hstack([gram + 1, np.ones((k, 1), dtype=object)])
@@ -233,6 +231,7 @@ def _rounded_down(value: Fraction) -> float:
     if not 0 < number < math.inf:
         size = value.numerator.bit_length() - value.denominator.bit_length()
         raise ValueError(
-            f"inputs must be scaled for their SVM margin, which is about 2^{size}: not a float64; multiply them by 2^{-size}"
+            f"inputs must be scaled: their SVM margin is about 2^{size}, which is not a float64; multiply them all by "
+            f"2^{-size}"
         )
     return number if Fraction(number) <= value else math.nextafter(number, 0.0)

@@ -13,7 +13,7 @@ from flowsim.integrators import Settings, StoppedError, event, runge_kutta
 from flowsim.reduction import reduce
 from flowsim.rules import FeedbackAlignment, GradientDescent, SignFeedbackAlignment
 from flowsim.solution import LOOSER, IntegrationError, Solution
-from flowsim.validation import require_count, require_positive
+from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import AnyWeights, require_finite
 
 INTEGRATORS = {"event": event.integrate, **dict.fromkeys(runge_kutta.METHODS, runge_kutta.integrate)}
@@ -59,21 +59,26 @@ def solve(
     >>> flow.risk(solution.evaluate([0.0, 10.0]))[1] < 0.2
     tensor(True)
     """
+    if not isinstance(flow, Flow):
+        raise ValueError(f"flow must be a flowsim.Flow, got {type(flow).__name__}: the order is flow, weights, t_final")
     t_final, rtol, atol = (
         require_positive(name, value) for name, value in [("t_final", t_final), ("rtol", rtol), ("atol", atol)]
     )
-    require_count("max_steps", max_steps)
-    if method not in INTEGRATORS:
-        raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {method!r}")
+    max_steps = require_count("max_steps", max_steps)
+    if not isinstance(method, str) or method not in INTEGRATORS:
+        raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {shown(method)}")
+    if not isinstance(progress, bool):
+        raise ValueError(f"progress must be True or False, got {shown(progress)}")
     if not isinstance(flow.rule, (GradientDescent, FeedbackAlignment, SignFeedbackAlignment)):
         raise ValueError(f"rule must be one of flowsim's, whose jumps the integrators know, got {flow.rule!r}")
     require_finite(weights)
     batch_shape = flow.require_fit(weights)
     if 0 in batch_shape:
         raise ValueError(f"weights must hold at least one trajectory, got batch shape {tuple(batch_shape)}")
-    device = {tensor.device for tensor in (flow.dataset.inputs, *weights.layers)}
-    if len(device) > 1:
-        raise ValueError(f"weights must be on the device of the inputs, got {sorted(map(str, device))}")
+    tensors = flow.dataset.inputs, *weights.layers, *flow.rule.feedback_matrices(weights)
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) > 1:
+        raise ValueError(f"weights and feedback must be on the device of the inputs, got {sorted(map(str, devices))}")
     return _solved(flow, weights, batch_shape, t_final, Settings(method, rtol, atol, max_steps), progress=progress)
 
 

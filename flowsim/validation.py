@@ -53,7 +53,8 @@ def as_real(name: str, value: Any) -> Tensor:
     except (ValueError, RuntimeError):
         raise ValueError(f"{name} must be an array of real numbers, got rows of different lengths") from None
     except Exception as error:  # whatever an object of another library does when it is asked for an array
-        raise ValueError(f"{name} must be an array of real numbers, got {type(value).__name__}: {first_line(error)}") from None
+        got = f"{type(value).__name__}: {first_line(error)}"
+        raise ValueError(f"{name} must be an array of real numbers, got {got}") from None
     if array.dtype.kind not in "iuf":
         entry = shown(array.ravel()[:1].tolist())
         raise ValueError(f"{name} must be an array of real numbers, got {entry} of {array.dtype}")
@@ -127,7 +128,7 @@ def as_number(value: Any) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.inf  # of either sign: no limit is that large
 
 
 def require_positive(name: str, value: Any) -> float:
@@ -188,7 +189,8 @@ def require_count(name: str, value: Any, least: int = 1, most: int = LARGEST) ->
         count = operator.index(value)
     except (TypeError, ValueError, RuntimeError):  # torch raises any of these for a tensor that is no integer
         count = least - 1
-    if isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and value.dtype == torch.bool) or count < least:
+    truth = isinstance(value, bool) or getattr(value, "dtype", None) in (torch.bool, np.bool_)
+    if truth or count < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {shown(value)}")
     if count > most:
         raise ValueError(f"{name} must be an integer of at most {most}, got {shown(value)}")
@@ -207,20 +209,19 @@ def require_seed(value: Any) -> int:
     return require_count("seed", value, least=0, most=2**64 - 1)
 
 
-def require_room(**sizes: int) -> None:
+def require_room(names: str, *sizes: int) -> None:
     """Check that an array of these sizes can be had.
 
     Raises:
         ValueError: if it would hold more than LARGEST numbers.
 
-    >>> require_room(samples=2**20, dimension=2**20)
+    >>> require_room("samples and dimension", 2**20, 2**20)
     Traceback (most recent call last):
         ...
-    ValueError: samples and dimension must give an array of at most 2147483648 numbers, got 1048576 x 1048576
+    ValueError: samples and dimension must give at most 2147483648 numbers, got 1048576 x 1048576
     """
-    if math.prod(sizes.values()) > LARGEST:
-        names, numbers = " and ".join(sizes), " x ".join(map(str, sizes.values()))
-        raise ValueError(f"{names} must give an array of at most {LARGEST} numbers, got {numbers}")
+    if math.prod(sizes) > LARGEST:
+        raise ValueError(f"{names} must give at most {LARGEST} numbers, got {' x '.join(map(str, sizes))}")
 
 
 def as_members(name: str, value: Any, kinds: tuple[type, ...]) -> list:

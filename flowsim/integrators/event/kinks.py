@@ -122,8 +122,8 @@ def _require_moderate(length: Float[Tensor, "ensemble n"]) -> None:
     outside = length[(length > 0) & ~((length >= shortest) & (length <= longest))]
     if len(outside):
         raise ValueError(
-            f"inputs must have lengths from {shortest:g} to {longest:g}, or 0, for method 'event', got {outside[0].item():g}: "
-            "multiply them by a number c, and divide weights and feedback by sqrt(c) and t_final by c"
+            f"inputs must have lengths from {shortest:g} to {longest:g}, or 0, for method 'event', got "
+            f"{outside[0].item():g}: multiply them by some c, and divide weights and feedback by sqrt(c), t_final by c"
         )
 
 
