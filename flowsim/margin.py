@@ -3,8 +3,8 @@
 It is the distance of 0 from the convex hull of the rows s_i = y_i x_i, the smallest |sum_i p_i s_i| over the simplex.
 Three ways, of which the first is enough nearly always:
 
- 1. Floating point finds p by nonnegative least squares. With w = sum_i p_i s_i the margin lies between the primal value
-    min_i s_i . w / |w| and the dual value |w|, both bounded with their rounding.
+ 1. Floating point finds p by nonnegative least squares, and refines it. With w = sum_i p_i s_i the margin lies between
+    the primal value min_i s_i . w / |w| and the dual value |w|, both bounded with their rounding.
  2. Where 0 is inside a simplex of rows, that p > 0 is proved by a bound of its error.
  3. Elsewhere (thin margins, rows of very different lengths, 0 on the boundary of the hull) Wolfe's algorithm finds the
     point of least norm in exact arithmetic, on the integers that floating-point numbers are up to a common factor.
@@ -19,12 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 
 TOLERANCE = 1e-12
 """Largest distance of primal and dual value, relative to the dual one, for a margin found in floating point."""
 
-WORK = 1e11
+WORK = 5e10
 """Bits that exact arithmetic may touch: about a minute."""
 
 Extended = np.longdouble
@@ -55,7 +56,7 @@ def hard_margin(rows: NDArray[np.float64]) -> float:
     bounds = _Bounds(0.0, math.inf)
     weights = _least_squares(scaled)
     if np.array_equal(np.ldexp(scaled, shift), rows):  # no small entry was lost
-        bounds = _bounds(scaled, weights)
+        bounds = _bounds(scaled, _refined(scaled, weights))
         if bounds.upper - bounds.lower <= TOLERANCE * bounds.upper:
             return _rounded_down(Fraction(bounds.lower) * Fraction(2) ** shift)
         if _surround_zero(scaled[weights > 0]):
@@ -82,7 +83,24 @@ def _least_squares(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.full(n, 1 / n)
 
 
-def _bounds(scaled: NDArray[np.float64], weights: NDArray[np.float64]) -> _Bounds:
+def _refined(scaled: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.floating]:
+    """The weights after two corrections for the residual of S S^T u = c on their support, if they stay positive."""
+    support = weights > 0
+    rows, u = scaled[support].astype(Extended), weights[support].astype(Extended)
+    triangle = np.linalg.qr(scaled[support].T, mode="r")
+    if triangle.shape[0] < triangle.shape[1] or (np.diag(triangle) == 0).any():
+        return weights
+    level = (rows @ (u @ rows)).mean()
+    for _ in range(2):
+        residual = (level - rows @ (u @ rows)).astype(np.float64)
+        half = solve_triangular(triangle, residual, trans="T", check_finite=False)
+        u = u + solve_triangular(triangle, half, check_finite=False)
+    refined = np.zeros(len(weights), dtype=Extended)
+    refined[support] = u
+    return refined if (u > 0).all() and np.isfinite(u).all() else weights
+
+
+def _bounds(scaled: NDArray[np.float64], weights: NDArray[np.floating]) -> _Bounds:
     """The primal and the dual value at p = weights / sum, below and above by their rounding."""
     n, d = scaled.shape
     rounding = (n + d + 8) * np.finfo(Extended).eps
