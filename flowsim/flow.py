@@ -15,9 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim.data import Dataset
+from flowsim.loss_check import require_consistent
 from flowsim.losses import Loss, named
 from flowsim.rules import Rule
-from flowsim.weights import AnyWeights, NetworkWeights, Weights
+from flowsim.validation import require_within, shown
+from flowsim.weights import AnyWeights, NetworkWeights, Weights, require_weights
 
 __all__ = ["Flow", "Weights"]
 
@@ -61,19 +63,22 @@ class Flow:
 
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, Dataset):
-            raise ValueError(f"dataset must be a flowsim.Dataset, got {type(self.dataset).__name__}")
-        if not isinstance(self.rule, Rule):
+            raise ValueError(
+                f"dataset must be a flowsim.Dataset, got {type(self.dataset).__name__}: "
+                "the order is dataset, rule, loss, slope"
+            )
+        if isinstance(self.rule, type) or not isinstance(self.rule, Rule):
             raise ValueError(
                 "rule must be GradientDescent(), FeedbackAlignment(feedback) or SignFeedbackAlignment(scale), "
-                f"got {self.rule!r}"
+                f"got {shown(self.rule)}"
             )
-        if not (isinstance(self.slope, (int, float)) and 0 <= self.slope <= 1):
-            raise ValueError(f"slope must lie in [0, 1], got {self.slope!r}")
+        object.__setattr__(self, "slope", require_within("slope", self.slope, 0, 1))
         loss = named(self.loss)
         kind = "signs" if self.dataset.classes is None else "classes"
         if loss.targets not in ("any", kind):
             needed = "labels -1 or +1" if loss.targets == "signs" else "class numbers as labels (classes=k)"
             raise ValueError(f"loss {loss.name!r} needs {needed}, got classes={self.dataset.classes}")
+        require_consistent(loss, self.dataset.targets, signs=self.dataset.classes is None)
 
     def __repr__(self) -> str:
         loss = named(self.loss).name
@@ -85,7 +90,26 @@ class Flow:
         Raises:
             ValueError: if the weights do not fit the inputs, the labels, the feedback or their batch shapes.
         """
-        first, last = weights.layers[0], weights.layers[-1]
+        self.layers_of(weights)
+        return self._joint_shape(weights, self.rule.feedback_matrices(weights))
+
+    def _joint_shape(self, weights: NetworkWeights, feedback: Sequence[Tensor] = ()) -> torch.Size:
+        shapes = [self.dataset.batch_shape, weights.batch_shape, *(matrix.shape[:-2] for matrix in feedback)]
+        try:
+            return torch.broadcast_shapes(*shapes)
+        except RuntimeError:
+            found = [tuple(shape) for shape in shapes]
+            raise ValueError(f"batch shapes of data, weights and feedback must broadcast, got {found}") from None
+
+    def layers_of(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
+        """The layers of weights, which must fit data and labels.
+
+        Raises:
+            ValueError: if they are no weights, or do not fit the inputs, the labels, or their batch shapes.
+        """
+        require_weights("weights", weights)
+        layers = weights.layers
+        first, last = layers[0], layers[-1]
         if first.shape[-1] != self.dataset.dimension:
             raise ValueError(
                 f"hidden weights must have d = {self.dataset.dimension} columns as the inputs, "
@@ -96,13 +120,8 @@ class Flow:
             raise ValueError(
                 f"output weights must give k = {outputs} outputs, one per label column, got {last.shape[-2]}"
             )
-        feedback = [matrix.shape[:-2] for matrix in self.rule.feedback_matrices(weights)]
-        shapes = [self.dataset.batch_shape, weights.batch_shape, *feedback]
-        try:
-            return torch.broadcast_shapes(*shapes)
-        except RuntimeError:
-            found = [tuple(shape) for shape in shapes]
-            raise ValueError(f"batch shapes of data, weights and feedback must broadcast, got {found}") from None
+        self._joint_shape(weights)
+        return layers
 
     def activation(self, pre_activations: Tensor) -> tuple[Tensor, Tensor]:
         """phi(z) and phi'(z): the latter is 1 for z > 0, the slope for z <= 0, and phi(z) = phi'(z) z."""
@@ -138,11 +157,11 @@ class Flow:
 
     def pre_activations(self, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch n m"], ...]:
         """z_l of each hidden layer, entry (i, j) for sample i and neuron j."""
-        return tuple(self._forward(weights.layers)[2])
+        return tuple(self._forward(self.layers_of(weights))[2])
 
     def outputs(self, weights: NetworkWeights) -> Float[Tensor, "*batch n k"]:
         """f(x_i), with k = 1 for a scalar output."""
-        return self._forward(weights.layers)[0]
+        return self._forward(self.layers_of(weights))[0]
 
     def risk(self, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
         """L = (1/n) sum_i l(f(x_i), y_i)."""
@@ -153,7 +172,8 @@ class Flow:
 
         `slopes` are the phi'(z_l) where the weights do not tell them: on a kink.
         """
-        return weights.with_layers([-part for part in self._descent(weights.layers, weights.layers[1:], slopes)])
+        layers = self.layers_of(weights)
+        return weights.with_layers([-part for part in self._descent(layers, layers[1:], slopes)])
 
     def velocity(
         self, weights: AnyWeights, slopes: Slopes | None = None, feedback: Sequence[Tensor] | None = None
@@ -163,8 +183,9 @@ class Flow:
         `slopes` and `feedback` are the phi'(z_l) and the matrices B_2 .. B_{H+1} where the weights do not tell them: on
         a kink, or, under sign-FA, at an entry 0.
         """
+        layers = self.layers_of(weights)
         matrices = self.rule.feedback_matrices(weights) if feedback is None else feedback
-        return weights.with_layers(self._descent(weights.layers, matrices, slopes))
+        return weights.with_layers(self._descent(layers, matrices, slopes))
 
     def with_inputs(self, inputs: Float[Tensor, "*batch n r"]) -> Flow:
         """Return the same flow on other inputs with the same labels."""

@@ -9,7 +9,7 @@ recursion that a differential equation for the loss gives (section 10).
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import count
 from typing import Any, Literal, SupportsIndex
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowsim.validation import require_positive
+from flowsim.validation import require_callable, require_positive, shown
 
 Terms = Generator[Tensor, Tensor, None]
 """Is sent the Taylor coefficients k = 0, 1, .. of one function of time, and yields those of another.
@@ -30,16 +30,27 @@ It is started with `next`, which yields nothing of use.
 class Loss:
     """A loss: its name, its value per sample, -dl/df, and which kind of targets it is defined for.
 
+    A `negative_gradient` left out is derived from `value` by automatic differentiation. One that is given is compared
+    with that when a `Flow` is made, and so is `series`: see `flowsim.loss_check`.
+
     `series(targets, order)`: the Terms of -dl/df from those of f, k <= order; None if there is no recursion, and only
     Runge-Kutta methods can be used. `stride(outputs, targets)`: how far they may go in one step of such a series,
     `*batch x n x k` or one number. Beyond may be a place where -dl/df is e^20 times larger without a trace in the first
     terms; the singularities of the logistic loss and of the cross-entropy are pi away, in f or in differences of
     outputs, that of the polynomial loss 1 + u. None if the gradient is linear.
+
+    Raises:
+        ValueError: if one of these is not a function, or there are no such targets.
+
+    >>> cubic = Loss("cubic", lambda outputs, targets: (outputs - targets).abs().pow(3).sum(-1), targets="any")
+    >>> cubic.negative_gradient(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+    tensor([[-12.]])
     """
 
     name: str
     value: Callable[[Tensor, Tensor], Tensor]
-    negative_gradient: Callable[[Tensor, Tensor], Tensor]
+    negative_gradient: Callable[[Tensor, Tensor], Tensor] = None  # type: ignore[assignment]  # __post_init__ fills it in
+    _: KW_ONLY
     targets: Literal["signs", "classes", "any"]
     series: Callable[[Tensor, int], Terms] | None = None
     stride: Callable[[Tensor, Tensor], Tensor | float] | None = None
@@ -48,8 +59,40 @@ class Loss:
     )
     """How one of flowsim's is made again, for pickle and files: a function and its argument. None for any other."""
 
+    checked: set[tuple[int, int, bool]] = field(default_factory=set, init=False, repr=False, compare=False)
+    """The sizes n, k, and whether labels are signs, for which the functions were found to belong to each other."""
+
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         return super().__reduce_ex__(protocol) if self.origin is None else (self.origin[0], self.origin[1:])
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isprintable():
+            raise ValueError(f"name must be a string of one line, got {shown(self.name)}")
+        require_callable("value", self.value)
+        if self.negative_gradient is None or isinstance(self.negative_gradient, Derived):
+            object.__setattr__(self, "negative_gradient", Derived(self.value))
+        for name in ("negative_gradient", "series", "stride"):
+            if (function := getattr(self, name)) is not None:
+                require_callable(name, function)
+        if self.targets not in ("signs", "classes", "any"):
+            raise ValueError(f"targets must be 'signs', 'classes' or 'any', got {shown(self.targets)}")
+
+
+@dataclass(frozen=True)
+class Derived:
+    """-dl/df of a loss by automatic differentiation of its value, also inside of inference mode."""
+
+    value: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """-dl/df at the outputs, `*batch x n x k`."""
+        with torch.inference_mode(False), torch.enable_grad():
+            # tensors made under inference mode cannot be differentiated: copies can
+            there, nested = outputs.clone(), outputs.requires_grad
+            if not nested:
+                there.requires_grad_()
+            (gradient,) = torch.autograd.grad(self.value(there, targets.clone()).sum(), there, create_graph=nested)
+        return -gradient
 
 
 def _made_by(origin: tuple[Callable[..., Loss], str | float], loss: Loss) -> Loss:
@@ -251,7 +294,7 @@ def named(loss: str | Loss) -> Loss:
     """Return the loss of that name, or the loss itself.
 
     Raises:
-        ValueError: if there is no such loss.
+        ValueError: if there is no such loss, or it is not an instance of `Loss`.
 
     >>> named("logistic").name
     'logistic'
@@ -259,7 +302,9 @@ def named(loss: str | Loss) -> Loss:
     if isinstance(loss, Loss):
         return loss
     if not isinstance(loss, str) or loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a Loss, got {loss!r}")
+        raise ValueError(
+            f"loss must be one of {', '.join(LOSSES)} or an instance of flowsim.losses.Loss, got {shown(loss)}"
+        )
     return LOSSES[loss]
 
 

@@ -6,7 +6,8 @@
     descent_factors       |grad|, |fa|, their cosine and inner product            Eq. (1)
     dominance_ratio       <grad, fa> / (L - L*)^alpha                             Def. 4.2
 
-Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`.
+Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`. All raise a ValueError for weights that
+do not fit the flow.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim.flow import Flow, Slopes
+from flowsim.validation import require_positive
 from flowsim.weights import NetworkWeights
 
 
@@ -30,6 +32,7 @@ def accuracy(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
     >>> accuracy(flow, Weights(torch.ones(1, 1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))).item()
     0.5
     """
+    _layers(flow, weights)
     outputs, targets = flow.outputs(weights), flow.dataset.targets
     if flow.dataset.classes is None:
         right = (outputs * targets > 0).squeeze(-1)
@@ -51,14 +54,15 @@ def alignment(
     >>> round(cosine.item(), 6) == round(7 / (5 * 2**0.5), 6)
     True
     """
+    layers = _layers(flow, weights)
     matrices = flow.rule.feedback_matrices(weights) if feedback is None else feedback
-    pairs = zip(weights.layers[1:], matrices, strict=True)
+    pairs = zip(layers[1:], matrices, strict=True)
     return tuple(_cosine([layer], [feedback]) for layer, feedback in pairs)
 
 
 def network_alignment(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
     """The cosine of all forward weights W_2 .. W_{H+1} with all feedback weights, as one vector each."""
-    return _cosine(weights.layers[1:], flow.rule.feedback_matrices(weights))
+    return _cosine(_layers(flow, weights)[1:], flow.rule.feedback_matrices(weights))
 
 
 def conserved(flow: Flow, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch m"], ...]:
@@ -72,7 +76,8 @@ def conserved(flow: Flow, weights: NetworkWeights) -> tuple[Float[Tensor, "*batc
     >>> conserved(flow, Weights(torch.ones(2, 1), torch.tensor([3.0, 4.0])))
     (tensor([ 2.5000, -4.5000], dtype=torch.float64),)
     """
-    pairs = zip(flow.rule.potentials(weights), weights.layers[:-1], strict=True)
+    layers = _layers(flow, weights)
+    pairs = zip(flow.rule.potentials(weights), layers[:-1], strict=True)
     return tuple(potential - 0.5 * layer.square().sum(-1) for potential, layer in pairs)
 
 
@@ -103,6 +108,7 @@ def descent_factors(
     >>> round(factors.cosine.item(), 12)
     1.0
     """
+    _layers(flow, weights)
     gradient = flow.gradient(weights, slopes).layers
     update = [-part for part in flow.velocity(weights, slopes, feedback).layers]
     return DescentFactors(_norm(gradient), _norm(update), _cosine(gradient, update), _inner(gradient, update))
@@ -116,7 +122,14 @@ def dominance_ratio(flow: Flow, weights: NetworkWeights, alpha: float) -> Float[
     >>> dominance_ratio(flow, Weights(torch.ones(1, 1), torch.zeros(1)), alpha=2).item()
     1.0
     """
+    alpha = require_positive("alpha", alpha)
     return descent_factors(flow, weights).product / flow.risk(weights) ** alpha
+
+
+def _layers(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, ...]:
+    if not isinstance(flow, Flow):
+        raise ValueError(f"flow must be a flowsim.Flow, got {type(flow).__name__}: the order is flow, weights")
+    return flow.layers_of(weights)
 
 
 def _inner(left: tuple[Tensor, ...] | list[Tensor], right: tuple[Tensor, ...] | list[Tensor]) -> Tensor:

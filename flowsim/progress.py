@@ -13,7 +13,7 @@ LONGEST = 600.0
 
 
 @contextmanager
-def shown(task: str, shares: float) -> Iterator[Callable[[float], None]]:
+def reported(task: str, shares: float) -> Iterator[Callable[[float], None]]:
     """Show the progress of a task on stderr, and yield what to call with each share gained, out of `shares` in all."""
     if sys.stderr.isatty():
         with _bar(task, shares) as gained:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -91,10 +92,12 @@ class FeedbackAlignment:
     feedback: Float[Tensor, "*batch m"] | Float[Tensor, "*batch k m"] | tuple[Tensor, ...]
 
     def __init__(self, feedback: Any) -> None:
-        if isinstance(feedback, (tuple, list)) and all(isinstance(entry, Tensor) for entry in feedback):
+        if isinstance(feedback, (tuple, list)) and feedback and all(_is_matrix(entry) for entry in feedback):
             value = tuple(as_finite(f"feedback[{index}]", matrix) for index, matrix in enumerate(feedback))
         else:
             value = as_finite("feedback", feedback)
+            if value.numel() == 0:
+                raise ValueError(f"feedback must hold at least one number, got shape {tuple(value.shape)}")
         object.__setattr__(self, "feedback", value)
 
     def feedback_matrices(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
@@ -128,6 +131,11 @@ class FeedbackAlignment:
         return FeedbackAlignment(tuple(function(matrix) for matrix in self.feedback_matrices(weights)))
 
 
+def _is_matrix(entry: Any) -> bool:
+    """Whether this is an array, and no number."""
+    return isinstance(entry, (Tensor, np.ndarray)) and entry.ndim > 0
+
+
 @dataclass(frozen=True)
 class SignFeedbackAlignment:
     """Sign feedback alignment: B = s sign(W), with sign(0) = 0.
@@ -146,7 +154,7 @@ class SignFeedbackAlignment:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require_positive("scale", self.scale)
+        object.__setattr__(self, "scale", require_positive("scale", self.scale))
 
     def feedback_matrices(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
         """s sign(W_{l+1})."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from flowsim.events import Events
 from flowsim.flow import Flow
 from flowsim.reduction import Reduction
-from flowsim.validation import as_finite
+from flowsim.validation import as_finite, as_indices
 from flowsim.weights import AnyWeights, NetworkWeights
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Path(Protocol):
 
 Curve = Callable[[Tensor, Tensor], NetworkWeights]
 Times = float | list[float] | Float[Tensor, "*times"]
+Trajectory = int | list[int] | Int[Tensor, "*times"]
 
 
 class Pieces(NamedTuple):
@@ -190,7 +191,7 @@ class Solution(Generic[AnyWeights]):
         shape = tuple(self.batch_shape)
         return Status(self.path.reached.clone().reshape(shape), reasons.reshape(shape))
 
-    def evaluate(self, times: Times, trajectory: Int[Tensor, "*times"] | None = None) -> AnyWeights:
+    def evaluate(self, times: Times, trajectory: Trajectory | None = None) -> AnyWeights:
         """Return the weights at the given times, `*times x *batch x m x d` (and likewise for the output).
 
         Times beyond t_final by up to ROUNDINGS roundings, of float32 where they are given in it, are taken as t_final.
@@ -203,7 +204,7 @@ class Solution(Generic[AnyWeights]):
         """
         return self._weights(self.path.evaluate, self.reduction.lift, times, trajectory)
 
-    def velocity(self, times: Times, trajectory: Int[Tensor, "*times"] | None = None) -> AnyWeights:
+    def velocity(self, times: Times, trajectory: Trajectory | None = None) -> AnyWeights:
         """Return d theta / dt at the given times, shaped like the weights.
 
         Along kinks that a neuron slides on it is the Filippov velocity, which `Flow.velocity` does not know.
@@ -211,9 +212,7 @@ class Solution(Generic[AnyWeights]):
         """
         return self._weights(self.path.velocity, self.reduction.lift_velocity, times, trajectory)
 
-    def pattern(
-        self, times: Times, trajectory: Int[Tensor, "*times"] | None = None
-    ) -> tuple[Int[Tensor, "*batch n m"], ...]:
+    def pattern(self, times: Times, trajectory: Trajectory | None = None) -> tuple[Int[Tensor, "*batch n m"], ...]:
         """Return the activation pattern of each hidden layer, `*times x *batch x n x m`.
 
         1 where z_ij > 0, -1 where z_ij < 0, and 0 where neuron j slides along the kink of sample i. A neuron that rests
@@ -239,6 +238,7 @@ class Solution(Generic[AnyWeights]):
 
     def flow_of(self, trajectory: Int[Tensor, " some"]) -> Flow:
         """The flow with data and feedback of some trajectories of the flattened ensemble."""
+        trajectory = as_indices("trajectory", trajectory, self.batch_shape.numel(), self.flow.dataset.inputs.device)
 
         def chosen(matrix: Tensor) -> Tensor:
             return flattened(matrix, self.batch_shape)[trajectory]
@@ -297,7 +297,7 @@ class Solution(Generic[AnyWeights]):
         curve: Curve,
         lift: Callable[[NetworkWeights, Tensor], AnyWeights],
         times: Times,
-        trajectory: Tensor | None,
+        trajectory: Trajectory | None,
     ) -> AnyWeights:
         whose, asked, shape = self._asked(times, trajectory)
         count = len(asked)
@@ -307,7 +307,7 @@ class Solution(Generic[AnyWeights]):
             [layer[:count].reshape(*shape, *layer.shape[-2:]) for layer in weights.layers]
         )  # fmt: skip
 
-    def _asked(self, times: Times, trajectory: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:
+    def _asked(self, times: Times, trajectory: Trajectory | None) -> tuple[Tensor, Tensor, torch.Size]:
         """Trajectories and times, flattened, and the shape that the answer has in front.
 
         Raises:
@@ -324,13 +324,11 @@ class Solution(Generic[AnyWeights]):
             asked = values.reshape(-1, 1).expand_as(everyone)
             shape = torch.Size((*values.shape, *self.batch_shape))
             return (*self._within(everyone.reshape(-1), asked.reshape(-1), tolerance), shape)
+        trajectory = as_indices("trajectory", trajectory, count, values.device)
         if trajectory.shape != values.shape:
             raise ValueError(
                 f"trajectory must be shaped like the times, {tuple(values.shape)}, got {tuple(trajectory.shape)}"
             )
-        unknown = trajectory[(trajectory < 0) | (trajectory >= count)]
-        if len(unknown):
-            raise ValueError(f"trajectory must be a number from 0 to {count - 1}, got {unknown[0].item()}")
         return (*self._within(trajectory.reshape(-1), values.reshape(-1), tolerance), values.shape)
 
     def _within(self, whose: Tensor, asked: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,11 @@ from torch import Tensor
 from flowsim.errors import IntegrationError, IntegrationInterrupt
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, event, runge_kutta, unnoticed
-from flowsim.progress import shown
+from flowsim.progress import reported
 from flowsim.reduction import Reduction, reduce
 from flowsim.rules import FeedbackAlignment, GradientDescent, SignFeedbackAlignment
 from flowsim.solution import LOOSER, Path, Solution, flattened
-from flowsim.validation import require_count, require_positive
+from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import AnyWeights, require_finite
 
 INTEGRATORS = {"event": event.INTEGRATOR, **dict.fromkeys(runge_kutta.METHODS, runge_kutta.INTEGRATOR)}
@@ -72,23 +72,28 @@ def solve(
     >>> flow.risk(solution.evaluate([0.0, 10.0]))[1] < 0.2
     tensor(True)
     """
+    if not isinstance(flow, Flow):
+        raise ValueError(f"flow must be a flowsim.Flow, got {type(flow).__name__}: the order is flow, weights, t_final")
     t_final, rtol, atol = (
         require_positive(name, value) for name, value in [("t_final", t_final), ("rtol", rtol), ("atol", atol)]
     )
-    require_count("max_steps", max_steps)
-    if method not in INTEGRATORS:
-        raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {method!r}")
+    max_steps = require_count("max_steps", max_steps)
+    if not isinstance(method, str) or method not in INTEGRATORS:
+        raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {shown(method)}")
+    if not isinstance(progress, bool):
+        raise ValueError(f"progress must be True or False, got {shown(progress)}")
     if not isinstance(flow.rule, (GradientDescent, FeedbackAlignment, SignFeedbackAlignment)):
         raise ValueError(f"rule must be one of flowsim's, whose jumps the integrators know, got {flow.rule!r}")
     require_finite(weights)
     batch_shape = flow.require_fit(weights)
     if 0 in batch_shape:
         raise ValueError(f"weights must hold at least one trajectory, got batch shape {tuple(batch_shape)}")
-    device = {tensor.device for tensor in (flow.dataset.inputs, *weights.layers)}
-    if len(device) > 1:
-        raise ValueError(f"weights must be on the device of the inputs, got {sorted(map(str, device))}")
+    tensors = flow.dataset.inputs, *weights.layers, *flow.rule.feedback_matrices(weights)
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) > 1:
+        raise ValueError(f"weights and feedback must be on the device of the inputs, got {sorted(map(str, devices))}")
     weights = weights.map(lambda tensor: tensor.detach().clone())
-    ends = torch.full((batch_shape.numel(),), t_final, dtype=torch.float64, device=device.pop())
+    ends = torch.full((batch_shape.numel(),), t_final, dtype=torch.float64, device=devices.pop())
     settings = Settings(method, rtol, atol, max_steps)
     return _handed_over(_from_start(flow, weights, batch_shape, ends, settings, progress=progress), throw)
 
@@ -111,7 +116,7 @@ def _from_start(
 def _proceeded(path: Path, ends: Float[Tensor, " ensemble"], settings: Settings, progress: bool) -> Path:
     proceed = INTEGRATORS[settings.method].proceed
     task = f"solving {len(ends)} x [0, {ends.max().item():g}]"
-    with torch.inference_mode(), shown(task, len(ends)) if progress else nullcontext(unnoticed) as advanced:
+    with torch.inference_mode(), reported(task, len(ends)) if progress else nullcontext(unnoticed) as advanced:
         return proceed(path, ends, settings, advanced)
 
 

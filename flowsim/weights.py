@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim.validation import as_finite, as_real
+from flowsim.validation import as_finite, as_members, as_real, require_alike, require_callable, shown
 
 
 class NetworkWeights(Protocol):
@@ -117,11 +117,14 @@ class Weights:
 
     def with_layers(self, layers: Sequence[Tensor]) -> Weights:
         """Return two-layer weights of the same kind of output from the matrices W_1 and W_2."""
+        if len(layers) != 2:
+            raise ValueError(f"layers must be the two matrices W_1 and W_2, got {len(layers)}")
         hidden, output = layers
         return Weights.sharing(hidden, output.squeeze(-2) if self.scalar_output else output)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Weights:
         """Return the weights with `function` applied to both tensors."""
+        require_callable("function", function)
         return Weights.sharing(function(self.hidden), function(self.output))
 
 
@@ -142,6 +145,8 @@ class DeepWeights:
     layers: tuple[Float[Tensor, "*batch fan_out fan_in"], ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.layers, (list, tuple)):
+            raise ValueError(f"layers must be a tuple of matrices W_1 .. W_{{H+1}}, got {shown(self.layers)}")
         self._set(tuple(as_real(f"layers[{index}]", layer) for index, layer in enumerate(self.layers)))
 
     def _set(self, layers: tuple[Tensor, ...]) -> None:
@@ -185,7 +190,28 @@ class DeepWeights:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> DeepWeights:
         """Return the weights with `function` applied to every layer."""
+        require_callable("function", function)
         return DeepWeights.sharing([function(layer) for layer in self.layers])
+
+
+def require_weights(name: str, weights: Any) -> None:
+    """Check that `weights` are the weights of a network.
+
+    Raises:
+        ValueError: if they are something else.
+
+    >>> require_weights("weights", (torch.ones(1, 1), torch.ones(1)))
+    Traceback (most recent call last):
+        ...
+    ValueError: weights must be flowsim.Weights(hidden, output) or flowsim.DeepWeights(layers), got a tuple
+    """
+    if isinstance(weights, (Weights, DeepWeights)):
+        return
+    if isinstance(weights, type) or not all(
+        hasattr(weights, part) for part in ("layers", "with_layers", "batch_shape")
+    ):
+        got = shown(weights) if isinstance(weights, type) else f"a {type(weights).__name__}"
+        raise ValueError(f"{name} must be flowsim.Weights(hidden, output) or flowsim.DeepWeights(layers), got {got}")
 
 
 def require_finite(weights: NetworkWeights) -> None:
@@ -199,17 +225,26 @@ def require_finite(weights: NetworkWeights) -> None:
         ...
     ValueError: output must be finite, got nan at index (0,)
     """
+    require_weights("weights", weights)
     for name, tensor in weights.tensors.items():
         as_finite(name, tensor)
 
 
-def stack(ensemble: Sequence[Weights]) -> Weights:
+def stack(ensemble: Sequence[AnyWeights]) -> AnyWeights:
     """Return the weights of several trajectories as one ensemble, along a new first dimension.
+
+    Raises:
+        ValueError: if there are none, or they differ in kind, shape or device.
 
     >>> stack([Weights(torch.zeros(2, 3), torch.zeros(2))] * 4).hidden.shape
     torch.Size([4, 2, 3])
     """
-    return Weights(
-        torch.stack([weights.hidden for weights in ensemble]),
-        torch.stack([weights.output for weights in ensemble]),
+    members = as_members("ensemble", ensemble, (Weights, DeepWeights))
+    require_alike(
+        "ensemble",
+        [
+            (type(weights).__name__, *((tuple(part.shape), str(part.device)) for part in weights.tensors.values()))
+            for weights in members
+        ],
     )
+    return members[0].with_layers([torch.stack(layers) for layers in zip(*(w.layers for w in members), strict=True)])

@@ -128,7 +128,6 @@ def test_feedback_that_is_not_finite_and_real_is_refused(feedback: Any, named: s
         ("scalar", torch.ones(4)),
         ("scalar", (torch.ones(5),)),
         ("scalar", torch.tensor(1.0)),
-        ("scalar", []),
         ("vector", torch.ones(5)),
         ("vector", torch.ones(5, 2)),
         ("deep", (torch.ones(4, 5),)),

@@ -72,7 +72,7 @@ class Claim:
     squares: bool = False
 
 
-def shown(claim: Claim, compared: Compared) -> Float[Tensor, "nodes pieces parts"]:
+def ratios_of(claim: Claim, compared: Compared) -> Float[Tensor, "nodes pieces parts"]:
     """The ratios of a claim, minus one, as its margin shows them."""
     ratios = compared.excess / compared.size
     return _root(ratios) if claim.squares else ratios

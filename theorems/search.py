@@ -41,7 +41,7 @@ from theorems import equation_1, lemma_5_4, own_data, proposition_5_3, propositi
 from theorems.cases import undecided
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL, MarginRule
-from theorems.measurement import NoMarginError, along, shown
+from theorems.measurement import NoMarginError, along, ratios_of
 from theorems.observation import observe
 from theorems.polynomial import INTEGRALS
 
@@ -321,7 +321,7 @@ def _smallest(statement: Statement, solution: Solution) -> Float[Tensor, " ensem
     values = [
         (found if claim.kind == "inequality" else -found.abs()).amin((0, 2))
         for claim in statement.claims
-        for found in [shown(claim, claim.values(seen))]
+        for found in [ratios_of(claim, claim.values(seen))]
     ]
     least = pieces.start.new_full((solution.batch_shape.numel(),), torch.inf)
     return least.scatter_reduce(0, pieces.trajectory, torch.stack(values).amin(0), "amin")
