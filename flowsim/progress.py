@@ -1,0 +1,74 @@
+"""How far a long command is: a bar in a terminal, and a plain line now and then where its output goes elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+FIRST, LONGEST = 10.0, 300.0
+"""Seconds to the first line, and between two lines at most; in between, each comes after twice the time of the one
+before. Some services that run commands take ten silent minutes for the end."""
+
+Tell = Callable[[float, str], None]
+"""Takes the share that is done, from 0 to 1, and what is being done."""
+
+
+@contextlib.contextmanager
+def shown(stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[Tell]:
+    """A function to be told how far something is, often; it shows that on standard error, or another stream.
+
+    >>> times = iter([0.0, 5.0, 12.0, 15.0, 31.0])
+    >>> with shown(sys.stdout, clock=lambda: next(times)) as tell:
+    ...     for done in range(1, 5):
+    ...         tell(done / 4, f"case {done}")
+    case 2: 50 % after 12 s
+    case 4: 100 % after 31 s
+    """
+    to = sys.stderr if stream is None else stream
+    with _bar(to) if _takes_a_bar(to) else _lines(to, clock) as tell:
+        yield tell
+
+
+def _takes_a_bar(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+@contextlib.contextmanager
+def _bar(stream: TextIO) -> Iterator[Tell]:
+    # rich is loaded by those who look at it only
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda share, doing: bar.update(task, completed=share, description=doing)
+
+
+@contextlib.contextmanager
+def _lines(stream: TextIO, clock: Callable[[], float]) -> Iterator[Tell]:
+    started, due = clock(), FIRST
+
+    def tell(share: float, doing: str) -> None:
+        nonlocal due
+        seconds = clock() - started
+        if seconds >= due:
+            due = seconds + min(seconds, LONGEST)
+            with contextlib.suppress(OSError):  # what is done matters more than that it is shown
+                print(f"{doing}: {100 * share:.0f} % after {seconds:.0f} s", file=stream, flush=True)
+
+    yield tell
