@@ -316,6 +316,15 @@ def _write_into(path: Path, partial: Path) -> None:
         shutil.copyfileobj(content, file)
 
 
+def unwritten(what: str | Path, error: OSError) -> str:
+    """What could not be written, and why.
+
+    >>> unwritten("run.npz", OSError(errno.ENOSPC, "No space left on device"))
+    'run.npz cannot be written: No space left on device'
+    """
+    return f"{what} cannot be written: {error.strerror or error}"
+
+
 def write_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
     """Write an .npz file, whole or not at all.
 
@@ -326,4 +335,4 @@ def write_npz(path: str | Path, arrays: Mapping[str, ArrayLike]) -> None:
         with whole(path) as partial, partial.open("wb") as file:
             np.savez(file, allow_pickle=False, **{key: np.asarray(value) for key, value in arrays.items()})
     except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise ValueError(unwritten(path, error)) from None

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import IO
 
 FIRST, LONGEST = 10.0, 300.0
 """Seconds to the first line, and between two lines at most; in between, each comes after twice the time of the one
@@ -18,7 +18,7 @@ Tell = Callable[[float, str], None]
 
 
 @contextlib.contextmanager
-def shown(stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[Tell]:
+def shown(stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[Tell]:
     """A function to be told how far something is, often; it shows that on standard error, or another stream.
 
     >>> times = iter([0.0, 5.0, 12.0, 15.0, 31.0])
@@ -33,12 +33,12 @@ def shown(stream: TextIO | None = None, clock: Callable[[], float] = time.monoto
         yield tell
 
 
-def _takes_a_bar(stream: TextIO) -> bool:
+def _takes_a_bar(stream: IO[str]) -> bool:
     return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 @contextlib.contextmanager
-def _bar(stream: TextIO) -> Iterator[Tell]:
+def _bar(stream: IO[str]) -> Iterator[Tell]:
     # rich is loaded by those who look at it only
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import (  # noqa: PLC0415
@@ -60,7 +60,7 @@ def _bar(stream: TextIO) -> Iterator[Tell]:
 
 
 @contextlib.contextmanager
-def _lines(stream: TextIO, clock: Callable[[], float]) -> Iterator[Tell]:
+def _lines(stream: IO[str], clock: Callable[[], float]) -> Iterator[Tell]:
     started, due = clock(), FIRST
 
     def tell(share: float, doing: str) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, NoReturn
+
+from flowsim.files import unwritten
+from flowsim.solution import IntegrationError
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -25,7 +30,7 @@ def say(text: str) -> bool:
     try:
         print(text, flush=True)
     except OSError as error:
-        complain(f"standard output cannot be written: {error.strerror or error}")
+        complain(unwritten("standard output", error))
         return False
     return True
 
@@ -46,19 +51,74 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def internal_error(where: str, error: BaseException) -> str:
-    """A mistake of this program's own, in one line.
+class Mistake(NamedTuple):
+    """A mistake of this program's own: where, the error in one line, and its traceback."""
 
-    >>> internal_error("lemma_5_4", KeyError("w"))
-    "internal error in lemma_5_4: KeyError: 'w' (please report)"
+    where: str
+    error: str
+    traceback: str
+
+
+def mistake(where: str, error: BaseException) -> Mistake:
+    """An error as a mistake of this program's own.
+
+    >>> mistake("lemma_5_4", KeyError("w")).error
+    "KeyError: 'w'"
     """
-    (*_, last) = traceback.format_exception_only(error)
-    return f"internal error in {where}: {' '.join(last.split())} (please report)"
+    line = " ".join("".join(traceback.format_exception_only(error)).split())
+    return Mistake(where, line, "".join(traceback.format_exception(error)))
 
 
-def report(where: str, error: BaseException) -> None:
-    """Print an own mistake with its traceback on standard error: nobody's input is to blame."""
-    print("".join(traceback.format_exception(error)) + internal_error(where, error), file=sys.stderr)
+@dataclass
+class Attempts:
+    """Several things that are all tried, and what came of those that failed, to be said in the end.
+
+    Args:
+        lost: outputs that could not be written.
+        stopped: flows that could not be solved.
+        mistakes: this program's own.
+
+    >>> failed = Attempts()
+    >>> with failed.at("first.json"):
+    ...     raise PermissionError(13, "Permission denied")
+    >>> with failed.at("second.json"):
+    ...     pass
+    >>> failed.lost, failed.status
+    (['first.json cannot be written: Permission denied'], 2)
+    """
+
+    lost: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def at(self, what: str) -> Iterator[None]:
+        """Try one, and go on if it fails."""
+        try:
+            yield
+        except OSError as error:
+            self.lost.append(unwritten(what, error))
+        except IntegrationError as error:
+            self.stopped.append(f"{what}: {error}")
+        except Exception as error:
+            self.mistakes.append(mistake(what, error))
+
+    @property
+    def status(self) -> int:
+        """The exit status: 2 if an output is lost, else 1 if something else failed, else 0."""
+        return 2 if self.lost else int(bool(self.stopped or self.mistakes))
+
+    def report(self) -> None:
+        """Say what failed on standard error, own mistakes below their tracebacks."""
+        for line in [*self.lost, *self.stopped]:
+            complain(line)
+        for found in self.mistakes:
+            report(found)
+
+
+def report(found: Mistake) -> None:
+    """Print an own mistake, for which no input is to blame, below its traceback."""
+    print(f"{found.traceback}internal error in {found.where}: {found.error} (please report)", file=sys.stderr)
 
 
 def leave(command: str, main: Callable[[], int], interrupted: str) -> NoReturn:
@@ -78,7 +138,7 @@ def leave(command: str, main: Callable[[], int], interrupted: str) -> NoReturn:
         if is_out_of_memory(error):
             complain(f"{command}: there is not enough memory")
         else:
-            report(command, error)
+            report(mistake(command, error))
         status = 1
     try:
         sys.stdout.flush()
