@@ -29,6 +29,7 @@ from figures.style import STYLE, save
 from figures.threads import one_thread
 from flowsim.__main__ import device_of
 from flowsim.files import make_folder, require_writable
+from flowsim.progress import reporting
 from flowsim.shell import Attempts, add_version, complain, leave
 
 MODULES: dict[str, ModuleType] = {

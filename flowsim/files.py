@@ -159,7 +159,7 @@ def require_writable(option: str, path: str | Path | None) -> None:
         status = _status(path)
         if status is None:
             folder = Path(os.path.realpath(path) if os.path.islink(path) else path).parent
-            if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            if not (folder.is_dir() and _permits(folder, os.W_OK | os.X_OK)):
                 raise ValueError(f"{option} {path} cannot be written: {folder} is not a folder to write to")
         else:
             _require_open(path, status)
@@ -181,8 +181,13 @@ def _require_open(path: str | Path, status: os.stat_result) -> None:
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
     if stat.S_ISREG(status.st_mode):
         os.close(os.open(path, os.O_WRONLY))
-    elif not os.access(path, os.W_OK):  # opening it may do something
+    elif not _permits(path, os.W_OK):  # opening it may do something
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _permits(path: str | Path, mode: int) -> bool:
+    """Whether this process may do something, as whoever it is now."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def require_distinct(
@@ -233,7 +238,7 @@ def make_folder(option: str, path: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{option} {path} cannot be written: {error.strerror}") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not _permits(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{option} {path} cannot be written: no permission to write to the folder")
     return folder
 
@@ -253,20 +258,22 @@ def whole(path: str | Path) -> Iterator[Path]:
     before = _status(path)
     if before is not None:
         _require_open(path, before)
-    if before is None or stat.S_ISREG(before.st_mode):
-        path = Path(os.path.realpath(path))  # of a pipe that is /dev/stdout it is no path
-    partial, may_replace = _temporary(Path(path), before)
+    target = Path(path)
+    replaceable = before is None or (stat.S_ISREG(before.st_mode) and before.st_nlink == 1)
+    if replaceable and target.is_symlink():
+        target = Path(os.path.realpath(target))
+    partial, beside = _temporary(target, before, replaceable)
     try:
         yield partial
-        if not (may_replace and _replaced(partial, Path(path), before)):
-            _write_into(Path(path), partial)
+        if not (beside and _replaced(partial, target, before)):
+            _write_into(target, partial)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _temporary(path: Path, before: os.stat_result | None) -> tuple[Path, bool]:
-    """A new, empty file beside `path`, which may replace that; or else, which may not, where temporary files are."""
-    if before is None or (stat.S_ISREG(before.st_mode) and before.st_nlink == 1):
+def _temporary(path: Path, before: os.stat_result | None, replaceable: bool) -> tuple[Path, bool]:
+    """A new, empty file beside `path`, to replace it; or where temporary files are, if it cannot, and False."""
+    if replaceable:
         # a name of its own, since one made of a long name may be too long
         partial = path.parent / f".{secrets.token_hex(8)}.partial"
         try:

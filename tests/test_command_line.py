@@ -1,17 +1,22 @@
 """`python -m flowsim simulate`: what it writes, and what it says and leaves behind when the input is bad."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import flowsim
+from flowsim import __main__ as command
 from flowsim.__main__ import main
 from flowsim.files import whole
+from flowsim.shell import leave
 
 PROBLEM: dict[str, Any] = {
     "inputs": np.array([[1.0, 0.1], [0.3, 1.0], [-1.0, -0.3]]),  # all y_i y_k x_i . x_k > 0
@@ -366,3 +371,120 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         raise OSError("disk full")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+# --- what is no plain file, what is told, and whose mistake it is ----------------------------------------------------
+
+
+def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr() == (f"flowsim {importlib.metadata.version('flowsim')}\n", "")
+
+
+@pytest.mark.parametrize("name", ["problem.npz", "link", "other name"])
+def test_the_input_is_never_replaced_by_the_output(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_problem()
+    os.symlink("problem.npz", "link")
+    os.link("problem.npz", "other name")
+    assert_refused(capsys, output=name, names=[f"--output {name} must be another file than FILE.npz problem.npz"])
+
+
+def test_a_link_in_the_place_of_the_output_is_written_through() -> None:
+    write_problem()
+    os.symlink("target.npz", "link")
+    assert simulate("--times", "3", output="link") == 0
+    assert Path("link").is_symlink()
+    assert read_run("target.npz")["times"].shape == (3,)
+
+
+def test_an_output_that_cannot_be_written_after_all_has_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    write_problem()
+    assert_refused(capsys, output="/dev/full", names=["/dev/full cannot be written: No space left on device"])
+
+
+def test_a_name_of_250_bytes_is_written() -> None:
+    write_problem()
+    assert simulate("--times", "3", output="r" * 250) == 0
+    assert read_run("r" * 250)["times"].shape == (3,)
+
+
+def test_a_fifo_in_the_place_of_the_input_is_refused_without_waiting(capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("fifo")
+    assert_refused(capsys, file="fifo", names=["fifo cannot be read: it is a FIFO"])
+
+
+def quiet(solve: Callable[..., Any], *problem: Any, progress: bool, **more: Any) -> Any:
+    return solve(*problem, **more)
+
+
+@pytest.mark.parametrize("t_final", ["1e307", "1.7976931348623157e308", "1e-300"])
+def test_times_near_the_ends_of_the_range_of_numbers_are_reported(
+    t_final: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bar of `solve` aside."""
+    write_problem(inputs=np.array([[1.0]]), labels=np.array([1]), hidden=np.array([[0.5]]), output=np.array([0.3]),
+                  feedback=np.array([1.0]))  # fmt: skip
+    monkeypatch.setattr(command, "solve", partial(quiet, flowsim.solve))
+    assert simulate("--t-final", t_final, "--times", "5") == 0
+    run = read_run()
+    assert run["times"][-1] == float(t_final)
+    assert (np.diff(run["times"]) > 0).all()
+    assert np.isfinite(run["hidden"]).all() and (np.diff(run["loss"]) <= 0).all()
+
+
+@pytest.mark.parametrize("error", [ValueError("own"), TypeError("own"), KeyError("own"), AttributeError("own")])
+@pytest.mark.parametrize("place", ["solve", "conserved"])
+def test_an_own_mistake_is_no_bad_input(
+    place: str, error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(*_: object, **__: object) -> None:
+        raise error
+
+    write_problem()
+    monkeypatch.setattr(command, place, wrong)
+    with pytest.raises(SystemExit) as leaving:
+        leave("simulate", simulate, "interrupted")
+    assert leaving.value.code == 1
+    err = capsys.readouterr().err
+    assert "error: own" not in err
+    assert "Traceback" in err and "in wrong" in err
+    assert err.splitlines()[-1].startswith(f"internal error in simulate: {type(error).__name__}: ")
+    assert err.endswith("(please report)\n")
+    assert os.listdir() == ["problem.npz"]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")]
+)
+def test_memory_that_is_short_is_nobodys_mistake(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> int:
+        raise error
+
+    with pytest.raises(SystemExit) as leaving:
+        leave("simulate", full, "interrupted")
+    assert leaving.value.code == 1
+    assert capsys.readouterr().err == "error: simulate: there is not enough memory\n"
+
+
+def test_an_interrupt_has_the_status_of_shells(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as leaving:
+        leave("simulate", interrupted, "interrupted; nothing was written")
+    assert leaving.value.code == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+
+
+def test_standard_output_that_is_full_is_said_in_one_line_and_the_run_is_written() -> None:
+    write_problem()
+    command_line = [sys.executable, "-m", "flowsim", "simulate", "problem.npz", "--rule", "fa", "--t-final", "1",
+                    "--times", "3", "--output", "run.npz"]  # fmt: skip
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command_line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1] == "error: standard output cannot be written: No space left on device"
+    assert "Traceback" not in ended.stderr and "Exception ignored" not in ended.stderr
+    assert read_run()["times"].shape == (3,)

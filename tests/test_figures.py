@@ -4,7 +4,10 @@ import functools
 import importlib
 import itertools
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib
@@ -20,6 +23,7 @@ from PIL import Image
 from sample_problems import gaussian_data, sliding
 from scipy.integrate import solve_ivp
 
+from figures import __main__ as command
 from figures import (
     activations,
     alignment,
@@ -34,7 +38,7 @@ from figures.noisy_digits import experiment
 from figures.noisy_digits.protocol import Protocol
 from figures.peers import PEERS, velocity
 from figures.style import STYLE, title_and_caption
-from flowsim import Flow, Weights, solve
+from flowsim import Flow, IntegrationError, Weights, progress, solve
 from flowsim.observables import conserved, dominance_ratio
 from theorems.constants import mu_nearly_orthogonal, mu_separable, mu_svm, total_gap
 from theorems.ensembles import Shape, margin_run
@@ -196,6 +200,85 @@ def test_a_wrong_name_or_folder_is_said_in_one_line(tmp_path: Path, capsys: pyte
     first, second = capsys.readouterr().err.strip().split("\n")
     assert first.startswith("error: NAME must be one of conserved_manifold") and first.endswith("got 'sings'")
     assert second.startswith("error: --output") and second.endswith("cannot be written: Not a directory")
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Three figures that are drawn at once, of which the one in the middle fails as `measure` is made to."""
+
+    def module(measure: Callable[[], None]) -> Any:
+        return SimpleNamespace(
+            __doc__="A figure.\n\nIts caption.", SEEDS=(0,), measure=measure, draw=lambda _: Figure()
+        )
+
+    names = ["first", "second", "third"]
+    monkeypatch.setattr(command, "MODULES", {name: module(lambda: None) for name in names})
+    return names
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def measure() -> None:
+        raise error
+
+    monkeypatch.setattr(command.MODULES["second"], "measure", measure)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (IntegrationError(0.5, "because", 3, None), "error: {folder}/second: trajectory 3 stopped at t = 0.5: because"),
+        (ValueError("own"), "internal error in {folder}/second: ValueError: own (please report)"),
+        (TypeError("own"), "internal error in {folder}/second: TypeError: own (please report)"),
+    ],
+)
+def test_a_figure_that_fails_costs_no_other(
+    error: Exception, message: str, three: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    failing(monkeypatch, error)
+    assert main([*three, "--output", str(tmp_path)]) == 1
+    assert {path.stem for path in tmp_path.iterdir()} == {"first", "third"}
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert err.splitlines()[-1] == message.format(folder=tmp_path)
+    assert ("Traceback" in err) == message.startswith("internal")
+
+
+def test_a_file_that_cannot_be_written_costs_no_other(
+    three: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "second.png").symlink_to("/dev/full")
+    assert main([*three, "--output", str(tmp_path)]) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.{kind}" for name in three for kind in ("png", "pdf")}
+    assert (tmp_path / "second.pdf").read_bytes().startswith(b"%PDF")
+    expected = f"error: {tmp_path}/second cannot be written: .png: No space left on device\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_file_that_will_not_be_written_is_refused_before_anything_is_drawn(
+    three: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "third.pdf").mkdir()
+    assert main([*three, "--output", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: --output {tmp_path}/third.pdf cannot be written: it is a folder\n"
+    assert list(tmp_path.iterdir()) == [tmp_path / "third.pdf"]
+
+
+def test_lines_say_how_far_the_figures_are_where_nobody_watches(
+    three: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST", 0.0)
+    monkeypatch.setattr(progress, "LONGEST", 0.0)
+    assert main([*three, "--output", str(tmp_path)]) == 0
+    lines = [line.split(" after ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["drawing first: 0 %", "drawing second: 33 %", "drawing third: 67 %"]
+
+
+def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert re.fullmatch(r"flowsim \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 # --- one by one ---

@@ -4,12 +4,14 @@ import csv
 import functools
 import gzip
 import io
+import math
 import os
 import signal
 import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +28,7 @@ from test_figures import assert_readable, data_of, line
 from torch import nn
 
 from figures import __main__ as command
-from figures.noisy_digits import alignment, conservation, experiment, flow_limit, losses
+from figures.noisy_digits import alignment, conservation, experiment, flow_limit, losses, training
 from figures.noisy_digits.experiment import FIGURES
 from figures.noisy_digits.images import IDX_IMAGES, IDX_LABELS, Images, load, read_idx
 from figures.noisy_digits.protocol import RULES, EachItsOwn, Protocol, papers, problem
@@ -39,10 +41,10 @@ from figures.noisy_digits.results import (
     over_repeats,
     write_csv,
 )
-from figures.noisy_digits.training import QUANTITIES, state_path, train
+from figures.noisy_digits.training import QUANTITIES, reached, state_path, train
 from figures.style import RULES as RULE_COLOURS
 from figures.style import STYLE
-from flowsim import GradientDescent, IntegrationError, descent, solve
+from flowsim import GradientDescent, IntegrationError, descent, progress, solve
 from flowsim.rules import FeedbackAlignment, SignFeedbackAlignment
 from flowsim.shell import Attempts
 
@@ -677,6 +679,7 @@ def test_from_the_shell_on_idx_files(
     write_images(tmp_path)
     monkeypatch.setattr(command, "Protocol", lambda dataset: replace(SMALL, dataset=dataset))
     monkeypatch.setattr(flow_limit, "measure", functools.partial(flow_limit.measure, t_final=1.0))
+    monkeypatch.setattr(progress, "FIRST", math.inf)
     arguments = ["noisy_digits", "--dataset", "mnist", "--data-dir", str(tmp_path), "--output", str(tmp_path / "out")]
     assert command.main(arguments) == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -687,6 +690,59 @@ def test_from_the_shell_on_idx_files(
         assert image.info["Source"] == "python -m figures noisy_digits (mnist, 12 images, 40 epochs); seeds 0, 1"
     out, err = capsys.readouterr()
     assert "Appendix B.1" in out and "adaFA keeps higher alignment" in out and err == ""
+
+
+def test_lines_say_how_far_it_is_where_nobody_watches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(flow_limit, "measure", functools.partial(flow_limit.measure, t_final=1.0, etas=(0.5,)))
+    for name in ("FIRST", "LONGEST"):
+        monkeypatch.setattr(progress, name, 0.0)
+    out, err = Console(file=io.StringIO()), Console(file=io.StringIO())
+    experiment.run(SMALL, digits(), problem(SMALL, digits()), tmp_path, out, err, Attempts())
+    lines = [line.split(" after ")[0] for line in err.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert lines[:5] == [f"the limit of small steps: {share} %" for share in (20, 40, 60, 80, 100)]
+    assert lines[5:] == [f"training 16 networks: {100 * (epoch / SMALL.epochs):.0f} %" for epoch in range(41)]
+
+
+def test_a_disk_that_is_full_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "Protocol", lambda dataset: replace(SMALL, dataset=dataset))
+    monkeypatch.setattr(flow_limit, "measure", functools.partial(flow_limit.measure, t_final=1.0))
+    monkeypatch.setattr(progress, "FIRST", math.inf)
+    path = state_path(SMALL, problem(SMALL, digits()), tmp_path)
+    path.symlink_to("/dev/full")
+    monkeypatch.setattr(command, "reached", lambda *_: None)
+    monkeypatch.setattr(training, "reached", lambda protocol, runs, _: reached(protocol, runs, tmp_path / "none"))
+    assert command.main(["noisy_digits", "--output", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: noisy_digits cannot be written: {path}: No space left on device\n"
+
+
+def test_a_saved_state_that_is_broken_is_refused_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "Protocol", lambda dataset: replace(SMALL, dataset=dataset))
+    state_path(SMALL, problem(SMALL, digits()), tmp_path).write_bytes(b"not a state")
+    assert command.main(["noisy_digits", "--output", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "is not the state of a run" in err and err.count("\n") == 1
+
+
+def test_a_compressed_file_of_images_is_not_unpacked_beyond_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "file.gz"
+    for content, message in [
+        (struct.pack(">4I", IDX_IMAGES, 2**32 - 1, 2**16, 2**16), "more than 100 times as many"),
+        (idx(np.zeros((2, 3, 4), np.uint8), IDX_IMAGES) + bytes(2**24), r"must hold \(2, 3, 4\) bytes .* got more"),
+    ]:
+        path.write_bytes(gzip.compress(content))
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match=message):
+                read_idx(path, IDX_IMAGES)
+            assert tracemalloc.get_traced_memory()[1] < 2**21
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_flow_that_cannot_be_solved_is_said_in_one_line(

@@ -1,7 +1,14 @@
 """`python -m theorems`: verdicts, reports, your own data, and what it says of bad input."""
 
+import contextlib
+import html
 import json
+import multiprocessing
+import os
 import re
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +17,16 @@ import numpy as np
 import pytest
 import torch
 
-from flowsim import FeedbackAlignment, IntegrationError
+from flowsim import FeedbackAlignment, IntegrationError, progress
 from flowsim.data import orthogonally_separable
 from flowsim.files import write_npz
 from flowsim.initialization import gaussian, random_signs, with_gaps
-from theorems import cases, lemma_5_4, own_data, proposition_5_3
+from theorems import cases, findings, lemma_5_4, own_data, proposition_5_3, report
 from theorems.__main__ import main
-from theorems.check import Case
+from theorems.check import Case, DoesNotApplyError
 from theorems.ensembles import Scope
-from theorems.measurement import Claim, Compared
+from theorems.hypothesis import fact
+from theorems.measurement import Claim, Compared, NoMarginError
 from theorems.observation import Observation
 
 FEEDBACK = random_signs(4, 0)
@@ -172,3 +180,288 @@ def test_own_data_on_which_one_rule_stops_keeps_the_verdicts_of_the_others(
     verdicts = {entry["case"]: entry["verdict"] for entry in json.loads(report.read_text())["checks"]}
     law = "conservation of alignment"
     assert verdicts == {f"fa, {law}": "holds", f"sign-fa, {law}": "holds", f"gd, {law}": "undecided"}
+
+
+# --- what fails costs nothing else -----------------------------------------------------------------------------------
+
+
+def case_that(run: Callable[[], Any], label: str = "broken") -> Case:
+    return Case(lemma_5_4.STATEMENT, label, "theorem", [run])
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def wrong(*_: object, **__: object) -> Any:
+        raise error
+
+    return wrong
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> list[Case]:
+    """Lemma 5.4 with two cases and one question, which take no time; a test may add to the cases."""
+    found = lemma_5_4.cases(Scope(1, "cpu"))
+    theorem, control = next(case for case in found if case.role == "theorem"), found[-1]
+    (question,) = findings.questions(["lemma_5_4"])
+    assert control.role == "control"
+    kept = [theorem, control]
+    monkeypatch.setattr(lemma_5_4, "cases", lambda scope: kept)
+    monkeypatch.setattr(findings, "QUESTIONS", [question])
+    return kept
+
+
+def verdicts_of(path: Path) -> dict[str, str]:
+    return {entry["case"]: entry["verdict"] for entry in json.loads(path.read_text())["checks"]}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (IntegrationError(0.5, "because", 3, None), "trajectory 3 stopped at t = 0.5: because"),
+        (NoMarginError("it overflows"), "it overflows"),
+        (DoesNotApplyError("lemma_5_4", [fact("no", False)]), "lemma_5_4 does not apply: no (slack -inf)"),
+        (MemoryError(), "there is not enough memory"),
+        (ValueError("own [/mistake]"), "internal error: ValueError: own [/mistake]"),
+        (KeyError("own"), "internal error: KeyError: 'own'"),
+        (RecursionError("own"), "internal error: RecursionError: own"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_case_that_fails_is_undecided_with_the_reason_and_costs_no_other(
+    error: Exception, reason: str, few: list[Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few.insert(1, case_that(failing(error)))
+    path, page = tmp_path / "report.json", tmp_path / "report.html"
+    assert main(["lemma_5_4", "--seeds", "1", "--json", str(path), "--html", str(page)]) == 1
+    assert list(verdicts_of(path).values()) == ["holds", "undecided", "violated"]
+    report = json.loads(path.read_text())
+    assert report["checks"][1]["details"]["reason"] == reason
+    assert [item["survives"] for item in report["findings"]] == [1]
+    assert html.escape(reason) in page.read_text().replace("&#39;", "&#x27;")
+    out, err = capsys.readouterr()
+    assert f"unexpected: lemma_5_4, broken: undecided {reason}" in " ".join(out.split())
+    assert "2 of 3 checks as expected" in out
+    if reason.startswith("internal error"):
+        assert err.startswith("Traceback") and "in wrong" in err
+        assert err.splitlines()[-1] == (
+            f"internal error in lemma_5_4, broken: {reason.removeprefix('internal error: ')} (please report)"
+        )
+    else:
+        assert err == ""
+
+
+def test_an_interrupt_keeps_what_was_decided(
+    few: list[Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few.insert(1, case_that(failing(KeyboardInterrupt())))
+    path, page = tmp_path / "report.json", tmp_path / "report.html"
+    assert main(["lemma_5_4", "--seeds", "1", "--json", str(path), "--html", str(page)]) == 130
+    assert list(verdicts_of(path).values()) == ["holds"]
+    report = json.loads(path.read_text())
+    assert (report["complete"], report["findings"]) == (False, [])
+    assert "Interrupted: this is what was decided until then" in page.read_text()
+    out, err = capsys.readouterr()
+    assert few[0].label in out
+    assert "1 of 1 checks as expected, interrupted after" in out
+    assert err == ""
+
+
+def test_an_interrupt_of_the_findings_keeps_the_verdicts(
+    few: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (question,) = findings.QUESTIONS
+    interrupting = replace(question, broken="interrupted", run=failing(KeyboardInterrupt()))
+    monkeypatch.setattr(findings, "QUESTIONS", [question, interrupting])
+    path = tmp_path / "report.json"
+    assert main(["lemma_5_4", "--seeds", "1", "--json", str(path)]) == 130
+    assert list(verdicts_of(path).values()) == ["holds", "violated"]
+    assert [item["broken"] for item in json.loads(path.read_text())["findings"]] == [question.broken]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(IntegrationError(0.5, "because", 3, None), 0), (ValueError("own"), 1)], ids=["stop", "own"]
+)
+def test_a_finding_that_fails_costs_neither_verdicts_nor_other_findings(
+    error: Exception, status: int, few: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (question,) = findings.QUESTIONS
+    monkeypatch.setattr(findings, "QUESTIONS", [replace(question, broken="x", run=failing(error)), question])
+    path, page = tmp_path / "report.json", tmp_path / "report.html"
+    assert main(["lemma_5_4", "--seeds", "1", "--json", str(path), "--html", str(page)]) == status
+    assert list(verdicts_of(path).values()) == ["holds", "violated"]
+    failed, answered = json.loads(path.read_text())["findings"]
+    assert (failed["trajectories"], failed["margin"]) == (0, None)
+    why = failed["details"]["reason"]
+    assert str(error) in why
+    assert (answered["survives"], answered["trajectories"]) == (1, 1)
+    assert f"not measured: {why}" in page.read_text()
+    out, err = capsys.readouterr()
+    assert f"not measured: {why}"[:30] in " ".join(out.split())
+    last = "internal error in the finding lemma_5_4: x: ValueError: own (please report)"
+    assert err.splitlines()[-1:] == ([last] if status else [])
+
+
+@pytest.mark.parametrize("full", ["--json", "--html"])
+def test_an_output_that_cannot_be_written_is_said_in_one_line_and_loses_no_other(
+    full: str, few: list[Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (other,) = {"--json", "--html"} - {full}
+    assert main(["lemma_5_4", "--seeds", "1", full, "/dev/full", other, str(tmp_path / "other")]) == 2
+    assert (tmp_path / "other").read_text()
+    out, err = capsys.readouterr()
+    assert "2 of 2 checks as expected" in out
+    assert err == f"error: {full} /dev/full cannot be written: No space left on device\n"
+
+
+def test_standard_output_that_cannot_be_written_loses_no_other(
+    few: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "report.json"
+    with open("/dev/full", "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        assert main(["lemma_5_4", "--seeds", "1", "--json", str(path)]) == 2
+        patch.undo()
+        with contextlib.suppress(OSError):
+            stream.close()
+    assert list(verdicts_of(path).values()) == ["holds", "violated"]
+    assert capsys.readouterr().err == "error: standard output cannot be written: No space left on device\n"
+
+
+def test_a_page_that_cannot_be_made_is_an_own_mistake_that_loses_no_other(
+    few: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report, "pictures", failing(ValueError("own")))
+    files = ["--json", str(tmp_path / "report.json"), "--html", str(tmp_path / "report.html")]
+    assert main(["lemma_5_4", "--seeds", "1", *files]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    out, err = capsys.readouterr()
+    assert "2 of 2 checks as expected" in out
+    assert err.splitlines()[-1] == f"internal error in --html {files[-1]}: ValueError: own (please report)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--json", "x", "--html", "./x"], "--html ./x must be another file than --json x"),
+        (["--data", "own.npz", "--json", "own.npz"], "--json own.npz must be another file than --data own.npz"),
+        (
+            ["--search", "1", "--output", ".", "--json", "lemma_5_4_fa_any_data.npz"],
+            "--output, lemma_5_4_fa_any_data.npz: lemma_5_4_fa_any_data.npz must be another file than --json ",
+        ),
+    ],
+)
+def test_outputs_are_no_other_files_of_the_command(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.npz").write_text("x")
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["own.npz"]
+    assert (tmp_path / "own.npz").read_text() == "x"
+
+
+def test_lines_say_how_far_the_checks_are_where_nobody_watches(
+    few: list[Case], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("FIRST", "LONGEST"):
+        monkeypatch.setattr(progress, name, 0.0)
+    assert main(["lemma_5_4", "--seeds", "1"]) == 0
+    lines = [line.split(" after ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["checking, 1 of 2 cases: 33 %", "checking, 2 of 2 cases: 67 %", "findings, 1 of 1: 100 %"]
+
+
+def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert re.fullmatch(r"flowsim \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("place", ["solve", "a statement", "the constants"])
+def test_an_own_mistake_on_own_data_costs_no_other_verdict_and_is_no_bad_input(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_problem(tmp_path / "own.npz", SEPARABLE.labels, t_final=0.1)
+    wrong, law = failing(ValueError("own")), "conservation of alignment"
+    if place == "solve":
+        runs = {**own_data.runs(path, "cpu"), "gd": wrong}
+        monkeypatch.setattr(own_data, "runs", lambda path, device, progress: runs)
+    elif place == "a statement":
+        statements = [replace(own_data.STATEMENTS[0], hypotheses=wrong), *own_data.STATEMENTS[1:]]
+        monkeypatch.setattr(own_data, "STATEMENTS", statements)
+    else:
+        monkeypatch.setattr(own_data, "constants", wrong)
+    report = tmp_path / "own.json"
+    assert main(["equation_1", "theorem_5_2", "--data", path, "--json", str(report)]) == 1
+    found = json.loads(report.read_text())
+    verdicts = {(entry["name"], entry["case"].split(",")[0]): entry["verdict"] for entry in found["checks"]}
+    assert len(verdicts) == 6
+    expected = {
+        "solve": lambda name, rule: rule == "gd",
+        "a statement": lambda name, rule: name == "equation_1",
+        "the constants": lambda *_: False,
+    }[place]
+    assert {key for key, verdict in verdicts.items() if verdict == "undecided"} == {
+        key for key in verdicts if expected(*key)
+    }
+    assert set(verdicts.values()) <= {"holds", "undecided"}
+    assert bool(found["data"]) == (place != "the constants")
+    out, err = capsys.readouterr()
+    assert law in out
+    assert "error: own" not in err and "Traceback" in err
+    assert err.splitlines()[-1].endswith("ValueError: own (please report)")
+
+
+def dying(places: Sequence[cases.Place], scope: Scope) -> Any:
+    """In a process of its own: dies on one case, as by a system without memory."""
+    if ("proposition_5_3", 1) in places:
+        os._exit(1)
+    return cases._of_group(places, scope)
+
+
+def unsendable(places: Sequence[cases.Place], scope: Scope) -> Any:
+    """In a process of its own: what it finds on one case cannot be sent."""
+    if ("proposition_5_3", 1) in places:
+        return lambda: None
+    return cases._of_group(places, scope)
+
+
+@pytest.mark.parametrize(
+    ("worker", "reason"), [(dying, "its process died"), (unsendable, "internal error: .*pickle")], ids=["dies", "stuck"]
+)
+def test_a_process_that_dies_costs_the_case_that_it_died_on_alone(
+    worker: Callable[..., Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases, "FEW", 0)
+    monkeypatch.setattr(cases, "_of_group", worker)
+    places = [("lemma_5_4", 0), ("proposition_5_3", 1)]
+    found = dict(cases.decided(places, Scope(1, "cpu")))
+    assert found.keys() == set(places)
+    assert found[places[0]].verdict == "holds"
+    assert found[places[1]].verdict == "undecided"
+    assert re.match(reason, found[places[1]].details["reason"])
+
+
+def endless(places: Sequence[cases.Place], scope: Scope) -> Any:
+    """In a process of its own: comes to an end on one case only."""
+    while ("proposition_5_3", 1) in places:
+        time.sleep(1000.0)
+    return cases._of_group(places, scope)
+
+
+def test_processes_end_when_nobody_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after Ctrl-C: the one that is at a case would take for ever."""
+    monkeypatch.setattr(cases, "FEW", 0)
+    monkeypatch.setattr(cases, "_of_group", endless)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    found = cases.decided([("lemma_5_4", 0), ("proposition_5_3", 1)], Scope(1, "cpu"))
+    assert isinstance(found, Generator)
+    assert next(found)[0] == ("lemma_5_4", 0)
+    children = multiprocessing.active_children()
+    assert children
+    found.close()
+    for child in children:
+        child.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import math
 import zlib
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from flowsim.files import require_plausible
 
 DATASETS = ("digits", "mnist", "fashion-mnist")
 
@@ -101,20 +104,22 @@ def read_idx(path: str | Path, magic: int) -> NDArray:
     Raises:
         ValueError: if the file cannot be read, or is not one with that magic number and length.
     """
+    length = 4 * (1 + (magic & 0xFF))
     try:
-        content = Path(path).read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+        with Path(path).open("rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if compressed else Path(path).open("rb") as file:
+            header = file.read(length)
+            if header[:4] != magic.to_bytes(4) or len(header) < length:
+                raise ValueError(
+                    f"{path} is not an IDX file with magic number {magic:#06x}: it starts with {header[:4].hex()}"
+                )
+            shape = tuple(int(size) for size in np.frombuffer(header[4:], ">u4"))
+            require_plausible(path, math.prod(shape), Path(path).stat().st_size)
+            values = np.frombuffer(file.read(math.prod(shape) + 1), np.uint8)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    dimensions = magic & 0xFF
-    length = 4 * (1 + dimensions)
-    if content[:4] != magic.to_bytes(4) or len(content) < length:
-        raise ValueError(
-            f"{path} is not an IDX file with magic number {magic:#06x}: it starts with {content[:4].hex()}"
-        )
-    shape = tuple(int(size) for size in np.frombuffer(content[4:length], ">u4"))
-    values = np.frombuffer(content[length:], np.uint8)
-    if len(values) != np.prod(shape):
-        raise ValueError(f"{path} must hold {shape} bytes by its header, got {len(values)}")
+    if len(values) != math.prod(shape):
+        amount = "more" if len(values) > math.prod(shape) else str(len(values))
+        raise ValueError(f"{path} must hold {shape} bytes by its header, got {amount}")
     return values.reshape(shape)

@@ -1,0 +1,77 @@
+"""How far a command is: a bar for those who watch, lines at growing intervals in a log, and never an error."""
+
+import io
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from flowsim.progress import reporting
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def seconds(step: float) -> Callable[[], float]:
+    """A clock that goes on by so much whenever it is looked at."""
+    return itertools.count(100.0, step).__next__
+
+
+def times_of(text: str) -> list[int]:
+    return [int(line.split(" after ")[1].removesuffix(" s")) for line in text.splitlines()]
+
+
+def test_lines_come_after_twice_the_time_of_the_one_before_and_every_five_minutes_later_on() -> None:
+    stream = io.StringIO()
+    with reporting(stream, seconds(1.0)) as tell:
+        for done in range(1, 2001):
+            tell(done / 2000, f"case {done}")
+    assert times_of(stream.getvalue()) == [10, 20, 40, 80, 160, 320, 620, 920, 1220, 1520, 1820]
+    assert stream.getvalue().splitlines()[2] == "case 40: 2 % after 40 s"
+
+
+def test_what_is_over_soon_says_nothing() -> None:
+    stream = io.StringIO()
+    with reporting(stream, seconds(1.0)) as tell:
+        for done in range(1, 10):
+            tell(done / 9, "quick")
+    assert stream.getvalue() == ""
+
+
+def test_what_tells_seldom_is_shown_when_it_does() -> None:
+    stream = io.StringIO()
+    with reporting(stream, seconds(1000.0)) as tell:
+        tell(0.25, "slow [1/4]")
+        tell(0.5, "slow")
+    assert stream.getvalue() == "slow [1/4]: 25 % after 1000 s\nslow: 50 % after 2000 s\n"
+
+
+def test_a_terminal_has_a_bar_that_goes_away() -> None:
+    stream = Terminal()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERM", "xterm")
+        with reporting(stream) as tell:
+            tell(0.5, "case [bold]")
+    text = stream.getvalue()
+    assert "case [bold]" in text and "50%" in text
+    assert text.endswith("\x1b[2K"), "the line is erased"
+
+
+def test_a_terminal_that_cannot_move_its_cursor_has_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    with reporting(stream, seconds(20.0)) as tell:
+        tell(0.5, "case")
+    assert stream.getvalue() == "case: 50 % after 20 s\n"
+
+
+def test_a_line_that_cannot_be_written_ends_nothing() -> None:
+    with reporting(Full(), seconds(20.0)) as tell:
+        tell(0.5, "case")
