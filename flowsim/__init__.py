@@ -7,7 +7,13 @@ for the mathematics.
 from flowsim import data
 from flowsim.data import Dataset
 from flowsim.flow import Flow
-from flowsim.rules import FeedbackAlignment, GradientDescent, SignFeedbackAlignment
+from flowsim.rules import (
+    DirectFeedbackAlignment,
+    FeedbackAlignment,
+    GradientDescent,
+    Rule,
+    SignFeedbackAlignment,
+)
 from flowsim.solution import IntegrationError, Solution
 from flowsim.solve import solve
 from flowsim.weights import DeepWeights, Weights
@@ -15,10 +21,12 @@ from flowsim.weights import DeepWeights, Weights
 __all__ = [
     "Dataset",
     "DeepWeights",
+    "DirectFeedbackAlignment",
     "FeedbackAlignment",
     "Flow",
     "GradientDescent",
     "IntegrationError",
+    "Rule",
     "SignFeedbackAlignment",
     "Solution",
     "Weights",

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsim.activation import Activation, LeakyReLU
 from flowsim.data import Dataset
 from flowsim.losses import Loss, named
-from flowsim.rules import Rule
+from flowsim.rules import Rule, require_feedback, require_rule
 from flowsim.weights import AnyWeights, NetworkWeights, Weights
 
 __all__ = ["Flow", "Weights"]
+
+SLOPE = 0.3
+"""Of the leaky ReLU where nothing else is said."""
 
 Slopes = Sequence[Float[Tensor, "*batch n m"]]
 """phi'(z_l) of each hidden layer."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Flow:
     """d theta / dt = -fa(theta) for a leaky-ReLU network of any depth >= 2 on a data set.
 
@@ -33,16 +37,20 @@ class Flow:
 
         delta_l = phi'(z_l) * (B_{l+1}^T delta_{l+1}),        dW_l / dt = sum over samples of delta_l a_{l-1}^T
 
-    with the feedback matrices B of the rule. phi(z) = z for z > 0 and slope z for z <= 0; phi'(0) = slope.
+    with the feedback matrices B of the rule; under a rule with direct feedback B_l^T delta_{H+1} stands in the place of
+    B_{l+1}^T delta_{l+1}. phi(z) = z for z > 0 and slope z for z <= 0; phi'(0) = slope.
 
     Args:
         dataset: inputs `*batch x n x d` and labels.
-        rule: GradientDescent(), FeedbackAlignment(feedback) or SignFeedbackAlignment(scale).
+        rule: GradientDescent(), FeedbackAlignment(feedback), SignFeedbackAlignment(scale),
+            DirectFeedbackAlignment(feedback), or one of your own, derived from `flowsim.Rule`.
         loss: "exponential", "logistic", "squared", "cross-entropy", or a `flowsim.losses.Loss`.
-        slope: gamma in [0, 1]; 0 is ReLU, 1 a linear network.
+        slope: gamma in [0, 1]; 0 is ReLU, 1 a linear network. 0.3 if it is not given.
+        activation: phi in the place of the leaky ReLU, see `flowsim.activation`; then there is no slope to be given.
 
     Raises:
-        ValueError: for an unknown loss or rule, a slope outside [0, 1], or a loss that does not fit the labels.
+        ValueError: for an unknown loss or rule, a slope outside [0, 1] or beside an activation, or a loss that does not
+            fit the labels.
 
     >>> from flowsim import Dataset, FeedbackAlignment, Weights
     >>> flow = Flow(Dataset([[2.0]], [1]), FeedbackAlignment([1.0]), slope=0.5)
@@ -53,27 +61,63 @@ class Flow:
 
     dataset: Dataset
     rule: Rule
-    loss: str | Loss = "exponential"
-    slope: float = 0.3
+    loss: str | Loss
+    activation: Activation
 
     stays_in_span: ClassVar[bool] = True
     """The first layer moves in the span of the inputs only, so that the flow can be reduced to it."""
 
+    follows_rule: ClassVar[bool] = True
+    """Weights move as the rule says and by nothing else. False for a subclass, unless it says otherwise."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        rule: Rule,
+        loss: str | Loss = "exponential",
+        slope: float | None = None,
+        activation: Activation | None = None,
+    ) -> None:
+        if slope is not None and activation is not None:
+            raise ValueError(f"slope must not be given beside an activation, got {slope!r} and {activation!r}")
+        if activation is None:
+            activation = LeakyReLU(SLOPE if slope is None else slope)
+        given = {"dataset": dataset, "rule": rule, "loss": loss, "activation": activation}
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.follows_rule = cls.__dict__.get("follows_rule", False)
+        if "activation" in cls.__dict__:
+            raise TypeError(f"{cls.__name__} must not override activation: give the flow an Activation instead")
+
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, Dataset):
             raise ValueError(f"dataset must be a flowsim.Dataset, got {type(self.dataset).__name__}")
-        if not isinstance(self.rule, Rule):
+        require_rule(self.rule)
+        if not isinstance(self.activation, Activation):
             raise ValueError(
-                "rule must be GradientDescent(), FeedbackAlignment(feedback) or SignFeedbackAlignment(scale), "
-                f"got {self.rule!r}"
+                "activation must be LeakyReLU(slope), Tanh(), Softplus() or an instance of a "
+                f"flowsim.activation.Activation of your own, got {self.activation!r}"
             )
-        if not (isinstance(self.slope, (int, float)) and 0 <= self.slope <= 1):
-            raise ValueError(f"slope must lie in [0, 1], got {self.slope!r}")
         loss = named(self.loss)
         kind = "signs" if self.dataset.classes is None else "classes"
         if loss.targets not in ("any", kind):
             needed = "labels -1 or +1" if loss.targets == "signs" else "class numbers as labels (classes=k)"
             raise ValueError(f"loss {loss.name!r} needs {needed}, got classes={self.dataset.classes}")
+
+    @property
+    def slope(self) -> float:
+        """The slope of the leaky ReLU.
+
+        Raises:
+            ValueError: if the activation is another one.
+        """
+        if self.activation.leaky_slope is None:
+            raise ValueError(f"activation must be a leaky ReLU to have a slope, got {self.activation!r}")
+        return self.activation.leaky_slope
 
     def require_fit(self, weights: NetworkWeights) -> torch.Size:
         """Return the joint ensemble shape `*batch` of data set, feedback and weights.
@@ -92,18 +136,13 @@ class Flow:
             raise ValueError(
                 f"output weights must give k = {outputs} outputs, one per label column, got {last.shape[-2]}"
             )
-        feedback = [matrix.shape[:-2] for matrix in self.rule.feedback_matrices(weights)]
+        feedback = [matrix.shape[:-2] for matrix in require_feedback(self.rule, weights)]
         shapes = [self.dataset.batch_shape, weights.batch_shape, *feedback]
         try:
             return torch.broadcast_shapes(*shapes)
         except RuntimeError:
             found = [tuple(shape) for shape in shapes]
             raise ValueError(f"batch shapes of data, weights and feedback must broadcast, got {found}") from None
-
-    def activation(self, pre_activations: Tensor) -> tuple[Tensor, Tensor]:
-        """phi(z) and phi'(z): the latter is 1 for z > 0, the slope for z <= 0, and phi(z) = phi'(z) z."""
-        derivative = (pre_activations > 0).to(pre_activations.dtype).clamp(min=self.slope)
-        return derivative * pre_activations, derivative
 
     def _forward(
         self, layers: Sequence[Tensor], slopes: Slopes | None = None
@@ -121,14 +160,14 @@ class Flow:
         return activations[-1] @ layers[-1].mT, activations, pre_activations, derivatives
 
     def _descent(
-        self, layers: Sequence[Tensor], feedback: Sequence[Tensor], slopes: Slopes | None = None
+        self, layers: Sequence[Tensor], feedback: Sequence[Tensor], slopes: Slopes | None, direct: bool
     ) -> list[Tensor]:
-        """dW_l / dt for each layer, with the given matrices B_2 .. B_{H+1} in the backward pass."""
+        """dW_l / dt for each layer, with the given matrices in the backward pass, from layer to layer or direct."""
         outputs, activations, _, derivatives = self._forward(layers, slopes)
-        delta = named(self.loss).negative_gradient(outputs, self.dataset.targets) / self.dataset.samples
-        descent = [delta.mT @ activations[-1]]
+        error = named(self.loss).negative_gradient(outputs, self.dataset.targets) / self.dataset.samples
+        delta, descent = error, [error.mT @ activations[-1]]
         for level in reversed(range(len(derivatives))):
-            delta = derivatives[level] * (delta @ feedback[level])
+            delta = derivatives[level] * ((error if direct else delta) @ feedback[level])
             descent.insert(0, delta.mT @ activations[level])
         return descent
 
@@ -149,18 +188,19 @@ class Flow:
 
         `slopes` are the phi'(z_l) where the weights do not tell them: on a kink.
         """
-        return weights.with_layers([-part for part in self._descent(weights.layers, weights.layers[1:], slopes)])
+        descent = self._descent(weights.layers, weights.layers[1:], slopes, False)
+        return weights.with_layers([-part for part in descent])
 
     def velocity(
         self, weights: AnyWeights, slopes: Slopes | None = None, feedback: Sequence[Tensor] | None = None
     ) -> AnyWeights:
         """d theta / dt = -fa, the negative update direction of the rule.
 
-        `slopes` and `feedback` are the phi'(z_l) and the matrices B_2 .. B_{H+1} where the weights do not tell them: on
+        `slopes` and `feedback` are the phi'(z_l) and the matrices of the rule where the weights do not tell them: on
         a kink, or, under sign-FA, at an entry 0.
         """
         matrices = self.rule.feedback_matrices(weights) if feedback is None else feedback
-        return weights.with_layers(self._descent(weights.layers, matrices, slopes))
+        return weights.with_layers(self._descent(weights.layers, matrices, slopes, self.rule.direct))
 
     def with_inputs(self, inputs: Float[Tensor, "*batch n r"]) -> Flow:
         """Return the same flow on other inputs with the same labels."""

@@ -11,7 +11,6 @@ from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 from flowsim.flow import Flow
 from flowsim.integrators import Settings, StoppedError, event, runge_kutta
 from flowsim.reduction import reduce
-from flowsim.rules import FeedbackAlignment, GradientDescent, SignFeedbackAlignment
 from flowsim.solution import LOOSER, IntegrationError, Solution
 from flowsim.validation import require_count, require_positive
 from flowsim.weights import AnyWeights, require_finite
@@ -65,8 +64,6 @@ def solve(
     require_count("max_steps", max_steps)
     if method not in INTEGRATORS:
         raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {method!r}")
-    if not isinstance(flow.rule, (GradientDescent, FeedbackAlignment, SignFeedbackAlignment)):
-        raise ValueError(f"rule must be one of flowsim's, whose jumps the integrators know, got {flow.rule!r}")
     require_finite(weights)
     batch_shape = flow.require_fit(weights)
     if 0 in batch_shape:

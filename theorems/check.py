@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flowsim import Solution
+from flowsim import Rule, Solution
+from flowsim.rules import is_one_of
 from theorems.measurement import Claim, Margin, NoMarginError, Rate, chosen, measure
 from theorems.observation import MIDDLE, in_chunks, observe, prescribed
 
@@ -192,7 +193,7 @@ def _described(statement: Statement, solution: Solution, margins: Sequence[Margi
         "samples": solution.flow.dataset.samples,
         "dimension": solution.flow.dataset.dimension,
         "widths": [layer.shape[-2] for layer in start.layers[:-1]],
-        "slope": solution.flow.slope,
+        "slope": solution.flow.activation.leaky_slope,
         "t_final": solution.t_final,
         "trajectories": solution.batch_shape.numel(),
         "claims": {claim.name: _worst(claim, margin, solution) for claim, margin in pairs},
@@ -244,10 +245,10 @@ def fact(name: str, true: bool) -> Hypothesis:
     return Hypothesis(name, torch.tensor(0.0 if true else -torch.inf))
 
 
-def is_rule(solution: Solution, *rules: type) -> Hypothesis:
+def is_rule(solution: Solution, *rules: type[Rule]) -> Hypothesis:
     """The hypothesis that the learning rule is one of the given."""
     name = " or ".join(rule.__name__ for rule in rules)
-    return fact(f"rule is {name}", isinstance(solution.flow.rule, rules))
+    return fact(f"rule is {name}", is_one_of(solution.flow.rule, *rules))
 
 
 def layers_not_zero(solution: Solution) -> Hypothesis:

@@ -1,4 +1,4 @@
-"""What breaks a hypothesis on purpose, for controls: flows with something added, and a run in two parts."""
+"""What breaks a hypothesis on purpose, for controls: a flow with something added, and a run in two parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from flowsim import Flow, Solution
 from flowsim.flow import Slopes
@@ -16,28 +15,10 @@ from flowsim.solution import Curve, Events, Path
 from flowsim.weights import AnyWeights, NetworkWeights
 
 
-class TanhFlow(Flow):
-    """The activation is tanh, which is not positively homogeneous: phi'(z) z is not phi(z)."""
-
-    def activation(self, pre_activations: Tensor) -> tuple[Tensor, Tensor]:
-        """tanh(z) and 1 - tanh(z)^2."""
-        values = torch.tanh(pre_activations)
-        return values, 1 - values.square()
-
-
-class SoftplusFlow(Flow):
-    """The activation is softplus, log(1 + e^z): a smooth ReLU, but not homogeneous."""
-
-    def activation(self, pre_activations: Tensor) -> tuple[Tensor, Tensor]:
-        """log(1 + e^z) and 1 / (1 + e^-z)."""
-        return -functional.logsigmoid(-pre_activations), torch.sigmoid(pre_activations)
-
-
-@dataclass(frozen=True, eq=False)
 class DecayFlow(Flow):
     """Weight decay is added to the rule: d theta / dt = -fa - decay theta."""
 
-    decay: float = 0.1
+    decay: ClassVar[float] = 0.1
     stays_in_span: ClassVar[bool] = False
 
     def velocity(

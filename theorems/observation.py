@@ -21,7 +21,6 @@ from torch import Tensor
 from flowsim import Flow, Solution
 from flowsim.losses import named
 from flowsim.observables import DescentFactors, descent_factors
-from flowsim.rules import SignFeedbackAlignment
 from flowsim.solution import Pieces
 from flowsim.weights import NetworkWeights
 
@@ -126,10 +125,10 @@ def observe(
     flow = solution.flow_of(trajectory)
     weights = solution.evaluate(times, nodes)
     middle = (start + end) / 2
-    feedback_at = mode_of.evaluate(middle, trajectory) if isinstance(flow.rule, SignFeedbackAlignment) else weights
+    feedback_at = mode_of.evaluate(middle, trajectory) if flow.rule.at_zero == "jumps" else weights
     feedback = flow.rule.feedback_matrices(feedback_at)
     slopes = None
-    if type(flow).activation is Flow.activation:
+    if flow.activation.leaky_slope is not None:
         slopes = _slopes(flow, weights, mode_of.pattern(middle, trajectory), feedback)
     initial = solution.start.with_layers(
         [layer.reshape(-1, *layer.shape[-2:])[trajectory] for layer in solution.start.layers]
@@ -148,9 +147,7 @@ def in_chunks(solution: Solution, pieces: Pieces) -> Iterator[slice]:
 
 def _rule_only(flow: Flow) -> Flow:
     """The flow without what a control adds to its rule; its activation is kept."""
-    if type(flow).velocity is Flow.velocity:
-        return flow
-    return Flow(flow.dataset, flow.rule, flow.loss, flow.slope)
+    return flow if flow.follows_rule else Flow(flow.dataset, flow.rule, flow.loss, activation=flow.activation)
 
 
 def prescribed(observation: Observation) -> NetworkWeights:

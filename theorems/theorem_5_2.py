@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import Flow, Solution
+from flowsim.activation import Softplus, Tanh
 from flowsim.observables import conserved
 from flowsim.weights import NetworkWeights
 from theorems import ensembles
 from theorems.check import Case, Hypothesis, Statement, fact, follows_its_rule
-from theorems.controls import DecayFlow, SoftplusFlow, TanhFlow
+from theorems.controls import DecayFlow
 from theorems.ensembles import Scope
 from theorems.measurement import Claim
 from theorems.observation import Observation
@@ -58,8 +59,14 @@ def homogeneous(solution: Solution) -> Hypothesis:
     return Hypothesis("phi'(z) z = phi(z)", torch.stack(slack).amin(0))
 
 
+def has_law(solution: Solution) -> Hypothesis:
+    """The feedback of every hidden layer is the gradient of a potential, as the rule says."""
+    potentials = solution.flow.rule.potentials(solution.start)
+    return fact("B is the gradient of Psi", all(potential is not None for potential in potentials))
+
+
 def _hypotheses(solution: Solution) -> list[Hypothesis]:
-    return [homogeneous(solution), follows_its_rule(solution)]
+    return [homogeneous(solution), follows_its_rule(solution), has_law(solution)]
 
 
 STATEMENT = Statement(
@@ -112,9 +119,9 @@ def cases(scope: Scope) -> list[Case]:
         case("FA, 4 layers, logistic", "fa", hidden_layers=3),
         Case(STATEMENT, "FA with biases", "theorem", [with_bias]),
         Case(BIAS_LEFT_OUT, "FA, biases left out", "control", [with_bias]),
-        control("FA, tanh", "fa", flow_type=TanhFlow),
-        control("sign-FA, 3 layers, tanh", "sign-fa", hidden_layers=2, flow_type=TanhFlow),
-        control("FA, softplus", "fa", flow_type=SoftplusFlow),
+        control("FA, tanh", "fa", activation=Tanh()),
+        control("sign-FA, 3 layers, tanh", "sign-fa", hidden_layers=2, activation=Tanh()),
+        control("FA, softplus", "fa", activation=Softplus()),
         control("FA with weight decay", "fa", flow_type=DecayFlow),
         Case(
             STATEMENT,
