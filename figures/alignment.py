@@ -23,7 +23,7 @@ from flowsim import FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, We
 from flowsim.initialization import adafa, gaussian, random_signs
 from flowsim.rules import Rule
 from theorems.lemma_5_4 import bound
-from theorems.measurement import infimum
+from theorems.measurement import Compared, alone, infimum
 from theorems.observation import Observation
 
 SEEDS = tuple(range(8))
@@ -76,9 +76,9 @@ def measure(
     return Measured(times, cosine, width, adafa_bound, widths, smallest)
 
 
-def cosines(seen: Observation) -> Float[Tensor, "nodes pieces 1"]:
+def cosines(seen: Observation) -> Compared:
     """cos(v, b)."""
-    return observables.alignment(seen.flow, seen.weights, seen.feedback)[0].unsqueeze(-1)
+    return alone(observables.alignment(seen.flow, seen.weights, seen.feedback)[0].unsqueeze(-1))
 
 
 def run(kind: Kind, width: int, seeds: tuple[int, ...], t_final: float) -> Solution[Weights]:

@@ -30,9 +30,9 @@ def along(
     found = []
     for trajectory in range(solution.batch_shape.numel()):
         which = torch.nonzero(solution.pieces.trajectory == trajectory).squeeze(-1)
-        seen = observe(solution, chosen(solution.pieces, which), solution)
+        seen = observe(solution, chosen(solution.pieces, which))
         if rate is not None and before is not None:
-            add_integral(seen, rate, before[which])
+            add_integral(seen, rate, *(column[which] for column in before))
         found.append(
             {name: (seen.times.T.reshape(-1), value(seen).T.reshape(-1)) for name, value in observables.items()}
         )

@@ -4,8 +4,11 @@ Data flows one way: data, flow, solve, solution, observables. See the README for
 for the mathematics.
 """
 
+import importlib.metadata
+
 from flowsim import data
 from flowsim.data import Dataset
+from flowsim.errors import CrawlingWarning, IntegrationError, IntegrationInterrupt
 from flowsim.flow import Flow
 from flowsim.rules import (
     DirectFeedbackAlignment,
@@ -14,11 +17,15 @@ from flowsim.rules import (
     Rule,
     SignFeedbackAlignment,
 )
-from flowsim.solution import IntegrationError, Solution
+from flowsim.saving import load
+from flowsim.solution import Solution
 from flowsim.solve import solve
 from flowsim.weights import DeepWeights, Weights
 
+__version__ = importlib.metadata.version("flowsim")
+
 __all__ = [
+    "CrawlingWarning",
     "Dataset",
     "DeepWeights",
     "DirectFeedbackAlignment",
@@ -26,10 +33,13 @@ __all__ = [
     "Flow",
     "GradientDescent",
     "IntegrationError",
+    "IntegrationInterrupt",
     "Rule",
     "SignFeedbackAlignment",
     "Solution",
     "Weights",
+    "__version__",
     "data",
+    "load",
     "solve",
 ]

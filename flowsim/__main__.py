@@ -10,11 +10,20 @@ from collections.abc import Sequence
 import torch
 from numpy.typing import NDArray
 
-from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights, solve
+from flowsim import (
+    Dataset,
+    FeedbackAlignment,
+    Flow,
+    GradientDescent,
+    IntegrationError,
+    SignFeedbackAlignment,
+    Weights,
+    solve,
+)
 from flowsim.files import PROBLEM_KEYS, read_npz, require_writable, write_npz
 from flowsim.observables import conserved, network_alignment
 from flowsim.rules import Rule
-from flowsim.solution import IntegrationError, Solution
+from flowsim.solution import Solution
 from flowsim.solve import INTEGRATORS
 from flowsim.validation import as_finite, require_count, require_positive
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from flowsim.validation import require_within
 
 
 class Activation(ABC):
@@ -55,9 +56,7 @@ class LeakyReLU(Activation):
     slope: float
 
     def __init__(self, slope: Any) -> None:
-        if not (isinstance(slope, Real) and not isinstance(slope, bool) and 0 <= float(slope) <= 1):
-            raise ValueError(f"slope must lie in [0, 1], got {slope!r}")
-        object.__setattr__(self, "slope", float(slope))
+        object.__setattr__(self, "slope", require_within("slope", slope, 0, 1))
 
     def __init_subclass__(cls) -> None:
         raise TypeError(f"{cls.__name__} must derive from Activation: a LeakyReLU is solved by its slope alone")

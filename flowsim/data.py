@@ -7,19 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from scipy.optimize import brentq, nnls
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import brentq
 from torch import Tensor
 
-from flowsim.validation import as_finite, require_count, require_positive
+from flowsim.margin import hard_margin
+from flowsim.scaling import scaled_rows, times_power
+from flowsim.validation import (
+    as_finite,
+    as_members,
+    require_alike,
+    require_count,
+    require_not_negative,
+    require_positive,
+    require_room,
+    require_seed,
+    shown,
+)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Inputs x_i and labels y_i, i = 1..n.
 
@@ -28,7 +39,8 @@ class Dataset:
         labels: `*batch x n` in {-1, +1}; with `classes=k` the class numbers 0 .. k-1.
         classes: the number of classes, for networks with vector output; None for labels +-1.
 
-    Arrays are converted to float64 tensors on the device they are on.
+    Arrays are copied, as float64 tensors on the device they are on, and detached: what is written into them later
+    changes nothing, and no gradient flows back to them.
 
     Raises:
         ValueError: for shapes that do not fit, non-finite inputs, or labels outside the allowed values.
@@ -45,7 +57,16 @@ class Dataset:
     """What the loss compares the outputs with: the labels as one column, or the one-hot classes."""
 
     def __init__(self, inputs: Any, labels: Any, classes: int | None = None) -> None:
-        inputs, labels = as_finite("inputs", inputs), as_finite("labels", labels)
+        _require_no_truth_values(labels, "2 * labels - 1" if classes is None else "1 * labels")
+        inputs, given = as_finite("inputs", inputs), labels
+        labels = as_finite("labels", labels)
+        if not isinstance(given, Tensor):
+            labels = labels.to(inputs.device)
+        elif labels.device != inputs.device:
+            raise ValueError(
+                f"labels must be on the device of the inputs, {inputs.device}, got {labels.device}: "
+                f"use labels.to(inputs.device)"
+            )
         if inputs.ndim < 2 or 0 in inputs.shape:
             raise ValueError(f"inputs must have shape (*batch, n, d) with n, d >= 1, got {tuple(inputs.shape)}")
         if labels.shape != inputs.shape[:-1]:
@@ -55,12 +76,18 @@ class Dataset:
             )
         if classes is None:
             allowed, rule = labels.abs() == 1, "-1 or +1"
+            cure = "; for labels 0 and 1 pass 2 * labels - 1" if ((labels == 0) | (labels == 1)).all() else ""
         else:
-            allowed = (labels >= 0) & (labels < require_count("classes", classes)) & (labels == labels.round())
-            rule = f"class numbers 0 .. {classes - 1}"
+            classes = require_count("classes", classes)
+            require_room("labels and classes", labels.numel(), classes)
+            allowed = (labels >= 0) & (labels < classes) & (labels == labels.round())
+            rule, cure = f"class numbers 0 .. {classes - 1}", ""
         if not allowed.all():
             index = tuple(torch.nonzero(~allowed)[0].tolist())
-            raise ValueError(f"labels must be {rule}, got {labels[index].item():g} at index {index}")
+            raise ValueError(f"labels must be {rule}, got {labels[index].item():g} at index {index}{cure}")
+        self._set(inputs, labels, classes)
+
+    def _set(self, inputs: Tensor, labels: Tensor, classes: int | None) -> None:
         if classes is None:
             targets = labels.unsqueeze(-1)
         else:
@@ -72,6 +99,16 @@ class Dataset:
             ("targets", targets),
         ]:
             object.__setattr__(self, name, value)
+
+    def sharing(self, inputs: Float[Tensor, "*batch n d"], labels: Float[Tensor, "*batch n"]) -> Dataset:
+        """The same kind of data set on tensors made from this one's: neither copied nor checked again."""
+        dataset = object.__new__(Dataset)
+        dataset._set(inputs, labels, self.classes)
+        return dataset
+
+    def __repr__(self) -> str:
+        labels = "labels +-1" if self.classes is None else f"{self.classes} classes"
+        return f"Dataset(inputs {tuple(self.inputs.shape)}, {labels})"
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -88,17 +125,30 @@ class Dataset:
         """The dimension d of the inputs."""
         return self.inputs.shape[-1]
 
+    def _products(self) -> tuple[Float[Tensor, "*batch n n"], Int[Tensor, "*batch n 1"]]:
+        """x_i . x_k of the rows scaled by powers of two to sizes of 1, and the exponents of what they were."""
+        rows, exponent = scaled_rows(self.inputs)
+        return rows @ rows.mT, exponent
+
     @property
     def gram(self) -> Float[Tensor, "*batch n n"]:
-        """K = X X^T, the inner products x_i . x_k."""
-        return self.inputs @ self.inputs.mT
+        """K = X X^T, the inner products x_i . x_k.
+
+        Raises:
+            ValueError: if one of them over- or underflows, and likewise for all that is made of them, below.
+        """
+        products, exponent = self._products()
+        return _representable("x_i . x_k", times_power(products, exponent + exponent.mT), products != 0)
 
     @property
     def signed_gram(self) -> Float[Tensor, "*batch n n"]:
         """M_ik = y_i y_k x_i . x_k, for labels +-1."""
-        if self.classes is not None:
-            raise ValueError(f"labels must be -1 or +1 for M_ik = y_i y_k x_i.x_k, got {self.classes} classes")
+        self._require_signs("M_ik = y_i y_k x_i.x_k")
         return self.labels.unsqueeze(-1) * self.gram * self.labels.unsqueeze(-2)
+
+    def _require_signs(self, purpose: str) -> None:
+        if self.classes is not None:
+            raise ValueError(f"labels must be -1 or +1 for {purpose}, got {self.classes} classes")
 
     @property
     def kappa(self) -> Float[Tensor, "*batch"]:
@@ -107,12 +157,21 @@ class Dataset:
         >>> Dataset([[1.0, 0.0], [0.6, 1.2]], [1, 1]).kappa.item()
         0.6
         """
-        return self.signed_gram.amin((-2, -1))
+        self._require_signs("kappa")
+        products, exponent = self._products()
+        signed = self.labels.unsqueeze(-1) * products * self.labels.unsqueeze(-2)
+        smallest = times_power(signed, exponent + exponent.mT).amin((-2, -1))
+        # 0 is right if no product is negative and one is 0
+        vanishes = (signed < 0).any(-1).any(-1) | (signed > 0).all(-1).all(-1)
+        return _representable("kappa", smallest, vanishes)
 
     @property
     def squared_radius(self) -> Float[Tensor, "*batch"]:
         """R^2 = min_i |x_i|^2 of Def. 5.6."""
-        return self.inputs.square().sum(-1).amin(-1)
+        products, exponent = self._products()
+        squared = products.diagonal(dim1=-2, dim2=-1)
+        smallest = times_power(squared, 2 * exponent.squeeze(-1)).amin(-1)
+        return _representable("R^2 = min |x_i|^2", smallest, (squared > 0).all(-1))
 
     @property
     def rho(self) -> Float[Tensor, "*batch"]:
@@ -121,47 +180,65 @@ class Dataset:
         >>> Dataset([[1.0, 0.0], [0.6, 1.2]], [1, 1]).rho.item()
         1.2
         """
-        off_diagonal = ~torch.eye(self.samples, dtype=torch.bool, device=self.inputs.device)
-        largest = (self.gram.abs() * off_diagonal).amax((-2, -1))
-        return torch.where(self.squared_radius > 0, self.samples * largest / self.squared_radius, torch.inf)
+        products, exponent = self._products()
+        least = exponent.amin((-2, -1), keepdim=True)  # in units of the shortest input, up to a factor 2
+        squared = times_power(products.diagonal(dim1=-2, dim2=-1), 2 * (exponent - least).squeeze(-1)).amin(-1)
+        own = torch.eye(self.samples, dtype=torch.bool, device=self.inputs.device)
+        others = products.abs().masked_fill(own, 0.0)
+        largest = times_power(others, exponent + exponent.mT - 2 * least).amax((-2, -1))
+        exists = squared > 0
+        ratio = self.samples * largest / torch.where(exists, squared, 1.0)
+        ratio = _representable("rho", torch.where(exists, ratio, 1.0), (others != 0).any(-1).any(-1))
+        return torch.where(exists, ratio, torch.inf)
 
     @property
     def svm_margin(self) -> Float[Tensor, "*batch"]:
         """The hard-margin SVM margin through the origin, max_w min_i y_i w . x_i / |w|; 0 if not separable.
 
-        Its square is min over the simplex of p^T M p (theorems/README.md, section 7). The minimiser is that of
-        |S^T u|^2 + (sum u - 1)^2 over u >= 0, up to scale, with the rows y_i x_i in S. The value returned is
-        min_i y_i w . x_i / |w| at w = S^T u, so that it is attained by a separator and never too large.
+        It is attained by a separator, never too large, and at most 1e-12 of it too small, whatever the lengths of the
+        inputs: see `flowsim.margin`. A margin that took too long to verify is announced by a UserWarning.
+
+        Raises:
+            ValueError: if it over- or underflows.
 
         >>> round(Dataset([[1.0, 1.0], [-1.0, 1.0], [5.0, 0.0]], [1, -1, 1]).svm_margin.item(), 12)
         1.0
         """
+        self._require_signs("a margin")
         signed = (self.labels.unsqueeze(-1) * self.inputs).detach().cpu().numpy()
-        if self.classes is not None:
-            raise ValueError(f"labels must be -1 or +1 for a margin, got {self.classes} classes")
         rows = signed.reshape(-1, self.samples, self.dimension)
-        margins = torch.tensor([_hard_margin(matrix) for matrix in rows], dtype=torch.float64)
+        margins = torch.tensor([hard_margin(matrix) for matrix in rows], dtype=torch.float64)
         return margins.reshape(self.batch_shape).to(self.inputs.device)
 
 
-def _hard_margin(signed: np.ndarray) -> float:
-    scale = np.abs(signed).max()
-    if scale == 0:
-        return 0.0
-    n, d = signed.shape
-    system = np.vstack([signed.T / scale, np.ones(n)])
-    solution, _ = nnls(system, np.append(np.zeros(d), 1.0))
-    separator = signed.T @ solution
-    norm = np.linalg.norm(separator)
-    return max(float((signed @ separator).min() / norm), 0.0) if norm > 0 else 0.0
+def _require_no_truth_values(labels: Any, cure: str) -> None:
+    entries = np.asarray(labels, dtype=object) if isinstance(labels, (list, tuple)) else np.zeros(0)
+    truth = getattr(labels, "dtype", None) in (torch.bool, np.bool_)
+    if truth or any(isinstance(entry, (bool, np.bool_)) for entry in entries.ravel()):
+        raise ValueError(f"labels must be numbers, got {shown(labels)} of bool: pass {cure} of an array of them")
+
+
+def _representable(name: str, values: Tensor, above_zero: Bool[Tensor, "..."]) -> Tensor:
+    """The values; all must be finite, and not 0 where they are known not to be."""
+    lost = ~torch.isfinite(values) | ((values == 0) & above_zero)
+    if lost.any():
+        index = tuple(torch.nonzero(lost)[0].tolist())
+        flows = "underflows" if values[index] == 0 else "overflows"
+        raise ValueError(f"inputs must be scaled: {name} {flows} at index {index}; multiply them all by one number")
+    return values
 
 
 def stack(ensemble: Sequence[Dataset]) -> Dataset:
     """Return several data sets of one shape as an ensemble, along a new first dimension.
 
+    Raises:
+        ValueError: if there is none, or they differ in shape, classes or device.
+
     >>> stack([orthogonally_separable(4, 3, 0.1, seed) for seed in range(2)]).inputs.shape
     torch.Size([2, 4, 3])
     """
+    ensemble = as_members("ensemble", ensemble, (Dataset,))
+    require_alike("ensemble", [(tuple(item.inputs.shape), item.classes, str(item.inputs.device)) for item in ensemble])
     return Dataset(
         torch.stack([dataset.inputs for dataset in ensemble]),
         torch.stack([dataset.labels for dataset in ensemble]),
@@ -182,9 +259,9 @@ def orthogonally_separable(samples: int, dimension: int, kappa: float, seed: int
     >>> orthogonally_separable(samples=20, dimension=40, kappa=0.1, seed=0).kappa >= 0.1
     tensor(True)
     """
-    n, d = require_count("samples", samples), require_count("dimension", dimension)
+    n, d = _sizes(samples, dimension)
     kappa = require_positive("kappa", kappa)
-    generator = np.random.default_rng(require_count("seed", seed, least=0))
+    generator = np.random.default_rng(require_seed(seed))
     axis = _unit_rows(generator.standard_normal((1, d)))[0]
     spread = generator.standard_normal((n, d)) / np.sqrt(d)
     spread -= np.outer(spread @ axis, axis)
@@ -193,9 +270,20 @@ def orthogonally_separable(samples: int, dimension: int, kappa: float, seed: int
     labels = _random_labels(n, generator)
     for inflation in (0.0, 1e-15, 1e-14, 1e-13, 1e-12):  # rounding may leave the smallest product below kappa
         dataset = Dataset(labels[:, None] * signed * (np.sqrt(kappa) * (1 + inflation)), labels)
-        if dataset.kappa >= kappa and torch.isfinite(dataset.gram).all():
+        try:
+            reached = dataset.signed_gram.amin()
+        except ValueError:
+            break
+        if reached >= kappa:
             return dataset
-    raise ValueError(f"kappa must be representable: {kappa} gives inputs whose products under- or overflow")
+    raise ValueError(f"kappa must be representable, got {kappa}: products of such inputs under- or overflow")
+
+
+def _sizes(samples: int, dimension: int) -> tuple[int, int]:
+    n, d = require_count("samples", samples), require_count("dimension", dimension)
+    require_room("samples and dimension", n, d)
+    require_room("samples and samples", n, n)  # of their products
+    return n, d
 
 
 def nearly_orthogonal(samples: int, dimension: int, rho: float, seed: int) -> Dataset:
@@ -214,10 +302,9 @@ def nearly_orthogonal(samples: int, dimension: int, rho: float, seed: int) -> Da
     >>> nearly_orthogonal(samples=6, dimension=8, rho=0.05, seed=0).rho <= 0.05
     tensor(True)
     """
-    n, d = require_count("samples", samples), require_count("dimension", dimension)
-    if not (isinstance(rho, Real) and np.isfinite(rho) and rho >= 0):
-        raise ValueError(f"rho must be a finite number of at least 0, got {rho!r}")
-    generator = np.random.default_rng(require_count("seed", seed, least=0))
+    n, d = _sizes(samples, dimension)
+    rho = require_not_negative("rho", rho)
+    generator = np.random.default_rng(require_seed(seed))
     coherence = min(rho / n, 1.0)
     if d < n <= rho or n == 1:  # no restriction on unit vectors
         rows = _unit_rows(generator.standard_normal((n, d)))

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim.flow import Flow
-from flowsim.weights import AnyWeights
+from flowsim.validation import require_positive, require_within
+from flowsim.weights import AnyWeights, require_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,12 @@ class State(Generic[AnyWeights]):
 
 
 def start(weights: AnyWeights) -> State[AnyWeights]:
-    """The state before the first step: at rest."""
+    """The state before the first step: at rest.
+
+    Raises:
+        ValueError: if these are no weights.
+    """
+    require_weights("weights", weights)
     none = tuple(torch.zeros_like(layer) for layer in weights.layers)
     per_neuron = tuple(torch.zeros_like(layer[..., 0]) for layer in weights.layers[:-1])
     return State(weights, none, per_neuron, per_neuron)
@@ -56,6 +62,9 @@ def step(flow: Flow, state: State[AnyWeights], eta: float, momentum: float = 0.0
     where ' is after the step and D_Psi the Bregman divergence of the rule's potential, `Rule.divergences`: under FA and
     without momentum by - eta^2 |Delta_l[i, :]|^2 / 2.
 
+    Raises:
+        ValueError: if eta is not positive and finite, the momentum not in [0, 1], or the weights do not fit the flow.
+
     >>> from flowsim import Dataset, FeedbackAlignment, Weights
     >>> from flowsim.observables import conserved
     >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
@@ -65,6 +74,11 @@ def step(flow: Flow, state: State[AnyWeights], eta: float, momentum: float = 0.0
     >>> bool(abs(change - second.correction[0]) < 1e-15), bool(change < -1e-4)
     (True, True)
     """
+    if not isinstance(flow, Flow):
+        raise ValueError(f"flow must be a flowsim.Flow, got {type(flow).__name__}: the order is flow, state, eta")
+    if not isinstance(state, State):
+        raise ValueError(f"state must be a State, got {type(state).__name__}: begin with start(weights)")
+    eta, momentum = require_positive("eta", eta), require_within("momentum", momentum, 0, 1)
     before = state.weights
     update = tuple(
         momentum * u + delta for u, delta in zip(state.update, flow.velocity(before).layers, strict=True)

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from flowsim.activation import Activation, LeakyReLU
 from flowsim.data import Dataset
+from flowsim.loss_check import require_consistent
 from flowsim.losses import Loss, named
 from flowsim.rules import Rule, require_feedback, require_rule
-from flowsim.weights import AnyWeights, NetworkWeights, Weights
+from flowsim.validation import shown
+from flowsim.weights import AnyWeights, NetworkWeights, Weights, require_weights
 
 __all__ = ["Flow", "Weights"]
 
@@ -29,7 +31,7 @@ Slopes = Sequence[Float[Tensor, "*batch n m"]]
 """phi'(z_l) of each hidden layer."""
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Flow:
     """d theta / dt = -fa(theta) for a leaky-ReLU network of any depth >= 2 on a data set.
 
@@ -79,11 +81,12 @@ class Flow:
         activation: Activation | None = None,
     ) -> None:
         if slope is not None and activation is not None:
-            raise ValueError(f"slope must not be given beside an activation, got {slope!r} and {activation!r}")
+            given = f"{shown(slope)} and {shown(activation)}"
+            raise ValueError(f"slope must not be given beside an activation, got {given}: leave it out")
         if activation is None:
             activation = LeakyReLU(SLOPE if slope is None else slope)
-        given = {"dataset": dataset, "rule": rule, "loss": loss, "activation": activation}
-        for name, value in given.items():
+        fields = {"dataset": dataset, "rule": rule, "loss": loss, "activation": activation}
+        for name, value in fields.items():
             object.__setattr__(self, name, value)
         self.__post_init__()
 
@@ -95,18 +98,27 @@ class Flow:
 
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, Dataset):
-            raise ValueError(f"dataset must be a flowsim.Dataset, got {type(self.dataset).__name__}")
+            raise ValueError(
+                f"dataset must be a flowsim.Dataset, got {type(self.dataset).__name__}: "
+                "the order is dataset, rule, loss, slope"
+            )
         require_rule(self.rule)
         if not isinstance(self.activation, Activation):
             raise ValueError(
                 "activation must be LeakyReLU(slope), Tanh(), Softplus() or an instance of a "
-                f"flowsim.activation.Activation of your own, got {self.activation!r}"
+                f"flowsim.activation.Activation of your own, got {shown(self.activation)}"
             )
         loss = named(self.loss)
         kind = "signs" if self.dataset.classes is None else "classes"
         if loss.targets not in ("any", kind):
             needed = "labels -1 or +1" if loss.targets == "signs" else "class numbers as labels (classes=k)"
             raise ValueError(f"loss {loss.name!r} needs {needed}, got classes={self.dataset.classes}")
+        require_consistent(loss, self.dataset.targets, signs=self.dataset.classes is None)
+
+    def __repr__(self) -> str:
+        loss, slope = named(self.loss).name, self.activation.leaky_slope
+        phi = repr(self.activation) if slope is None else f"slope {slope:g}"
+        return f"{type(self).__name__}({self.dataset!r}, {type(self.rule).__name__}, {loss} loss, {phi})"
 
     @property
     def slope(self) -> float:
@@ -125,7 +137,26 @@ class Flow:
         Raises:
             ValueError: if the weights do not fit the inputs, the labels, the feedback or their batch shapes.
         """
-        first, last = weights.layers[0], weights.layers[-1]
+        self.layers_of(weights)
+        return self._joint_shape(weights, require_feedback(self.rule, weights))
+
+    def _joint_shape(self, weights: NetworkWeights, feedback: Sequence[Tensor] = ()) -> torch.Size:
+        shapes = [self.dataset.batch_shape, weights.batch_shape, *(matrix.shape[:-2] for matrix in feedback)]
+        try:
+            return torch.broadcast_shapes(*shapes)
+        except RuntimeError:
+            found = [tuple(shape) for shape in shapes]
+            raise ValueError(f"batch shapes of data, weights and feedback must broadcast, got {found}") from None
+
+    def layers_of(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
+        """The layers of weights, which must fit data and labels.
+
+        Raises:
+            ValueError: if they are no weights, or do not fit the inputs, the labels, or their batch shapes.
+        """
+        require_weights("weights", weights)
+        layers = weights.layers
+        first, last = layers[0], layers[-1]
         if first.shape[-1] != self.dataset.dimension:
             raise ValueError(
                 f"hidden weights must have d = {self.dataset.dimension} columns as the inputs, "
@@ -136,13 +167,8 @@ class Flow:
             raise ValueError(
                 f"output weights must give k = {outputs} outputs, one per label column, got {last.shape[-2]}"
             )
-        feedback = [matrix.shape[:-2] for matrix in require_feedback(self.rule, weights)]
-        shapes = [self.dataset.batch_shape, weights.batch_shape, *feedback]
-        try:
-            return torch.broadcast_shapes(*shapes)
-        except RuntimeError:
-            found = [tuple(shape) for shape in shapes]
-            raise ValueError(f"batch shapes of data, weights and feedback must broadcast, got {found}") from None
+        self._joint_shape(weights)
+        return layers
 
     def _forward(
         self, layers: Sequence[Tensor], slopes: Slopes | None = None
@@ -173,11 +199,11 @@ class Flow:
 
     def pre_activations(self, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch n m"], ...]:
         """z_l of each hidden layer, entry (i, j) for sample i and neuron j."""
-        return tuple(self._forward(weights.layers)[2])
+        return tuple(self._forward(self.layers_of(weights))[2])
 
     def outputs(self, weights: NetworkWeights) -> Float[Tensor, "*batch n k"]:
         """f(x_i), with k = 1 for a scalar output."""
-        return self._forward(weights.layers)[0]
+        return self._forward(self.layers_of(weights))[0]
 
     def risk(self, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
         """L = (1/n) sum_i l(f(x_i), y_i)."""
@@ -188,8 +214,8 @@ class Flow:
 
         `slopes` are the phi'(z_l) where the weights do not tell them: on a kink.
         """
-        descent = self._descent(weights.layers, weights.layers[1:], slopes, False)
-        return weights.with_layers([-part for part in descent])
+        layers = self.layers_of(weights)
+        return weights.with_layers([-part for part in self._descent(layers, layers[1:], slopes, False)])
 
     def velocity(
         self, weights: AnyWeights, slopes: Slopes | None = None, feedback: Sequence[Tensor] | None = None
@@ -199,12 +225,13 @@ class Flow:
         `slopes` and `feedback` are the phi'(z_l) and the matrices of the rule where the weights do not tell them: on
         a kink, or, under sign-FA, at an entry 0.
         """
+        layers = self.layers_of(weights)
         matrices = self.rule.feedback_matrices(weights) if feedback is None else feedback
-        return weights.with_layers(self._descent(weights.layers, matrices, slopes, self.rule.direct))
+        return weights.with_layers(self._descent(layers, matrices, slopes, self.rule.direct))
 
     def with_inputs(self, inputs: Float[Tensor, "*batch n r"]) -> Flow:
         """Return the same flow on other inputs with the same labels."""
-        return replace(self, dataset=Dataset(inputs, self.dataset.labels, self.dataset.classes))
+        return replace(self, dataset=self.dataset.sharing(inputs, self.dataset.labels))
 
     def map_matrices(self, weights: AnyWeights, function: Callable[[Tensor], Tensor]) -> tuple[Flow, AnyWeights]:
         """Return flow and weights with `function` applied to inputs, labels, feedback and layers as `*batch x p x q`.
@@ -215,7 +242,7 @@ class Flow:
         labels = function(data.labels.unsqueeze(-1)).squeeze(-1)
         flow = replace(
             self,
-            dataset=Dataset(function(data.inputs), labels, data.classes),
+            dataset=data.sharing(function(data.inputs), labels),
             rule=self.rule.map_matrices(weights, function),
         )
         return flow, weights.with_layers([function(layer) for layer in weights.layers])

@@ -9,15 +9,15 @@ recursion that a differential equation for the loss gives (section 10).
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import count
-from typing import Literal
+from typing import Any, Literal, SupportsIndex
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowsim.validation import require_positive
+from flowsim.validation import require_callable, require_positive, shown
 
 Terms = Generator[Tensor, Tensor, None]
 """Is sent the Taylor coefficients k = 0, 1, .. of one function of time, and yields those of another.
@@ -30,19 +30,74 @@ It is started with `next`, which yields nothing of use.
 class Loss:
     """A loss: its name, its value per sample, -dl/df, and which kind of targets it is defined for.
 
+    A `negative_gradient` left out is derived from `value` by automatic differentiation. One that is given is compared
+    with that when a `Flow` is made, and so is `series`: see `flowsim.loss_check`.
+
     `series(targets, order)`: the Terms of -dl/df from those of f, k <= order; None if there is no recursion, and only
     Runge-Kutta methods can be used. `stride(outputs, targets)`: how far they may go in one step of such a series,
     `*batch x n x k` or one number. Beyond may be a place where -dl/df is e^20 times larger without a trace in the first
     terms; the singularities of the logistic loss and of the cross-entropy are pi away, in f or in differences of
     outputs, that of the polynomial loss 1 + u. None if the gradient is linear.
+
+    Raises:
+        ValueError: if one of these is not a function, or there are no such targets.
+
+    >>> cubic = Loss("cubic", lambda outputs, targets: (outputs - targets).abs().pow(3).sum(-1), targets="any")
+    >>> cubic.negative_gradient(torch.tensor([[3.0]]), torch.tensor([[1.0]]))
+    tensor([[-12.]])
     """
 
     name: str
     value: Callable[[Tensor, Tensor], Tensor]
-    negative_gradient: Callable[[Tensor, Tensor], Tensor]
+    negative_gradient: Callable[[Tensor, Tensor], Tensor] = None  # type: ignore[assignment]  # __post_init__ fills it in
+    _: KW_ONLY
     targets: Literal["signs", "classes", "any"]
     series: Callable[[Tensor, int], Terms] | None = None
     stride: Callable[[Tensor, Tensor], Tensor | float] | None = None
+    origin: tuple[Callable[..., "Loss"], str | float] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    """How one of flowsim's is made again, for pickle and files: a function and its argument. None for any other."""
+
+    checked: set[tuple[int, int, bool]] = field(default_factory=set, init=False, repr=False, compare=False)
+    """The sizes n, k, and whether labels are signs, for which the functions were found to belong to each other."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return super().__reduce_ex__(protocol) if self.origin is None else (self.origin[0], self.origin[1:])
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isprintable():
+            raise ValueError(f"name must be a string of one line, got {shown(self.name)}")
+        require_callable("value", self.value)
+        if self.negative_gradient is None or isinstance(self.negative_gradient, Derived):
+            object.__setattr__(self, "negative_gradient", Derived(self.value))
+        for name in ("negative_gradient", "series", "stride"):
+            if (function := getattr(self, name)) is not None:
+                require_callable(name, function)
+        if self.targets not in ("signs", "classes", "any"):
+            raise ValueError(f"targets must be 'signs', 'classes' or 'any', got {shown(self.targets)}")
+
+
+@dataclass(frozen=True)
+class Derived:
+    """-dl/df of a loss by automatic differentiation of its value, also inside of inference mode."""
+
+    value: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """-dl/df at the outputs, `*batch x n x k`."""
+        with torch.inference_mode(False), torch.enable_grad():
+            # tensors made under inference mode cannot be differentiated: copies can
+            there, nested = outputs.clone(), outputs.requires_grad
+            if not nested:
+                there.requires_grad_()
+            (gradient,) = torch.autograd.grad(self.value(there, targets.clone()).sum(), there, create_graph=nested)
+        return -gradient
+
+
+def _made_by(origin: tuple[Callable[..., Loss], str | float], loss: Loss) -> Loss:
+    object.__setattr__(loss, "origin", origin)
+    return loss
 
 
 def _margin_loss(
@@ -72,25 +127,38 @@ def _margin_loss(
     )
 
 
+def _sigmoid(u: Tensor) -> Tensor:
+    """1 / (1 + exp(-u)); torch's, and its powers, are rounded by their place in memory: exp and log1p are not."""
+    return 1 / (1 + torch.exp(-u))
+
+
+def _power(u: Tensor, exponent: float) -> Tensor:
+    """(1 + u)^a."""
+    return torch.exp(exponent * torch.log1p(u))
+
+
 class _Product:
-    """Taylor coefficients sum_{l=first..k-last} a_l b_{k-l} of the product of two functions, known up to some order."""
+    """Taylor coefficients sum_{l=first..k-last} a_l b_{k-l} of the product of two functions, known up to some order.
+
+    The terms lie last: a sum over any other dimension is rounded by the place of a number among the others.
+    """
 
     def __init__(self, order: int, like: Tensor) -> None:
         self.order = order
-        self.left = like.new_empty(order + 1, *like.shape)
+        self.left = like.new_empty(*like.shape, order + 1)
         self.reversed_right = torch.empty_like(self.left)
 
     def append(self, k: int, left: Tensor | None = None, right: Tensor | None = None) -> None:
         """Take a_k, b_k, or both."""
         if left is not None:
-            self.left[k] = left
+            self.left[..., k] = left
         if right is not None:
-            self.reversed_right[self.order - k] = right
+            self.reversed_right[..., self.order - k] = right
 
     def term(self, k: int, first: int = 0, last: int = 0) -> Tensor:
         """The coefficient k, without the first and the last terms of the sum."""
         start = self.order - k + first
-        return (self.left[first : k + 1 - last] * self.reversed_right[start : self.order + 1 - last]).sum(0)
+        return (self.left[..., first : k + 1 - last] * self.reversed_right[..., start : self.order + 1 - last]).sum(-1)
 
 
 def _exponential_terms(order: int) -> Terms:
@@ -108,8 +176,8 @@ def _exponential_terms(order: int) -> Terms:
 def _logistic_terms(order: int) -> Terms:
     """g = 1 / (1 + exp(u)): g' = -u' w with w = g (1 - g)."""
     u = yield torch.empty(0)
-    g = torch.sigmoid(-u)
-    w = g * torch.sigmoid(u)
+    g = _sigmoid(-u)
+    w = g * _sigmoid(u)
     by_u, square = _Product(order, u), _Product(order, u)
     away = 1 - 2 * g
     for k in count(1):
@@ -125,7 +193,7 @@ def _power_terms(order: int, factor: float, exponent: float) -> Terms:
     """g = c (1 + u)^a: (1 + u) g' = a u' g, so k (1 + u_0) g_k = sum_{l=1..k} (a l - (k - l)) u_l g_{k-l}."""
     u = yield torch.empty(0)
     base = torch.where(u > -1, 1 + u, torch.nan)
-    g = torch.where(u > -1, factor * (1 + u) ** exponent, torch.inf)
+    g = torch.where(u > -1, factor * _power(u, exponent), torch.inf)
     plain, weighted = _Product(order, u), _Product(order, u)
     for k in count(1):
         plain.append(k - 1, right=g)
@@ -146,13 +214,14 @@ def polynomial(power: float) -> Loss:
     tensor([0.2500])
     """
     p = require_positive("power", power)
-    return _margin_loss(
+    loss = _margin_loss(
         f"polynomial({p:g})",
-        of=lambda u: torch.where(u > -1, (1 + u) ** -p, torch.inf),
-        negative_slope=lambda u: torch.where(u > -1, p * (1 + u) ** (-p - 1), torch.inf),
+        of=lambda u: torch.where(u > -1, _power(u, -p), torch.inf),
+        negative_slope=lambda u: torch.where(u > -1, p * _power(u, -p - 1), torch.inf),
         slope_series=lambda order: _power_terms(order, p, -p - 1),
         stride=lambda u: 0.5 * (1 + u),
     )
+    return _made_by((polynomial, p), loss)
 
 
 exponential = _margin_loss(
@@ -167,7 +236,7 @@ exponential = _margin_loss(
 logistic = _margin_loss(
     "logistic",
     of=lambda u: -functional.logsigmoid(u),
-    negative_slope=lambda u: torch.sigmoid(-u),
+    negative_slope=lambda u: _sigmoid(-u),
     slope_series=_logistic_terms,
     stride=lambda u: 3.0,
 )
@@ -225,7 +294,7 @@ def named(loss: str | Loss) -> Loss:
     """Return the loss of that name, or the loss itself.
 
     Raises:
-        ValueError: if there is no such loss.
+        ValueError: if there is no such loss, or it is not an instance of `Loss`.
 
     >>> named("logistic").name
     'logistic'
@@ -233,5 +302,11 @@ def named(loss: str | Loss) -> Loss:
     if isinstance(loss, Loss):
         return loss
     if not isinstance(loss, str) or loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a Loss, got {loss!r}")
+        raise ValueError(
+            f"loss must be one of {', '.join(LOSSES)} or an instance of flowsim.losses.Loss, got {shown(loss)}"
+        )
     return LOSSES[loss]
+
+
+for _loss in LOSSES.values():
+    _made_by((named, _loss.name), _loss)

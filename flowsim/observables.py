@@ -6,7 +6,8 @@
     descent_factors       |grad|, |fa|, their cosine and inner product            Eq. (1)
     dominance_ratio       <grad, fa> / (L - L*)^alpha                             Def. 4.2
 
-Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`.
+Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`. All raise a ValueError for weights that
+do not fit the flow.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim.flow import Flow, Slopes
+from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import NetworkWeights
 
 
@@ -30,6 +32,7 @@ def accuracy(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
     >>> accuracy(flow, Weights(torch.ones(1, 1, dtype=torch.float64), torch.ones(1, dtype=torch.float64))).item()
     0.5
     """
+    _layers(flow, weights)
     outputs, targets = flow.outputs(weights), flow.dataset.targets
     if flow.dataset.classes is None:
         right = (outputs * targets > 0).squeeze(-1)
@@ -54,9 +57,10 @@ def alignment(
     >>> round(cosine.item(), 6) == round(7 / (5 * 2**0.5), 6)
     True
     """
-    _require_forward(flow, weights)
+    layers = _layers(flow, weights)
+    _require_forward(flow, layers)
     matrices = flow.rule.feedback_matrices(weights) if feedback is None else feedback
-    pairs = zip(weights.layers[1:], matrices, strict=True)
+    pairs = zip(layers[1:], matrices, strict=True)
     return tuple(_cosine([layer], [feedback]) for layer, feedback in pairs)
 
 
@@ -66,15 +70,16 @@ def network_alignment(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*ba
     Raises:
         ValueError: as `alignment`.
     """
-    _require_forward(flow, weights)
-    return _cosine(weights.layers[1:], flow.rule.feedback_matrices(weights))
+    layers = _layers(flow, weights)
+    _require_forward(flow, layers)
+    return _cosine(layers[1:], flow.rule.feedback_matrices(weights))
 
 
-def _require_forward(flow: Flow, weights: NetworkWeights) -> None:
-    if flow.rule.direct and len(weights.layers) > 2:
+def _require_forward(flow: Flow, layers: Sequence[Tensor]) -> None:
+    if flow.rule.direct and len(layers) > 2:
         raise ValueError(
             f"rule {type(flow.rule).__name__} must stand for the forward weights to be compared with them, "
-            f"but it passes over layers in a network of {len(weights.layers)}"
+            f"but it passes over layers in a network of {len(layers)}"
         )
 
 
@@ -95,19 +100,24 @@ def conserved(
     >>> conserved(flow, Weights(torch.ones(2, 1), torch.tensor([3.0, 4.0])))
     (tensor([ 2.5000, -4.5000], dtype=torch.float64),)
     """
+    matrices = _layers(flow, weights)
     potentials = dict(enumerate(flow.rule.potentials(weights), 1))
     found = []
-    for number in potentials if layers is None else layers:
-        if number not in potentials:
-            raise ValueError(f"layers must be numbers of hidden layers, 1 to {len(potentials)}, got {number!r}")
+    for number in potentials if layers is None else _numbers(layers, len(potentials)):
         potential = potentials[number]
         if potential is None:
             where = [other for other, known in potentials.items() if known is not None]
             cure = f"ask for layers={where}" if where else "it has no potentials"
             name = type(flow.rule).__name__
             raise ValueError(f"rule {name} conserves nothing at hidden layer {number} of {len(potentials)}: {cure}")
-        found.append(potential - 0.5 * weights.layers[number - 1].square().sum(-1))
+        found.append(potential - 0.5 * matrices[number - 1].square().sum(-1))
     return tuple(found)
+
+
+def _numbers(layers: Sequence[int], count: int) -> list[int]:
+    if not isinstance(layers, Sequence) or isinstance(layers, str):
+        raise ValueError(f"layers must be a list of numbers of hidden layers, as [1], got {shown(layers)}")
+    return [require_count("layers", number, most=count) for number in layers]
 
 
 def conserved_per_layer(
@@ -139,6 +149,7 @@ def descent_factors(
     >>> round(factors.cosine.item(), 12)
     1.0
     """
+    _layers(flow, weights)
     gradient = flow.gradient(weights, slopes).layers
     update = [-part for part in flow.velocity(weights, slopes, feedback).layers]
     return DescentFactors(_norm(gradient), _norm(update), _cosine(gradient, update), _inner(gradient, update))
@@ -152,7 +163,14 @@ def dominance_ratio(flow: Flow, weights: NetworkWeights, alpha: float) -> Float[
     >>> dominance_ratio(flow, Weights(torch.ones(1, 1), torch.zeros(1)), alpha=2).item()
     1.0
     """
+    alpha = require_positive("alpha", alpha)
     return descent_factors(flow, weights).product / flow.risk(weights) ** alpha
+
+
+def _layers(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, ...]:
+    if not isinstance(flow, Flow):
+        raise ValueError(f"flow must be a flowsim.Flow, got {type(flow).__name__}: the order is flow, weights")
+    return flow.layers_of(weights)
 
 
 def _inner(left: tuple[Tensor, ...] | list[Tensor], right: tuple[Tensor, ...] | list[Tensor]) -> Tensor:

@@ -31,10 +31,10 @@ class Reduction(Generic[AnyWeights]):
     offset: Float[Tensor, "*batch m d"] | None
     """W_1(0) (I - Q^T Q), which never moves."""
 
-    def only(self, index: int) -> Reduction[AnyWeights]:
-        """Return the reduction of one trajectory of a flattened ensemble."""
-        flow, weights = self.flow.map_matrices(self.weights, lambda matrix: matrix[index : index + 1])
-        parts = [part if part is None else part[index : index + 1] for part in (self.basis, self.offset)]
+    def of_trajectories(self, some: Int[Tensor, " some"]) -> Reduction[AnyWeights]:
+        """Return the reduction of some trajectories of a flattened ensemble, in this order."""
+        flow, weights = self.flow.map_matrices(self.weights, lambda matrix: matrix[some])
+        parts = [part if part is None else part[some] for part in (self.basis, self.offset)]
         return Reduction(flow, weights, *parts)
 
     def lift(self, weights: NetworkWeights, trajectory: Int[Tensor, " some"] | slice = EVERY) -> AnyWeights:

@@ -20,11 +20,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim.validation import as_finite, as_nonzero, require_positive
+from flowsim.validation import as_finite, as_nonzero, require_positive, shown
 from flowsim.weights import NetworkWeights
 
 
@@ -174,23 +175,13 @@ def require_rule(rule: Any) -> None:
 
     Raises:
         ValueError: if it is not, or if it is a class of rules.
-
-    >>> require_rule(GradientDescent)
-    Traceback (most recent call last):
-        ...
-    ValueError: rule must be an instance, got the class GradientDescent; call it, as in GradientDescent()
     """
-    if isinstance(rule, Rule):
-        return
-    if isinstance(rule, type) and issubclass(rule, Rule):
-        arguments = {FeedbackAlignment: "feedback", DirectFeedbackAlignment: "feedback"}.get(rule, "")
+    if not isinstance(rule, Rule):
         raise ValueError(
-            f"rule must be an instance, got the class {rule.__name__}; call it, as in {rule.__name__}({arguments})"
+            "rule must be GradientDescent(), FeedbackAlignment(feedback), SignFeedbackAlignment(scale), "
+            "DirectFeedbackAlignment(feedback), or an instance of a class of your own derived from flowsim.Rule, "
+            f"got {shown(rule)}"
         )
-    raise ValueError(
-        "rule must be GradientDescent(), FeedbackAlignment(feedback), SignFeedbackAlignment(scale), "
-        f"DirectFeedbackAlignment(feedback) or derived from flowsim.Rule, got {rule!r}"
-    )
 
 
 def require_feedback(rule: Rule, weights: NetworkWeights) -> tuple[Tensor, ...]:
@@ -262,10 +253,12 @@ class _FixedFeedback(Rule):
     fixed = True
 
     def __init__(self, feedback: Any) -> None:
-        if isinstance(feedback, (tuple, list)) and all(isinstance(entry, Tensor) for entry in feedback):
+        if isinstance(feedback, (tuple, list)) and feedback and all(_is_matrix(entry) for entry in feedback):
             value = tuple(as_finite(f"feedback[{index}]", matrix) for index, matrix in enumerate(feedback))
         else:
             value = as_finite("feedback", feedback)
+            if value.numel() == 0:
+                raise ValueError(f"feedback must hold at least one number, got shape {tuple(value.shape)}")
         object.__setattr__(self, "feedback", value)
 
     def feedback_matrices(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
@@ -361,6 +354,11 @@ class DirectFeedbackAlignment(_FixedFeedback):
         return (*[None] * (len(after.layers) - 2), torch.zeros_like(after.layers[-1][..., 0, :]))
 
 
+def _is_matrix(entry: Any) -> bool:
+    """Whether this is an array, and no number."""
+    return isinstance(entry, (Tensor, np.ndarray)) and entry.ndim > 0
+
+
 @dataclass(frozen=True)
 class SignFeedbackAlignment(Rule):
     """Sign feedback alignment: B = s sign(W), with sign(0) = 0.
@@ -382,7 +380,7 @@ class SignFeedbackAlignment(Rule):
     at_zero = "jumps"
 
     def __post_init__(self) -> None:
-        require_positive("scale", self.scale)
+        object.__setattr__(self, "scale", require_positive("scale", self.scale))
 
     def feedback_matrices(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
         """s sign(W_{l+1})."""

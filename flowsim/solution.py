@@ -2,56 +2,49 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from flowsim.events import Events
 from flowsim.flow import Flow
 from flowsim.reduction import Reduction
-from flowsim.validation import as_finite
+from flowsim.validation import as_finite, as_indices
 from flowsim.weights import AnyWeights, NetworkWeights
+
+if TYPE_CHECKING:
+    from flowsim.integrators import Settings
 
 LOOSER = 30.0
 """Ratio of the companion's tolerances to the solution's."""
 
-
-@dataclass(frozen=True, eq=False)
-class Events:
-    """Where the velocity jumps: the neuron of hidden layer `layer` goes over from one side of a kink to another.
-
-    `before` and `after` are 1 (active, z > 0), -1 (inactive, z < 0) or 0 (sliding, z stays 0) for the `sample` and
-    `neuron`. Under sign-FA also where an outgoing weight of the neuron changes its sign from `before` to `after`, and
-    with it the feedback; `sample` is then -1. One entry per event, ordered by trajectory (in the flattened ensemble),
-    then time; layers count from 1, samples, neurons and trajectories from 0.
-    """
-
-    time: Float[Tensor, " events"]
-    trajectory: Int[Tensor, " events"]
-    layer: Int[Tensor, " events"]
-    sample: Int[Tensor, " events"]
-    neuron: Int[Tensor, " events"]
-    before: Int[Tensor, " events"]
-    after: Int[Tensor, " events"]
-
-    def __len__(self) -> int:
-        return len(self.time)
-
-    @property
-    def kind(self) -> list[str]:
-        """Of each event: "crossing", "sliding entry", "sliding exit", or "sign change"."""
-        kinds = torch.where(self.after == 0, 1, torch.where(self.before == 0, 2, 0))
-        kinds = torch.where(self.sample < 0, 3, kinds)
-        names = ("crossing", "sliding entry", "sliding exit", "sign change")
-        return [names[kind] for kind in kinds.tolist()]
+ROUNDINGS = 4
+"""Times that lie so many units of rounding beyond the end, relative to it, are taken as the end: 0.1 + 0.2 for 0.3."""
 
 
 class Path(Protocol):
     """What an integrator returns: the curves of a flattened ensemble in the coordinates they were integrated in."""
+
+    @property
+    def reached(self) -> Tensor:
+        """The time up to which each trajectory can be asked."""
+        ...
+
+    @property
+    def reasons(self) -> tuple[str | None, ...]:
+        """Why each trajectory stopped before its end; None if it did not."""
+        ...
+
+    def of_trajectories(self, some: Tensor) -> Path:
+        """The path of some trajectories, in this order."""
+        ...
 
     def evaluate(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
         """The weights of trajectories (at least one), each at a time of its own."""
@@ -81,6 +74,7 @@ class Path(Protocol):
 
 Curve = Callable[[Tensor, Tensor], NetworkWeights]
 Times = float | list[float] | Float[Tensor, "*times"]
+Trajectory = int | list[int] | Int[Tensor, "*times"]
 
 
 class Pieces(NamedTuple):
@@ -91,11 +85,43 @@ class Pieces(NamedTuple):
     end: Float[Tensor, " pieces"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
+class Status:
+    """How each trajectory ended.
+
+    Args:
+        time: that it reached.
+        reason: why it stopped there before the end, None if it did not (an array of objects).
+    """
+
+    time: Float[Tensor, "*batch"]
+    reason: np.ndarray
+
+    @property
+    def ended(self) -> Bool[Tensor, "*batch"]:
+        """Whether the trajectory came to the end."""
+        ended = [reason is None for reason in self.reason.reshape(-1)]
+        return torch.tensor(ended, device=self.time.device).reshape(self.time.shape)
+
+    def __repr__(self) -> str:
+        if self.ended.all():
+            return f"Status({self.time.numel()} ended)"
+        first = int(torch.nonzero(~self.ended.reshape(-1))[0])
+        return (
+            f"Status({int(self.ended.sum())} of {self.time.numel()} ended; trajectory {first} stopped at "
+            f"t = {self.time.reshape(-1)[first].item():.6g}: {self.reason.reshape(-1)[first]})"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Solution(Generic[AnyWeights]):
     """The solution of a flow on [0, t_final].
 
-    Made by `flowsim.solve`; `t_final` is the time reached. `statistics` holds counts per trajectory.
+    Made by `flowsim.solve`. `statistics` holds counts per trajectory, `status` how each of them ended. A trajectory
+    that stopped before t_final can be asked up to the time that it reached, and to ask it beyond is an error: ask the
+    others by `trajectory=`, or as `solution[solution.status.ended]`.
+
+    An index is one of the ensemble's batch shape, and gives the solution of what is selected, to the last bit.
 
     >>> from flowsim import Dataset, FeedbackAlignment, Weights, solve
     >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
@@ -108,24 +134,77 @@ class Solution(Generic[AnyWeights]):
     """
 
     flow: Flow
-    t_final: float
+    weights: AnyWeights
+    """The initial weights, as they were given."""
+    settings: Settings
     batch_shape: torch.Size
     path: Path
     reduction: Reduction[AnyWeights]
     solve_looser: Callable[[], Solution[AnyWeights]]
 
-    def evaluate(self, times: Times, trajectory: Int[Tensor, "*times"] | None = None) -> AnyWeights:
+    def __repr__(self) -> str:
+        steps = self.statistics["steps"]
+        return (
+            f"Solution({self.flow!r}, {self.weights!r}, batch {tuple(self.batch_shape)}, t_final={self.t_final:g}, "
+            f"{self.settings.method}, {int(steps.sum())} steps, {self.status!r})"
+        )
+
+    def __getitem__(self, index: Any) -> Solution[AnyWeights]:
+        from flowsim.solve import selected  # noqa: PLC0415, solve makes solutions
+
+        return selected(self, index)
+
+    def extend(self, t_final: float, *, progress: bool = False, throw: bool = True) -> Solution[AnyWeights]:
+        """Return the solution on [0, t_final], which goes on from where this one ends, in the mode that it has there.
+
+        Up to there it is this one, to the last bit. Trajectories that stopped before stay where they are, but for those
+        that were interrupted, which go on. As many steps are allowed as before. `progress` and `throw` as in `solve`.
+
+        Raises:
+            ValueError: if t_final is not later than what was reached.
+            IntegrationError: as in `solve`.
+        """
+        from flowsim.solve import extended  # noqa: PLC0415
+
+        return extended(self, t_final, progress=progress, throw=throw)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the solution to an .npz file, which `flowsim.load` reads.
+
+        Raises:
+            ValueError: if the file cannot be written, or for a rule, a loss or a flow that is not flowsim's.
+        """
+        from flowsim.saving import save  # noqa: PLC0415
+
+        save(self, path)
+
+    @cached_property
+    def t_final(self) -> float:
+        """The end of the interval: the latest time that a trajectory reached."""
+        return self.path.reached.max().item()
+
+    @property
+    def status(self) -> Status:
+        """How each trajectory ended."""
+        reasons = np.empty(len(self.path.reasons), dtype=object)
+        reasons[:] = self.path.reasons
+        shape = tuple(self.batch_shape)
+        return Status(self.path.reached.clone().reshape(shape), reasons.reshape(shape))
+
+    def evaluate(self, times: Times, trajectory: Trajectory | None = None) -> AnyWeights:
         """Return the weights at the given times, `*times x *batch x m x d` (and likewise for the output).
+
+        Times beyond t_final by up to ROUNDINGS roundings, of float32 where they are given in it, are taken as t_final.
 
         With `trajectory`, shaped like the times, only those of one trajectory of the flattened ensemble at each time,
         `*times x m x d`.
 
         Raises:
-            ValueError: if a time lies outside [0, t_final], or there is no such trajectory.
+            ValueError: if a time lies outside [0, t_final], a trajectory has not got so far, or there is none.
         """
         return self._weights(self.path.evaluate, self.reduction.lift, times, trajectory)
 
-    def velocity(self, times: Times, trajectory: Int[Tensor, "*times"] | None = None) -> AnyWeights:
+    def velocity(self, times: Times, trajectory: Trajectory | None = None) -> AnyWeights:
         """Return d theta / dt at the given times, shaped like the weights.
 
         Along kinks that a neuron slides on it is the Filippov velocity, which `Flow.velocity` does not know.
@@ -133,9 +212,7 @@ class Solution(Generic[AnyWeights]):
         """
         return self._weights(self.path.velocity, self.reduction.lift_velocity, times, trajectory)
 
-    def pattern(
-        self, times: Times, trajectory: Int[Tensor, "*times"] | None = None
-    ) -> tuple[Int[Tensor, "*batch n m"], ...]:
+    def pattern(self, times: Times, trajectory: Trajectory | None = None) -> tuple[Int[Tensor, "*batch n m"], ...]:
         """Return the activation pattern of each hidden layer, `*times x *batch x n x m`.
 
         1 where z_ij > 0, -1 where z_ij < 0, and 0 where neuron j slides along the kink of sample i. A neuron that rests
@@ -156,17 +233,17 @@ class Solution(Generic[AnyWeights]):
     def pieces(self) -> Pieces:
         """The pieces of time on which each trajectory is smooth: from step to step, and so from event to event."""
         trajectory, start = self.path.starts()
-        following = torch.cat([start[1:], start.new_full((1,), self.t_final)])
-        last = torch.cat([trajectory[1:] != trajectory[:-1], trajectory.new_ones(1).bool()])
-        return Pieces(trajectory, start, following.masked_fill(last, self.t_final))
+        last = torch.cat([trajectory[1:] != trajectory[:-1], trajectory.new_ones(1).bool()])[: len(start)]
+        return Pieces(trajectory, start, torch.where(last, self.path.reached[trajectory], start.roll(-1)))
 
     def flow_of(self, trajectory: Int[Tensor, " some"]) -> Flow:
         """The flow with data and feedback of some trajectories of the flattened ensemble."""
+        trajectory = as_indices("trajectory", trajectory, self.batch_shape.numel(), self.flow.dataset.inputs.device)
 
         def chosen(matrix: Tensor) -> Tensor:
-            return matrix.expand(*self.batch_shape, *matrix.shape[-2:]).reshape(-1, *matrix.shape[-2:])[trajectory]
+            return flattened(matrix, self.batch_shape)[trajectory]
 
-        return self.flow.map_matrices(self.start, chosen)[0]
+        return self.flow.map_matrices(self.weights, chosen)[0]
 
     @cached_property
     def companion(self) -> Solution[AnyWeights]:
@@ -178,21 +255,25 @@ class Solution(Generic[AnyWeights]):
         """
         return self.solve_looser()
 
-    def error(self, times: float | list[float] | Float[Tensor, "*times"]) -> AnyWeights:
+    def error(self, times: Times, trajectory: Int[Tensor, "*times"] | None = None) -> AnyWeights:
         """Return the absolute error of the weights at the given times, estimated by the companion.
 
         One number per layer, time and trajectory, the same for all weights of the layer: the largest difference to the
-        companion, and 8 units of rounding of the largest weight. For rtol up to 1e-3: beyond, the event-driven
-        integrator takes both with series of the same order.
+        companion, and 8 units of rounding of the largest weight; infinite where the companion stopped before. For rtol
+        up to 1e-3: beyond, the event-driven integrator takes both with series of the same order.
 
-        Raises:
-            ValueError: if a time lies outside [0, t_final].
+        Arguments and errors as for `evaluate`.
         """
-        here, there = self.evaluate(times), self.companion.evaluate(times)
+        here = self.evaluate(times, trajectory)
+        whose, asked, shape = self._asked(times, trajectory)
+        reach = self.companion.path.reached[whose]
+        there = self.companion.evaluate(torch.minimum(asked, reach), whose)
+        beyond = (asked > reach).reshape(*shape, 1, 1)
         errors = []
         for layer, other in zip(here.layers, there.layers, strict=True):
             size = layer.abs().amax((-2, -1), keepdim=True)
-            difference = (layer - other).abs().amax((-2, -1), keepdim=True)
+            difference = (layer - other.reshape(layer.shape)).abs().amax((-2, -1), keepdim=True)
+            difference = difference.masked_fill(beyond, torch.inf)
             errors.append((difference + 8 * torch.finfo(layer.dtype).eps * size).expand_as(layer))
         return here.with_layers(errors)
 
@@ -216,7 +297,7 @@ class Solution(Generic[AnyWeights]):
         curve: Curve,
         lift: Callable[[NetworkWeights, Tensor], AnyWeights],
         times: Times,
-        trajectory: Tensor | None,
+        trajectory: Trajectory | None,
     ) -> AnyWeights:
         whose, asked, shape = self._asked(times, trajectory)
         count = len(asked)
@@ -226,39 +307,56 @@ class Solution(Generic[AnyWeights]):
             [layer[:count].reshape(*shape, *layer.shape[-2:]) for layer in weights.layers]
         )  # fmt: skip
 
-    def _asked(self, times: Times, trajectory: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:
-        """Trajectories and times, flattened, and the shape that the answer has in front."""
+    def _asked(self, times: Times, trajectory: Trajectory | None) -> tuple[Tensor, Tensor, torch.Size]:
+        """Trajectories and times, flattened, and the shape that the answer has in front.
+
+        Raises:
+            ValueError: as `evaluate` says.
+        """
         values = as_finite("times", times).to(self.flow.dataset.inputs.device)
-        outside = values[(values < 0) | (values > self.t_final)]
+        tolerance = 1 + ROUNDINGS * _rounding(times)
+        outside = values[(values < 0) | (values > self.t_final * tolerance)]
         if len(outside):
-            raise ValueError(f"times must lie in [0, t_final] = [0, {self.t_final:g}], got {outside[0].item():g}")
+            raise ValueError(f"times must lie in [0, t_final] = [0, {self.t_final!r}], got {outside[0].item()!r}")
         count = self.batch_shape.numel()
         if trajectory is None:
             everyone = torch.arange(count, device=values.device).expand(values.numel(), count)
             asked = values.reshape(-1, 1).expand_as(everyone)
-            return everyone.reshape(-1), asked.reshape(-1), torch.Size((*values.shape, *self.batch_shape))
+            shape = torch.Size((*values.shape, *self.batch_shape))
+            return (*self._within(everyone.reshape(-1), asked.reshape(-1), tolerance), shape)
+        trajectory = as_indices("trajectory", trajectory, count, values.device)
         if trajectory.shape != values.shape:
             raise ValueError(
                 f"trajectory must be shaped like the times, {tuple(values.shape)}, got {tuple(trajectory.shape)}"
             )
-        unknown = trajectory[(trajectory < 0) | (trajectory >= count)]
-        if len(unknown):
-            raise ValueError(f"trajectory must be a number from 0 to {count - 1}, got {unknown[0].item()}")
-        return trajectory.reshape(-1), values.reshape(-1), values.shape
+        return (*self._within(trajectory.reshape(-1), values.reshape(-1), tolerance), values.shape)
+
+    def _within(self, whose: Tensor, asked: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+        """Trajectories and times, each of which the trajectory reached."""
+        reached = self.path.reached[whose]
+        beyond = torch.nonzero(asked > reached * tolerance).flatten()
+        if len(beyond):
+            first = int(beyond[0])
+            index = int(whose[first])
+            raise ValueError(
+                f"times must lie in [0, {reached[first].item()!r}] for trajectory {index}, "
+                f"got {asked[first].item()!r}: it stopped there ({self.path.reasons[index]}); ask the others with "
+                "trajectory=, or as solution[solution.status.ended]"
+            )
+        return whose, torch.minimum(asked, reached)
+
+
+def flattened(matrix: Float[Tensor, "*some p q"], batch_shape: torch.Size) -> Float[Tensor, "ensemble p q"]:
+    """Matrices that broadcast to an ensemble, as one list."""
+    return matrix.expand(*batch_shape, *matrix.shape[-2:]).reshape(-1, *matrix.shape[-2:])
+
+
+def _rounding(times: object) -> float:
+    """The unit of rounding of numbers, by their type."""
+    single = getattr(times, "dtype", None) in (torch.float32, np.float32)
+    return torch.finfo(torch.float32 if single else torch.float64).eps
 
 
 def _at_least_one(trajectory: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
     """Paths are asked for one time at least, and there may be none."""
     return (trajectory, times) if len(times) else (trajectory.new_zeros(1), times.new_zeros(1))
-
-
-class IntegrationError(RuntimeError):
-    """A solve that could not go on. `time` and `reason` say where and why; `solution` is what was reached by then.
-
-    `time` and `solution` belong to the trajectory that failed: `index` in the flattened ensemble. `solution` is None
-    if not a single step was taken.
-    """
-
-    def __init__(self, time: float, reason: str, index: int, solution: Solution | None) -> None:
-        super().__init__(f"trajectory {index} stopped at t = {time:.6g}: {reason}")
-        self.time, self.reason, self.index, self.solution = time, reason, index, solution

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
+from jaxtyping import Float
+from torch import Tensor
 
+from flowsim.errors import IntegrationError, IntegrationInterrupt
 from flowsim.flow import Flow
-from flowsim.integrators import Settings, StoppedError, event, runge_kutta
-from flowsim.reduction import reduce
-from flowsim.solution import LOOSER, IntegrationError, Solution
-from flowsim.validation import require_count, require_positive
+from flowsim.integrators import INTERRUPTED, Settings, event, runge_kutta, unnoticed
+from flowsim.progress import reported
+from flowsim.reduction import Reduction, reduce
+from flowsim.solution import LOOSER, Path, Solution, flattened
+from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import AnyWeights, require_finite
 
-INTEGRATORS = {"event": event.integrate, **dict.fromkeys(runge_kutta.METHODS, runge_kutta.integrate)}
+INTEGRATORS = {"event": event.INTEGRATOR, **dict.fromkeys(runge_kutta.METHODS, runge_kutta.INTEGRATOR)}
 """The integrator of each method."""
 
 
@@ -29,12 +34,16 @@ def solve(
     atol: float = 1e-12,
     max_steps: int = 100_000,
     progress: bool = False,
+    throw: bool = True,
 ) -> Solution[AnyWeights]:
     """Solve d theta / dt = -fa(theta), theta(0) = weights, on [0, t_final].
 
     Data, feedback and weights may carry batch dimensions `*batch` that broadcast against each other; every trajectory
     of the ensemble has steps of its own, and its answer does not depend on the others. The flow is first reduced to
     the span of the inputs, which is exact.
+
+    The solution keeps copies of its own: whatever happens to the weights given afterwards, it stays what it is. No
+    gradient flows through it; tensors that require one are taken as they are.
 
     Args:
         flow: data, rule, loss and slope.
@@ -45,12 +54,16 @@ def solve(
         rtol: relative tolerance per step, in the maximum norm over a trajectory's weights; RMS norm with torchdiffeq.
         atol: absolute tolerance per step.
         max_steps: steps allowed per trajectory; with torchdiffeq, rejected ones included.
-        progress: whether to show a progress bar.
+        progress: whether to show on stderr how far it is: a bar on a terminal, elsewhere a line now and then.
+        throw: whether a trajectory that cannot go on, or an interruption from the keyboard, is an error. If not, the
+            solution says in its `status` where each trajectory stopped and why. All others go on to the end either way,
+            and do not notice.
 
     Raises:
         ValueError: for arguments that do not fit each other, their rules, or the method.
         IntegrationError: if a trajectory cannot go on (overflow of the loss, steps below rounding, more than
-            max_steps steps); it hands over what was reached.
+            max_steps steps); it hands over what all of them reached.
+        IntegrationInterrupt: a KeyboardInterrupt, which hands that over too.
 
     >>> from flowsim import Dataset, SignFeedbackAlignment, Weights
     >>> flow = Flow(Dataset([[1.0, 0.0], [0.0, 1.0]], [1, -1]), SignFeedbackAlignment())
@@ -58,53 +71,107 @@ def solve(
     >>> flow.risk(solution.evaluate([0.0, 10.0]))[1] < 0.2
     tensor(True)
     """
+    if not isinstance(flow, Flow):
+        raise ValueError(f"flow must be a flowsim.Flow, got {type(flow).__name__}: the order is flow, weights, t_final")
     t_final, rtol, atol = (
         require_positive(name, value) for name, value in [("t_final", t_final), ("rtol", rtol), ("atol", atol)]
     )
-    require_count("max_steps", max_steps)
-    if method not in INTEGRATORS:
-        raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {method!r}")
+    max_steps = require_count("max_steps", max_steps)
+    if not isinstance(method, str) or method not in INTEGRATORS:
+        raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {shown(method)}")
+    if not isinstance(progress, bool):
+        raise ValueError(f"progress must be True or False, got {shown(progress)}")
     require_finite(weights)
     batch_shape = flow.require_fit(weights)
     if 0 in batch_shape:
         raise ValueError(f"weights must hold at least one trajectory, got batch shape {tuple(batch_shape)}")
-    device = {tensor.device for tensor in (flow.dataset.inputs, *weights.layers)}
-    if len(device) > 1:
-        raise ValueError(f"weights must be on the device of the inputs, got {sorted(map(str, device))}")
-    return _solved(flow, weights, batch_shape, t_final, Settings(method, rtol, atol, max_steps), progress=progress)
+    tensors = flow.dataset.inputs, *weights.layers, *flow.rule.feedback_matrices(weights)
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) > 1:
+        raise ValueError(f"weights and feedback must be on the device of the inputs, got {sorted(map(str, devices))}")
+    weights = weights.map(lambda tensor: tensor.detach().clone())
+    ends = torch.full((batch_shape.numel(),), t_final, dtype=torch.float64, device=devices.pop())
+    settings = Settings(method, rtol, atol, max_steps)
+    return _handed_over(_from_start(flow, weights, batch_shape, ends, settings, progress=progress), throw)
 
 
-def _solved(
-    flow: Flow, weights: AnyWeights, batch_shape: torch.Size, t_final: float, settings: Settings,
+def _from_start(
+    flow: Flow, weights: AnyWeights, batch_shape: torch.Size, ends: Float[Tensor, " ensemble"], settings: Settings,
     *, progress: bool = False, turned: bool = False,
 ) -> Solution[AnyWeights]:  # fmt: skip
     """Solve on the flattened and reduced ensemble, in turned coordinates or not."""
-    ensemble = flow.map_matrices(
-        weights,
-        lambda matrix: matrix.expand(*batch_shape, *matrix.shape[-2:]).reshape(-1, *matrix.shape[-2:]),
+    reduction = reduce(
+        *flow.map_matrices(weights, lambda matrix: flattened(matrix.detach(), batch_shape)), turned=turned
     )
-    reduction = reduce(*ensemble, turned=turned)
+    integrator = INTEGRATORS[settings.method]
+    with torch.inference_mode():
+        path = integrator.begin(reduction.flow, reduction.weights, settings)
+    path = _proceeded(path, ends, settings, progress)
+    return solved(flow, weights, settings, batch_shape, path, reduction)
+
+
+def _proceeded(path: Path, ends: Float[Tensor, " ensemble"], settings: Settings, progress: bool) -> Path:
+    proceed = INTEGRATORS[settings.method].proceed
+    task = f"solving {len(ends)} x [0, {ends.max().item():g}]"
+    with torch.inference_mode(), reported(task, len(ends)) if progress else nullcontext(unnoticed) as advanced:
+        return proceed(path, ends, settings, advanced)
+
+
+def solved(
+    flow: Flow, weights: AnyWeights, settings: Settings, batch_shape: torch.Size, path: Path,
+    reduction: Reduction[AnyWeights],
+) -> Solution[AnyWeights]:  # fmt: skip
+    """The solution that a path is, whose companion is solved up to where each trajectory got."""
     looser = replace(
         settings, rtol=LOOSER * settings.rtol, atol=LOOSER * settings.atol, max_steps=2 * settings.max_steps
     )  # fmt: skip
-    columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
-    with torch.inference_mode(), Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task(f"solving {batch_shape.numel()} x [0, {t_final:g}]", total=batch_shape.numel() * t_final)
-        try:
-            path = INTEGRATORS[settings.method](
-                reduction.flow, reduction.weights, t_final, settings, lambda gained: bar.advance(task, gained)
-            )
-        except StoppedError as stop:
-            reached = None
-            if stop.path:
-                shape, until = torch.Size(), stop.time
-                alone, start = ensemble[0].map_matrices(ensemble[1], lambda matrix: matrix[stop.index])
-                reached = Solution(
-                    alone, until, shape, stop.path, reduction.only(stop.index),
-                    solve_looser=lambda: _solved(alone, start, shape, until, looser, turned=True),
-                )  # fmt: skip
-            raise IntegrationError(stop.time, stop.reason, stop.index, reached) from None
-    return Solution(
-        flow, t_final, batch_shape, path, reduction,
-        solve_looser=lambda: _solved(flow, weights, batch_shape, t_final, looser, turned=True),
+    # not a closure: it can be pickled
+    companion = partial(_from_start, flow, weights, batch_shape, path.reached.clone(), looser, turned=True)
+    return Solution(flow, weights, settings, batch_shape, path, reduction, companion)
+
+
+def _handed_over(solution: Solution[AnyWeights], throw: bool) -> Solution[AnyWeights]:
+    """The solution, or the error that has it."""
+    reasons = solution.path.reasons
+    stopped = [index for index, reason in enumerate(reasons) if reason is not None]
+    if not (throw and stopped):
+        return solution
+    if INTERRUPTED in reasons:
+        raise IntegrationInterrupt(solution)
+    index = stopped[0]
+    time, reason = solution.path.reached[index].item(), reasons[index]
+    assert reason is not None
+    raise IntegrationError(time, reason, index, solution if solution.t_final > 0 else None)
+
+
+def extended(solution: Solution[AnyWeights], t_final: float, *, progress: bool, throw: bool) -> Solution[AnyWeights]:
+    """`Solution.extend`."""
+    end, reached = require_positive("t_final", t_final), solution.path.reached
+    if end <= solution.t_final and solution.status.ended.all():
+        raise ValueError(f"t_final must be later than the end of the solution, {solution.t_final!r}, got {end!r}")
+    path = _proceeded(solution.path, reached.clamp(min=end), solution.settings, progress)
+    return _handed_over(
+        solved(solution.flow, solution.weights, solution.settings, solution.batch_shape, path, solution.reduction),
+        throw,
+    )
+
+
+def selected(solution: Solution[AnyWeights], index: Any) -> Solution[AnyWeights]:
+    """`Solution[index]`."""
+    shape = solution.batch_shape
+    if not shape:
+        raise IndexError(f"a solution of one trajectory has no batch dimension to index, got {index!r}")
+    device = solution.path.reached.device
+    chosen = torch.arange(shape.numel(), device=device).reshape(shape)[index]
+    if not chosen.numel():
+        raise ValueError(f"the index must select one trajectory at least of batch shape {tuple(shape)}, got {index!r}")
+
+    def part(matrix: Tensor) -> Tensor:
+        return flattened(matrix, shape)[chosen]
+
+    flow, weights = solution.flow.map_matrices(solution.weights, part)
+    some = chosen.reshape(-1)
+    return solved(
+        flow, weights, solution.settings, chosen.shape, solution.path.of_trajectories(some),
+        solution.reduction.of_trajectories(some),
     )  # fmt: skip

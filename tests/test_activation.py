@@ -71,6 +71,7 @@ def test_slopes_outside_0_to_1_are_refused(slope: Any) -> None:
 
 def test_a_flow_has_the_leaky_relu_of_its_slope_and_0_3_if_nothing_is_said() -> None:
     assert Flow(DATA, GradientDescent()).activation == LeakyReLU(0.3)
+    assert repr(Flow(DATA, GradientDescent())).endswith("exponential loss, slope 0.3)")
     assert Flow(DATA, GradientDescent(), "logistic", 0.5).activation == LeakyReLU(0.5)
     assert Flow(DATA, GradientDescent(), activation=LeakyReLU(0.5)).slope == 0.5
 
@@ -78,6 +79,7 @@ def test_a_flow_has_the_leaky_relu_of_its_slope_and_0_3_if_nothing_is_said() -> 
 def test_a_flow_with_another_activation_has_no_slope() -> None:
     with pytest.raises(ValueError, match=r"activation must be a leaky ReLU to have a slope, got Tanh\(\)"):
         _ = Flow(DATA, GradientDescent(), activation=Tanh()).slope
+    assert repr(Flow(DATA, GradientDescent(), activation=Tanh())).endswith("exponential loss, Tanh())")
 
 
 @pytest.mark.parametrize("activation", [LeakyReLU(0.7), Tanh()])

@@ -156,6 +156,62 @@ def test_rho_is_infinite_when_an_input_is_zero_and_zero_for_a_single_input() -> 
     assert Dataset([[1.0, 2.0]], [1]).rho.item() == 0
 
 
+@pytest.mark.parametrize("exponent", [-500, -300, 300, 500])
+def test_constants_scale_exactly_with_powers_of_two(exponent: int) -> None:
+    """Also where squares of lengths over- or underflow on the way, as they would in |x|^4."""
+    dataset = random_dataset(5, 3, 1)
+    scaled = Dataset(np.ldexp(dataset.inputs.numpy(), exponent), dataset.labels)
+    for name in ("gram", "signed_gram", "kappa", "squared_radius"):
+        expected = np.ldexp(getattr(dataset, name).numpy(), 2 * exponent)
+        assert np.array_equal(getattr(scaled, name).numpy(), expected)
+    assert scaled.rho == dataset.rho
+
+
+@pytest.mark.parametrize("exponent", [-1000, -565, 515, 1000])
+def test_rho_does_not_depend_on_units_and_the_others_are_refused_where_they_are_no_numbers(exponent: int) -> None:
+    dataset = random_dataset(5, 3, 1)
+    scaled = Dataset(np.ldexp(dataset.inputs.numpy(), exponent), dataset.labels)
+    assert scaled.rho == dataset.rho
+    flows = "overflows" if exponent > 0 else "underflows"
+    for name in ("gram", "signed_gram", "kappa", "squared_radius"):
+        with pytest.raises(
+            ValueError, match=f"inputs must be scaled: .* {flows} at index .*; multiply them all"
+        ) as error:
+            getattr(scaled, name)
+        assert "\n" not in str(error.value)
+
+
+def test_constants_that_are_numbers_are_right_where_other_products_are_none() -> None:
+    long, short = 1e200, 1e-10
+    dataset = Dataset([[long, 0.0], [0.0, 1.0], [short, short]], [1, 1, 1])
+    assert dataset.kappa == 0  # of the first two; the square of the first overflows
+    assert dataset.squared_radius == pytest.approx(2 * short**2, rel=4 * EPS)
+    assert dataset.rho.item() == pytest.approx(3 * long * short / (2 * short**2), rel=8 * EPS)
+    with pytest.raises(ValueError, match=r"x_i . x_k overflows at index \(0, 0\)"):
+        _ = dataset.gram
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [
+        ([[1e-170, 0.0], [1.0, 0.0]], "squared_radius"),
+        ([[1e-170, 0.0], [1.0, 0.0]], "kappa"),
+        ([[1e-170, 1.0], [-1e-170, 0.0]], "kappa"),  # -1e-340, which is no 0
+        ([[1e170, 1.0], [-1e170, 1.0]], "kappa"),
+        ([[1e160, 0.0], [1e160, 1e-160]], "squared_radius"),
+        ([[1e-300, 0.0], [1e300, 1.0]], "rho"),
+        ([[1.0, 0.0], [1e-320, 1.0]], "signed_gram"),
+    ],
+)
+def test_constants_that_over_or_underflow_are_not_passed_on(rows: list, name: str) -> None:
+    dataset = Dataset(rows, [1, 1])
+    if name == "signed_gram":  # 1e-320 is a number
+        assert dataset.signed_gram[0, 1] == 1e-320
+        return
+    with pytest.raises(ValueError, match=r"inputs must be scaled: .* (over|under)flows"):
+        getattr(dataset, name)
+
+
 def hard_margin_by_slsqp(signed: np.ndarray) -> float:
     """1 / min |w| subject to y_i w . x_i >= 1."""
     answer = minimize(

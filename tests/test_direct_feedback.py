@@ -152,7 +152,7 @@ def test_what_has_no_law_is_said_and_what_has_is_named() -> None:
         "rule DirectFeedbackAlignment conserves nothing at hidden layer 1 of 2: ask for layers=[2]"
     )
     for layers in ([0], [3], [-1]):
-        with pytest.raises(ValueError, match=rf"layers must be numbers of hidden layers, 1 to 2, got {layers[0]}"):
+        with pytest.raises(ValueError, match=rf"layers must be an integer of at .*, got {layers[0]}"):
             conserved(solution.flow, solution.start, layers)
     for quantity in (alignment, network_alignment):
         with pytest.raises(ValueError, match="rule DirectFeedbackAlignment must stand for the forward weights"):

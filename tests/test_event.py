@@ -31,7 +31,7 @@ from flowsim import (
 )
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.integrators import Settings
-from flowsim.integrators.event import integrate
+from flowsim.integrators.event import INTEGRATOR
 from flowsim.integrators.event.driver import order_for
 from flowsim.integrators.event.path import EventPath
 from flowsim.observables import conserved
@@ -585,10 +585,13 @@ def test_a_loss_that_grows_beyond_all_numbers_stops_the_run() -> None:
         solve(flow, Weights([[1.0]], [-800.0]), 1.0)  # type: ignore[arg-type]
 
 
-def test_progress_adds_up_to_the_time_of_all_trajectories() -> None:
+@pytest.mark.parametrize("t_final", [5.0, 1e308])
+def test_progress_adds_up_to_one_for_each_trajectory(t_final: float) -> None:
     flow, weights = separable(3)
     gained: list[float] = []
     flow, weights = flow.map_matrices(weights, lambda matrix: matrix.expand(3, *matrix.shape[-2:]))
-    integrate(flow, weights, 5.0, Settings("event", 1e-8, 1e-10, 1000), gained.append)
-    assert sum(gained) == pytest.approx(15.0)
+    ends = torch.full((3,), t_final, dtype=torch.float64)
+    settings = Settings("event", 1e-8, 1e-10, 10_000)
+    INTEGRATOR.proceed(INTEGRATOR.begin(flow, weights, settings), ends, settings, gained.append)
+    assert sum(gained) == pytest.approx(3.0)
     assert min(gained) >= 0

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.integrators.event import driver, series
 from flowsim.observables import dominance_ratio
 from flowsim.solution import Pieces
+from theorems import check as check_module
 from theorems import (
     constants,
     ensembles,
@@ -25,13 +27,14 @@ from theorems import (
     lemma_5_4,
     measurement,
     observation,
+    polynomial,
     proposition_5_3,
     proposition_5_7,
     theorem_5_1,
     theorem_5_2,
 )
 from theorems.cases import MODULES, outcome
-from theorems.check import Case, DoesNotApplyError, Statement, check
+from theorems.check import Case, DoesNotApplyError, Statement, check, hypotheses_of
 from theorems.controls import DecayFlow
 from theorems.ensembles import Scope, Shape
 from theorems.measurement import infimum, measure
@@ -69,7 +72,7 @@ def test_every_statement_has_a_control(name: str) -> None:
 def test_every_control_breaks_exactly_one_hypothesis(name: str, label: str) -> None:
     case = case_of(name, label)
     for run in case.runs:
-        assert sum(not item.holds for item in case.statement.hypotheses(run())) == 1
+        assert sum(not item.holds for item in hypotheses_of(case.statement, run())) == 1
 
 
 def test_the_cases_cover_widths_samples_and_slopes() -> None:
@@ -96,6 +99,19 @@ def test_findings_break_a_hypothesis_and_what_is_proved_of_them_holds(question: 
         assert answer.survives == 2
 
 
+def test_a_step_of_the_papers_proof_fails_where_the_statement_holds() -> None:
+    """By hand: -7.5e-5; and the bound of section 7, with diagonal and other terms apart, holds for the same numbers."""
+    (step,) = findings.STEPS
+    answer = step.answer(1, "cpu")
+    gamma, rho, (p, q) = findings.STEP_SLOPE, findings.STEP_RHO, findings.STEP_SHARES
+    summed = p * p + (gamma * q) ** 2 - rho * p * q * gamma
+    assert answer.margin == pytest.approx(summed - gamma**2 * (p * p + q * q - rho * p * q), rel=1e-9)
+    assert answer.margin == pytest.approx(-7.5e-5, rel=0.01)
+    assert (answer.survives, answer.trajectories) == (0, 1)
+    assert rho < gamma**2 * 2, "nearly orthogonal in the sense of the proposition"
+    assert summed >= gamma**2 * (1 - rho / (2 * gamma**2)) / 2 * (p + q) ** 2
+
+
 def test_a_finding_that_breaks_nothing_is_refused() -> None:
     question = replace(findings.QUESTIONS[0], hypotheses=lambda solution: [])
     with pytest.raises(ValueError, match="breaks no hypothesis"):
@@ -115,8 +131,8 @@ def test_a_theorem_that_does_not_apply_is_refused_and_so_is_a_control_that_break
 
 def fails(statement: Statement, flow: Flow, weights: Weights, t_final: float = 1e-3) -> set[str]:
     method = "event" if ensembles.has_events(type(flow), flow.activation, len(weights.layers)) else "dopri5"
-    solution = solve(flow, weights, t_final, method=method, rtol=1e-8)
-    return {item.name for item in statement.hypotheses(solution) if not item.holds}
+    solution = solve(flow, weights, t_final, method=method, rtol=1e-12)
+    return {item.name for item in hypotheses_of(statement, solution) if not item.holds}
 
 
 FEEDBACK = random_signs(4, 0)
@@ -217,14 +233,14 @@ def test_the_mean_dominance_ratio_is_its_integral_by_another_quadrature() -> Non
     for alpha in (1, 2, 3):
         ratios = dominance_ratio(solution.flow, solution.evaluate(nodes), alpha)[..., 0]
         mean = (ratios @ weights * edges.diff()).sum() / 2 / end
-        found = theorem_5_1.mean_ratio(observe(solution, last, solution), alpha)[-1, 0]
+        found = theorem_5_1.mean_ratio(observe(solution, last), alpha)[-1, 0]
         torch.testing.assert_close(found, mean, rtol=1e-9, atol=0)
 
 
 def at(solution: Solution, time: float) -> Observation:
     """A single time, as a piece without length."""
     when = torch.tensor([time], dtype=torch.float64)
-    return observe(solution, Pieces(torch.zeros(1, dtype=torch.long), when, when), solution)
+    return observe(solution, Pieces(torch.zeros(1, dtype=torch.long), when, when))
 
 
 def test_tangent_kernel_gives_the_motion_of_the_outputs_and_the_dominance_product() -> None:
@@ -243,7 +259,7 @@ def test_tangent_kernel_gives_the_motion_of_the_outputs_and_the_dominance_produc
     # central differences of a function that is quadratic along the line: only rounding, eps / h
     torch.testing.assert_close(motion, -kernel @ residual / 4, rtol=0, atol=1e-9)
     smallest = torch.linalg.eigvalsh(kernel)[0]
-    torch.testing.assert_close(theorem_5_1.smallest_eigenvalue(seen)[0, 0, 0], smallest, rtol=1e-12, atol=0)
+    torch.testing.assert_close(theorem_5_1.smallest_eigenvalue(seen).excess[0, 0, 0], smallest, rtol=1e-12, atol=0)
     assert theorem_5_1.mu_kernel(solution)[0] <= 2 / 4 * smallest
     torch.testing.assert_close(seen.factors.product[0, 0], residual @ kernel @ residual / 16, rtol=1e-12, atol=0)
 
@@ -263,7 +279,7 @@ def test_constants_of_proposition_5_7_never_exceed_the_sharper_ones_nor_those_th
     """mu <= mu (SVM) <= inf D, and each claim's margin, a ratio minus one, is the smaller the sharper the claim is."""
     solution = ensembles.margin_run(kind, rule, SHAPE, 1, "cpu")
     found = statement.constants(solution)
-    smallest = infimum(lambda seen: seen.dominance(2).unsqueeze(-1), solution)
+    smallest = infimum(partial(theorem_5_1.dominance_ratio_of, alpha=2), solution)
     assert (found["mu"] > 0).all()
     assert (found["mu"] <= found["mu (SVM margin)"] * (1 + 1e-9)).all()
     assert (found["mu (SVM margin)"] <= smallest).all()
@@ -291,9 +307,9 @@ def test_the_integrated_bound_uses_the_integral_of_the_total_product() -> None:
     edges = [0.0, *kinks.tolist(), solution.t_final]
     parts = [quad_vec(lambda s: total(np.array(s)), a, b, epsrel=1e-11)[0] for a, b in itertools.pairwise(edges)]
     pieces = solution.pieces
-    before = measurement.integrals_before(proposition_5_7.total_product, solution, solution)[-1]
-    last = observe(solution, Pieces(*(column[-1:] for column in pieces)), solution)
-    over = observation.INTEGRALS[-1] @ proposition_5_7.total_product(last) * (pieces.end - pieces.start)[-1]
+    before = measurement.integrals_before(proposition_5_7.total_product, solution, solution)[0][-1]
+    last = observe(solution, Pieces(*(column[-1:] for column in pieces)))
+    over = polynomial.INTEGRALS[-1] @ proposition_5_7.total_product(last) * (pieces.end - pieces.start)[-1]
     assert (before + over).item() == pytest.approx(np.sum(parts), rel=1e-9)
 
 
@@ -374,7 +390,7 @@ PLANTED: dict[str, tuple[Any, str, Any, str, str]] = {
     "1/2 of GD": (GradientDescent, "potentials", without_half, "theorem_5_2", "GD, exponential"),
     "phi' on the wrong side": (observation, "_slopes", on_the_other_side, "equation_1", "FA, separable"),
     "sliding ignored": (observation, "_slopes", never_sliding, "equation_1", "GD, arbitrary labels"),
-    "half the quadrature": (measurement, "INTEGRALS", 0.5 * observation.INTEGRALS, "equation_1", "FA, separable"),
+    "half the quadrature": (measurement, "INTEGRALS", 0.5 * polynomial.INTEGRALS, "equation_1", "FA, separable"),
     "kappa 1 % too large": (Dataset, "kappa", larger_kappa, "proposition_5_7", "FA, separable, tight"),
     "R from the largest norm": (Dataset, "squared_radius", largest_norm, "proposition_5_7", "FA, boundary, tight"),
     "SVM margin 1 % too large": (constants, "svm_margin", larger_margin, "proposition_5_7", "FA, separable, tight"),
@@ -387,10 +403,10 @@ def test_planted_mistakes_turn_a_theorem_into_a_violation(monkeypatch: pytest.Mo
     owner, attribute, planted, name, label = PLANTED[mistake]
     forget()
     monkeypatch.setattr(owner, attribute, planted)
-    monkeypatch.setattr(theorem_5_2, "follows_its_rule", lambda solution: theorem_5_2.fact("unseen", True))
-    monkeypatch.setattr(equation_1, "follows_its_rule", lambda solution: theorem_5_2.fact("unseen", True))
+    monkeypatch.setattr(check_module, "along_the_run", lambda solution: ())  # which would notice most of them
     try:
-        assert outcome(case_of(name, label)).verdict == "violated"
+        # with the quadrature halved the two rules differ as much
+        assert outcome(case_of(name, label)).verdict == ("undecided" if "quadrature" in mistake else "violated")
     finally:
         forget()
 

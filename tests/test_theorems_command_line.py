@@ -19,7 +19,8 @@ from theorems import cases, lemma_5_4, own_data, proposition_5_3
 from theorems.__main__ import main
 from theorems.check import Case
 from theorems.ensembles import Scope
-from theorems.measurement import Claim
+from theorems.measurement import Claim, Compared
+from theorems.observation import Observation
 
 FEEDBACK = random_signs(4, 0)
 SEPARABLE = orthogonally_separable(4, 5, 0.2, 0)
@@ -56,7 +57,12 @@ def test_command_line_writes_json_and_html_and_exits_0(tmp_path: Path, capsys: p
 def test_command_line_exits_1_when_a_verdict_is_not_as_expected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where only one of several is wrong; and a progress bar goes through all."""
     case = proposition_5_3.cases(Scope(1, "cpu"))[1]
-    false = Claim("false", "inequality", lambda seen: -1.0 - proposition_5_3.excess(seen))
+
+    def opposite(seen: Observation) -> Compared:
+        excess, size = proposition_5_3.squared_cosines(seen)
+        return Compared(-size - excess, size)
+
+    false = Claim("false", "inequality", opposite)
     wrong = replace(case, statement=replace(case.statement, claims=[false]))
     monkeypatch.setattr(proposition_5_3, "cases", lambda scope: [case])
     assert main(["proposition_5_3", "--seeds", "1"]) == 0

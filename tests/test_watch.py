@@ -30,7 +30,7 @@ def at_contacts() -> tuple[Flow, Kinks, Front, Series]:
     flow, weights = flow.map_matrices(Weights(hidden, weights.output), lambda matrix: matrix)
     weights = Weights(*weights.layers)
     kinks = Kinks.of(flow.dataset.inputs)
-    front, _ = start(flow, kinks, weights, 1.0)
+    front, _ = start(flow, kinks, weights)
     side, contact = front.mode.side.clone(), torch.zeros_like(front.contact)
     side[0, :2, 0], side[0, 2, 0], contact[0, 2, 0] = 0, 1, 2
     contact[0, 3, 1] = 2
@@ -65,12 +65,12 @@ def test_a_contact_ends_with_the_step_but_where_the_neuron_stays_or_takes_none()
     still[0, 2, 0] = True
     one, ones = torch.ones(1, dtype=torch.bool), torch.ones(1, dtype=torch.float64)
     step = Step(ones, powers(ones, ORDER), ones, ~one, ~one, ~one)
-    moved = _advanced(front, series, step, powers(ones, ORDER), ones, one, still)
+    moved = _advanced(front, series, step, ones, powers(ones, ORDER), one, still)
     assert moved.contact.nonzero().tolist() == [[0, 2, 0]]
     assert moved.steps.tolist() == [1]
     assert moved.size.equal(largest(moved.weights.layers))
     assert not moved.size.equal(front.size)
-    stayed = _advanced(front, series, step, powers(ones, ORDER), ones, ~one, still)
+    stayed = _advanced(front, series, step, ones, powers(ones, ORDER), ~one, still)
     assert stayed.contact.equal(front.contact)
     assert stayed.steps.tolist() == [0]
     assert stayed.idle.tolist() == [1]

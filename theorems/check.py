@@ -7,57 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from flowsim import Rule, Solution
-from flowsim.rules import is_one_of
-from theorems.measurement import Claim, Margin, NoMarginError, Rate, chosen, measure
-from theorems.observation import MIDDLE, in_chunks, observe, prescribed
+from flowsim import Solution
+from theorems.hypothesis import Hypothesis
+from theorems.measurement import Claim, Margin, NoMarginError, Rate, measure
+from theorems.thresholds import BESIDE, EQUALITY_ERROR
+from theorems.validity import along_the_run
 
 Verdict = Literal["holds", "violated", "undecided"]
 Role = Literal["theorem", "control"]
-
-EQUALITY_ERROR = 1e-9
-"""An equality counts only if its relative error bound is at most this."""
-
-FOLLOWS = 1e-6
-"""The velocity of a run is that of the rule, up to the truncation of its series, if it differs by no more, relative to
-the largest speed of the run."""
-
-SHORT = 1e-9
-"""Pieces are left out where velocities are compared if they are shorter, relative to the time: rounding of the time
-decides which piece is asked."""
-
-BESIDE = 1e-12
-"""A margin sits at an event if it is so near, relative to the time."""
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """A condition of a statement: it holds for a trajectory where `slack >= 0` (`> 0` if strict), up to rounding.
-
-    Args:
-        name: the condition as a formula.
-        slack: one number per trajectory, `*batch`.
-        strict: whether the condition is a strict inequality.
-        rounding: bound on the rounding error of the slack. So much below 0 still holds, if not strict; if strict, the
-            slack must be more.
-    """
-
-    name: str
-    slack: Float[Tensor, "*batch"]
-    strict: bool = False
-    rounding: Tensor | float = 0.0
-
-    @property
-    def holds(self) -> bool:
-        """Whether it holds for every trajectory.
-
-        >>> Hypothesis("gamma > 0", torch.tensor(0.0), strict=True).holds
-        False
-        """
-        return bool((self.slack > self.rounding).all() if self.strict else (self.slack >= -self.rounding).all())
 
 
 @dataclass(frozen=True)
@@ -68,7 +28,7 @@ class Statement:
         name: the module's name.
         title: the statement's number and subject.
         formula: what it says, in LaTeX.
-        hypotheses: measured on a solution.
+        hypotheses: its own, measured on a solution.
         claims: its conclusions; the first one with a constant is compared with it in tables.
         rate: of the integral that claims use.
         constants: of the statement on a solution, by name, to be reported.
@@ -116,19 +76,22 @@ class Check:
 
 
 class DoesNotApplyError(ValueError):
-    """The hypotheses of a statement do not hold; `hypotheses` has all of them."""
+    """The hypotheses of the statement of that name do not hold; `hypotheses` has all of them."""
 
-    def __init__(self, statement: Statement, hypotheses: list[Hypothesis]) -> None:
-        broken = [f"{item.name} (slack {item.slack.min().item():.4g})" for item in hypotheses if not item.holds]
-        super().__init__(f"{statement.name} does not apply: {'; '.join(broken)}")
-        self.hypotheses = hypotheses
+    def __init__(self, name: str, hypotheses: list[Hypothesis]) -> None:
+        super().__init__(name, hypotheses)  # what pickle makes it of again
+        self.name, self.hypotheses = name, hypotheses
+
+    def __str__(self) -> str:
+        broken = [f"{item.name} (slack {item.slack.min().item():.4g})" for item in self.hypotheses if not item.holds]
+        return f"{self.name} does not apply: {'; '.join(broken)}"
 
 
 def holds(claim: Claim, margin: Margin) -> Bool[Tensor, " ensemble"]:
     """Where the margin exceeds its error; for an equality, where the deviation is below a small error."""
     if claim.kind == "inequality":
         return margin.surely > 0
-    return ~margin.violated & (margin.error <= EQUALITY_ERROR)
+    return (margin.margin >= -margin.error) & (margin.error <= EQUALITY_ERROR)
 
 
 def verdict(claims: Sequence[Claim], margins: Sequence[Sequence[Margin]], role: Role) -> Verdict:
@@ -154,13 +117,13 @@ def check(statement: Statement, label: str, role: Role, solutions: Iterable[Solu
     """
     margins, runs, slacks = [], [], {}
     for solution in solutions:
-        hypotheses = statement.hypotheses(solution)
+        hypotheses = hypotheses_of(statement, solution)
         for item in hypotheses:
             if item.slack.isnan().any():
                 raise NoMarginError(f"the hypothesis {item.name!r} cannot be measured: a number overflows")
         applies = all(hypothesis.holds for hypothesis in hypotheses)
         if role == "theorem" and not applies:
-            raise DoesNotApplyError(statement, hypotheses)
+            raise DoesNotApplyError(statement.name, hypotheses)
         if role == "control" and applies:
             raise ValueError(f"the control {statement.name}: {label} breaks no hypothesis")
         for item in hypotheses:
@@ -183,6 +146,11 @@ def check(statement: Statement, label: str, role: Role, solutions: Iterable[Solu
         trajectories=sum(run["trajectories"] for run in runs),
         details={"hypotheses": slacks, "claims": claims, "runs": runs},
     )
+
+
+def hypotheses_of(statement: Statement, solution: Solution) -> list[Hypothesis]:
+    """What a statement assumes, and what every statement does: that the run is a solution of its flow."""
+    return [*statement.hypotheses(solution), *along_the_run(solution)]
 
 
 def _described(statement: Statement, solution: Solution, margins: Sequence[Margin]) -> dict[str, Any]:
@@ -238,41 +206,3 @@ def place(solution: Solution, trajectory: int, time: float) -> str:
 def run(case: Case) -> Check:
     """Solve a case and decide it; errors as in `check`, and `flowsim.IntegrationError`."""
     return check(case.statement, case.label, case.role, (solve() for solve in case.runs))
-
-
-def fact(name: str, true: bool) -> Hypothesis:
-    """A hypothesis that is true or false, with nothing to measure."""
-    return Hypothesis(name, torch.tensor(0.0 if true else -torch.inf))
-
-
-def is_rule(solution: Solution, *rules: type[Rule]) -> Hypothesis:
-    """The hypothesis that the learning rule is one of the given."""
-    name = " or ".join(rule.__name__ for rule in rules)
-    return fact(f"rule is {name}", is_one_of(solution.flow.rule, *rules))
-
-
-def layers_not_zero(solution: Solution) -> Hypothesis:
-    """The hypothesis that layers with feedback, which have no direction at 0, are not 0 at the start and at events."""
-    pieces = solution.pieces
-    layers = solution.evaluate(pieces.start, pieces.trajectory).layers[1:]
-    norms = torch.stack([layer.square().sum((-2, -1)) for layer in layers]).amin(0)
-    smallest = norms.new_full((solution.batch_shape.numel(),), torch.inf)
-    return Hypothesis("W_l != 0", smallest.scatter_reduce(0, pieces.trajectory, norms, "amin"), strict=True)
-
-
-def follows_its_rule(solution: Solution) -> Hypothesis:
-    """The hypothesis that weights move as the rule says and by nothing else (decay, other feedback), all along."""
-    pieces = solution.pieces
-    count = solution.batch_shape.numel()
-    difference, speed = torch.zeros(2, count, dtype=pieces.start.dtype, device=pieces.start.device)
-    long = chosen(pieces, pieces.end - pieces.start > SHORT * pieces.end)
-    for part in in_chunks(solution, long):
-        some = chosen(long, part)
-        seen = observe(solution, some, solution, MIDDLE)
-        moves, says = solution.velocity(seen.times[0], some.trajectory), prescribed(seen)
-        for moved, said in zip(moves.layers, says.layers, strict=True):
-            off, size = ((moved - said[0]).abs().amax((-2, -1)), said[0].abs().amax((-2, -1)))
-            difference.scatter_reduce_(0, some.trajectory, off, "amax")
-            speed.scatter_reduce_(0, some.trajectory, size, "amax")
-    relative = difference / torch.where(speed > 0, speed, 1.0)
-    return Hypothesis("d theta/dt = -fa", -relative, rounding=FOLLOWS)

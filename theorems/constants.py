@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flowsim import Solution
 from flowsim.observables import conserved
-from theorems.check import Hypothesis
+from theorems.hypothesis import Hypothesis
 
 
 def each(solution: Solution, values: Float[Tensor, "*batch"]) -> Float[Tensor, " ensemble"]:

@@ -9,17 +9,33 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flowsim import Flow, Solution
+from flowsim import Dataset, Flow, Rule, Solution
+from flowsim.activation import Activation
+from flowsim.events import Events
 from flowsim.flow import Slopes
-from flowsim.solution import Curve, Events, Path
+from flowsim.losses import Loss
+from flowsim.solution import Curve, Path
 from flowsim.weights import AnyWeights, NetworkWeights
 
 
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class DecayFlow(Flow):
     """Weight decay is added to the rule: d theta / dt = -fa - decay theta."""
 
-    decay: ClassVar[float] = 0.1
+    decay: float
     stays_in_span: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        rule: Rule,
+        loss: str | Loss = "exponential",
+        slope: float | None = None,
+        activation: Activation | None = None,
+        decay: float = 0.1,
+    ) -> None:
+        object.__setattr__(self, "decay", decay)
+        super().__init__(dataset, rule, loss, slope, activation)
 
     def velocity(
         self, weights: AnyWeights, slopes: Slopes | None = None, feedback: Sequence[Tensor] | None = None
@@ -33,7 +49,6 @@ def joined(before: Solution, after: Solution, solve_looser: Callable[[], Solutio
     """One solution of two, the second starting where the first ends. Its flow is that of the first."""
     return replace(
         before,
-        t_final=before.t_final + after.t_final,
         path=_JoinedPath(before.path, after.path, before.t_final),
         solve_looser=solve_looser,
     )
@@ -44,6 +59,17 @@ class _JoinedPath:
     before: Path
     after: Path
     junction: float
+
+    @property
+    def reached(self) -> Tensor:
+        return self.junction + self.after.reached
+
+    @property
+    def reasons(self) -> tuple[str | None, ...]:
+        return self.after.reasons
+
+    def of_trajectories(self, some: Tensor) -> _JoinedPath:
+        return _JoinedPath(self.before.of_trajectories(some), self.after.of_trajectories(some), self.junction)
 
     def evaluate(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
         return self._weights(self.before.evaluate, self.after.evaluate, trajectory, times)

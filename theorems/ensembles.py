@@ -94,7 +94,7 @@ def solved(
 ) -> Solution[AnyWeights]:
     """The solution at the tolerances of the checks, times `looser`, on the device."""
     on_device = flow.map_matrices(weights, lambda matrix: matrix.to(device))
-    method = "event" if has_events(type(flow), flow.activation, len(weights.layers)) else "dopri5"
+    method = "event" if has_events(type(flow), flow.activation, len(weights.layers)) else "dopri8"
     return solve(*on_device, t_final, method=method, rtol=looser * RTOL, atol=looser * ATOL, max_steps=MAX_STEPS)
 
 

@@ -25,11 +25,12 @@ from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
 from flowsim.rules import Rule
 from flowsim.weights import Weights, stack
 from theorems import lemma_5_4, proposition_5_3, proposition_5_7
-from theorems.check import Hypothesis, Statement, holds
+from theorems.check import Statement, holds
 from theorems.constants import each, gaps_not_negative, mu_separable, total_gap
 from theorems.ensembles import GAP, KAPPA, SCALE, SLOPE, T_FINAL, solved
+from theorems.hypothesis import Hypothesis
 from theorems.measurement import Claim, Rate, measure
-from theorems.observation import Observation
+from theorems.theorem_5_1 import dominance_ratio_of
 
 SAMPLES, DIMENSION, WIDTH = 6, 8, 10
 NEAR_LIMIT = 0.9
@@ -77,11 +78,7 @@ class Question:
         )
 
 
-def _dominance(seen: Observation) -> Tensor:
-    return seen.dominance(2).unsqueeze(-1)
-
-
-SOME_MU = [Claim("<grad, fa> / L^2 > 0", "inequality", _dominance)]
+SOME_MU = [Claim("<grad, fa> / L^2 > 0", "inequality", partial(dominance_ratio_of, alpha=2))]
 
 
 def _mu_descent(solution: Solution) -> Tensor:
@@ -238,6 +235,43 @@ QUESTIONS = [
 ]
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step of a proof in the paper that says excess >= 0, and numbers that meet its hypotheses."""
+
+    statement: str
+    broken: str
+    conclusion: str
+    excess: Callable[[], float]
+
+    def answer(self, seeds: int, device: str) -> Finding:
+        """Whether the step holds for the numbers, whatever the seeds and the device."""
+        excess = self.excess()
+        return Finding(self.statement, self.broken, self.conclusion, int(excess >= 0), 1, excess)
+
+
+STEP_SLOPE, STEP_RHO, STEP_SHARES = 0.3, 0.08, (0.01, 0.99)
+"""A neuron that is active for a sample of share 0.01 and inactive for the other; rho is below gamma^2 n / (n-1)."""
+
+
+def excess_of_the_papers_step() -> float:
+    """sum_ik p_i p_k sigma_i sigma_k M_ik - gamma^2 sum_ik p_i p_k M_ik for slopes sigma = (1, gamma) (section 7)."""
+    off = -STEP_RHO / 2
+    M = torch.tensor([[1.0, off], [off, 1.0]], dtype=torch.float64)
+    p, sigma = torch.tensor([STEP_SHARES, (1.0, STEP_SLOPE)], dtype=torch.float64)
+    return ((sigma * p) @ M @ (sigma * p) - STEP_SLOPE**2 * (p @ M @ p)).item()
+
+
+STEPS = [
+    Step(
+        "proposition_5_7",
+        f"none: the paper's proof for nearly orthogonal data, rho = {STEP_RHO} (the statement is true, section 7)",
+        "gamma^2 may be taken out of a sum with negative terms",
+        excess_of_the_papers_step,
+    )
+]
+
+
 def findings(names: Sequence[str], seeds: int, device: str) -> list[Finding]:
-    """The answers to the questions about the named statements."""
-    return [question.answer(seeds, device) for question in QUESTIONS if question.statement in names]
+    """The answers to the questions about the named statements, and about the steps of their proofs."""
+    return [question.answer(seeds, device) for question in (*QUESTIONS, *STEPS) if question.statement in names]

@@ -11,13 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import FeedbackAlignment, Solution
-from flowsim.observables import alignment
 from theorems import ensembles
-from theorems.check import Case, Hypothesis, Statement, fact, is_rule, layers_not_zero
+from theorems.check import Case, Statement
 from theorems.constants import each, gaps_not_negative
 from theorems.ensembles import Scope
-from theorems.measurement import Claim
+from theorems.hypothesis import Hypothesis, fact, is_rule, layers_not_zero
+from theorems.measurement import Claim, Compared, ratio
 from theorems.observation import Observation
+from theorems.validity import homogeneous
 
 
 def _feedback(solution: Solution) -> Float[Tensor, "*batch m"]:
@@ -37,6 +38,7 @@ def hypotheses(solution: Solution) -> list[Hypothesis]:
     return [
         *shape,
         Hypothesis("b_j != 0", _feedback(solution).abs().amin(-1), strict=True),
+        homogeneous(solution),
         layers_not_zero(solution),
         gaps_not_negative(solution),
     ]
@@ -48,21 +50,23 @@ def bound(solution: Solution) -> Float[Tensor, " ensemble"]:
     return each(solution, feedback.abs().amin(-1) / feedback.norm(dim=-1))
 
 
-def products(seen: Observation) -> Float[Tensor, "nodes pieces m"]:
-    """b_j v_j / sum_k |b_k v_k|."""
+def products(seen: Observation) -> Compared:
+    """b_j v_j, and sum_k |b_k v_k|."""
     values = (seen.feedback[-1] * seen.weights.layers[-1]).squeeze(-2)
-    return values / values.abs().sum(-1, keepdim=True)
+    return Compared(values, values.abs().sum(-1, keepdim=True).expand_as(values))
 
 
-def excess(seen: Observation) -> Float[Tensor, "nodes pieces 1"]:
-    """cos(v, b) |b| / min |b_j| - 1, which is cos(v, b) sqrt(m) - 1 for b in {-1, +1}^m."""
-    return (alignment(seen.flow, seen.weights)[-1] / seen.of(bound(seen.solution)) - 1).unsqueeze(-1)
+def squared_cosine(seen: Observation) -> Compared:
+    """(v.b) |v.b| above |v|^2 min b_j^2: cos(v, b) above min |b_j| / |b|, 1 / sqrt(m) for b in {-1, +1}^m."""
+    output, feedback = seen.weights.layers[-1].squeeze(-2), seen.feedback[-1].squeeze(-2)
+    product = (output * feedback).sum(-1)
+    return ratio(product * product.abs(), output.square().sum(-1) * feedback.square().amin(-1))
 
 
-def same_sign(seen: Observation) -> Float[Tensor, "nodes pieces m"]:
-    """v_j(t) sign(v_j(0)) / |v(t)|_1: Dale's principle says that it stays positive."""
+def same_sign(seen: Observation) -> Compared:
+    """v_j(t) sign(v_j(0)), and |v(t)|_1: Dale's principle says that it stays positive."""
     now, first = (at.layers[-1].squeeze(-2) for at in (seen.weights, seen.start))
-    return now * first.sign() / now.abs().sum(-1, keepdim=True)
+    return Compared(now * first.sign(), now.abs().sum(-1, keepdim=True).expand_as(now))
 
 
 STATEMENT = Statement(
@@ -73,7 +77,7 @@ STATEMENT = Statement(
     hypotheses=hypotheses,
     claims=[
         Claim("b_j v_j(t) > 0", "inequality", products),
-        Claim("cos(v, b) > min|b_j| / |b|", "inequality", excess, bound),
+        Claim("cos(v, b) > min|b_j| / |b|", "inequality", squared_cosine, bound, squares=True),
         Claim("v_j(t) sign(v_j(0)) > 0 (Dale)", "inequality", same_sign),
     ],
 )

@@ -1,15 +1,15 @@
 """The margin of a claim over the whole of a run, and its error (theorems/README.md, section 9).
 
-A branch-and-bound over time. On each piece a lower bound is read off the Legendre coefficients of the polynomial that
-passes through the nodes: the smallest Bernstein coefficient of its part of low degree, less the sizes of the others.
-Pieces that could hold the smallest value are halved and observed again.
+A claim says that numerator >= c denominator. It is decided in this cleared form, which is smooth on a piece; its
+margin, numerator / (c denominator) - 1, is what is shown. A branch-and-bound over time: on each piece a lower bound is
+read off the polynomials through the nodes, and pieces that could hold the smallest value are halved and observed again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,26 +17,37 @@ from torch import Tensor
 
 from flowsim import Solution
 from flowsim.solution import Pieces
-from theorems.observation import BERNSTEIN, INTEGRALS, LEGENDRE, Observation, in_chunks, observe
-
-ROUNDING_PER_STEP = 16
-"""Roundings of a weight per step: the terms of a series, or the stages of a step, are summed for the state and again in
-dense output."""
-
-CLOSE, CLOSE_ABSOLUTE = 1e-6, 1e-7
-"""The lower bound is near enough to the smallest value found, relative to it or absolutely. The difference counts as
-error. Values are relative to the size of what is compared; so near to 0, some are rounding, and an inequality is not
-violated."""
-
-HALVINGS = 40
-"""Rounds of halving at most."""
+from theorems.observation import Observation, in_chunks, observe
+from theorems.polynomial import FEWER, INTEGRALS, lower_bound
+from theorems.thresholds import EQUALITY_ERROR, HALVINGS, LEVEL, RESOLVED, RESOLVED_RELATIVE, ROUNDING_PER_STEP
 
 
 class NoMarginError(ValueError):
     """A claim has no finite margin on a run: nothing can be decided."""
 
 
-Values = Callable[[Observation], Float[Tensor, "nodes pieces parts"]]
+class Compared(NamedTuple):
+    """What a claim compares, in cleared form: `excess` = numerator - c denominator, and `size` = c denominator >= 0.
+
+    Both `nodes x pieces x parts`, and smooth on a piece: sums and products of what is smooth, not quotients by what may
+    come near 0. The claim is excess >= 0, or excess = 0; its margin is excess / size.
+    """
+
+    excess: Float[Tensor, "nodes pieces parts"]
+    size: Float[Tensor, "nodes pieces parts"]
+
+
+def alone(values: Float[Tensor, "nodes pieces parts"]) -> Compared:
+    """Values that are compared with 1."""
+    return Compared(values, torch.ones_like(values))
+
+
+def ratio(numerator: Float[Tensor, "nodes pieces"], denominator: Float[Tensor, "nodes pieces"]) -> Compared:
+    """numerator >= denominator, with one part."""
+    return Compared((numerator - denominator).unsqueeze(-1), denominator.expand_as(numerator).unsqueeze(-1))
+
+
+Values = Callable[[Observation], Compared]
 Rate = Callable[[Observation], Float[Tensor, "nodes pieces"]]
 
 
@@ -46,16 +57,25 @@ class Claim:
 
     Args:
         name: the conclusion as a formula.
-        kind: "inequality": all values must be positive; "equality": all must vanish.
-        values: of an observation, relative to the size of what is compared.
-        constant: what the claim says of an observable o is o > constant, and its values are o / constant - 1. One
+        kind: "inequality": the excess must be positive everywhere; "equality": it must vanish.
+        values: of an observation.
+        constant: what the claim says of an observable o is o > constant, and its margin is o / constant - 1. One
             number per trajectory, or per trajectory and part.
+        squares: the claim is o > constant of numbers of either sign, and what is compared are o |o| and constant^2: a
+            norm is not smooth where it comes near 0, and its square is. The margin is that of o.
     """
 
     name: str
     kind: Literal["inequality", "equality"]
     values: Values
     constant: Callable[[Solution], Float[Tensor, "ensemble *parts"]] | None = None
+    squares: bool = False
+
+
+def ratios_of(claim: Claim, compared: Compared) -> Float[Tensor, "nodes pieces parts"]:
+    """The ratios of a claim, minus one, as its margin shows them."""
+    ratios = compared.excess / compared.size
+    return _root(ratios) if claim.squares else ratios
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +83,13 @@ class Margin:
     """The margin of a claim on each trajectory of an ensemble, over [0, T].
 
     Args:
-        margin: the smallest value of an inequality (less its error: errors grow in time); minus the largest deviation
+        margin: the smallest ratio of an inequality (less its error: errors grow in time); minus the largest deviation
             of an equality.
         surely: the smallest that it may be, by the errors of the run, of rounding, and between the nodes.
         time: where the margin sits.
         part: which part has it.
-        violated: whether the margin is below 0 by more than its error somewhere, and by 1e-7 for an inequality.
+        violated: whether the excess is below 0 by more than its error somewhere, and by RESOLVED for an inequality; or
+            deviates from 0 by more than its error and EQUALITY_ERROR.
     """
 
     margin: Float[Tensor, " ensemble"]
@@ -86,43 +107,48 @@ class Margin:
 def measure(claims: Sequence[Claim], solution: Solution, rate: Rate | None = None) -> list[Margin]:
     """The margins of claims along a solution, of a flattened ensemble.
 
-    The error of an observable at a time is the largest difference between it along the solution and along the
-    companion, up to that time, over the claim's parts (over all times for an equality), and rounding.
+    The error at a time is the largest difference between what is compared along the solution and along the companion,
+    up to that time, over the claim's parts (over all times for an equality), with that of the integral, and rounding.
 
     Args:
         claims: what is claimed.
         solution: the run.
         rate: the claims' `Observation.integral` is its integral from 0.
+
+    Raises:
+        NoMarginError: if a number that is compared is not finite.
     """
-    pieces, companion = solution.pieces, solution.companion
-    before = [None if rate is None else integrals_before(rate, curve, solution) for curve in (solution, companion)]
+    pieces = solution.pieces
+    before = None if rate is None else _Before.of(rate, solution)
     readings: list[list[_Readings]] = [[] for _ in claims]
     for part in in_chunks(solution, pieces):
-        here, there = (observe(curve, chosen(pieces, part), solution) for curve in (solution, companion))
-        for observation, integral in zip((here, there), before, strict=True):
-            if rate is not None and integral is not None:
-                add_integral(observation, rate, integral[part])
+        pair = _observed(solution, chosen(pieces, part))
+        if rate is not None and before is not None:
+            before.some(part).give(pair, rate)
         for claim, found in zip(claims, readings, strict=True):
-            values, compared = claim.values(here), claim.values(there)
-            difference = (values - compared).abs().amax((0, 2))
-            found.append(_Readings.of(_signed(claim, values), here.times, difference))
-    margins = []
-    for claim, found in zip(claims, readings, strict=True):
-        margins.append(_margin(claim, _with_errors(_joined(found), claim, solution), solution, rate, before[0]))
-    return margins
+            found.append(_read(claim, *pair))
+    return [
+        _margin(claim, _with_errors(_joined(found), claim, solution), solution, rate, before)
+        for claim, found in zip(claims, readings, strict=True)
+    ]
 
 
 def infimum(values: Values, solution: Solution) -> Float[Tensor, " ensemble"]:
-    """The infimum of an observable over [0, T] on each trajectory, less its error bound.
+    """The infimum of an observable excess / size over [0, T] on each trajectory, less its error bound.
 
     Its size at the start, unless that is 0, is what differences are compared with.
     """
     whose = torch.arange(solution.batch_shape.numel(), device=solution.pieces.start.device)
     start = torch.zeros_like(whose, dtype=solution.pieces.start.dtype)
-    size = values(observe(solution, Pieces(whose, start, start), solution)).abs().amax((0, 2))
-    size = torch.where(size > 0, size, 1.0)
-    relative = Claim("infimum", "inequality", lambda seen: values(seen) / seen.of(size).unsqueeze(-1))
-    return size * measure([relative], solution)[0].surely
+    excess, size = values(observe(solution, Pieces(whose, start, start)))
+    unit = (excess / size).abs().amax((0, 2))
+    unit = torch.where(unit > 0, unit, 1.0)
+
+    def relative(seen: Observation) -> Compared:
+        excess, size = values(seen)
+        return Compared(excess, size * seen.of(unit).unsqueeze(-1))
+
+    return unit * measure([Claim("infimum", "inequality", relative)], solution)[0].surely
 
 
 def along(
@@ -140,12 +166,129 @@ def along(
     return scan(table)[trajectory, place]
 
 
+def chosen(pieces: Pieces, which: slice | Tensor) -> Pieces:
+    """Some of the pieces."""
+    return Pieces(*(column[which] for column in pieces))
+
+
+def halves(pieces: Pieces) -> Pieces:
+    """Every piece in two, one half after the other."""
+    middle = (pieces.start + pieces.end) / 2
+    start = torch.stack([pieces.start, middle], -1).reshape(-1)
+    end = torch.stack([middle, pieces.end], -1).reshape(-1)
+    return Pieces(twice(pieces.trajectory), start, end)
+
+
+def twice(column: Tensor) -> Tensor:
+    """Every entry two times, one after the other, as the halves of pieces stand."""
+    return torch.repeat_interleave(column, 2)
+
+
+def extreme(
+    values: Float[Tensor, " pieces"], trajectory: Int[Tensor, " pieces"], count: int, reduction: str
+) -> Float[Tensor, " ensemble"]:
+    """The smallest ("amin") or largest ("amax") value of each trajectory; infinity or minus infinity if it has none."""
+    start = values.new_full((count,), torch.inf if reduction == "amin" else -torch.inf)
+    return start.scatter_reduce(0, trajectory, values, reduction)
+
+
+# --- integrals over time ---
+
+
+def integrals_before(
+    rate: Rate, curve: Solution, mode_of: Solution
+) -> tuple[Float[Tensor, " pieces"], Float[Tensor, " pieces"]]:
+    """The integral of the rate along a curve from 0 to the start of each piece, and its quadrature error so far."""
+    pieces, parts = mode_of.pieces, []
+    for part in in_chunks(mode_of, pieces):
+        seen = observe(mode_of, chosen(pieces, part))
+        seen = seen if curve is mode_of else observe(curve, chosen(pieces, part), like=seen)
+        parts.append(torch.stack([column[-1] for column in _integrated(seen, rate)]))
+    over = torch.cat(parts, 1)
+    before = [along(column, pieces.trajectory, lambda rows: rows.cumsum(1)) - column for column in over]
+    return before[0], before[1]
+
+
+def add_integral(
+    observation: Observation, rate: Rate, before: Float[Tensor, " pieces"], error: Float[Tensor, " pieces"]
+) -> None:
+    """Give the observation its `integral`: that of the rate from 0 to the start of each piece, and on to its nodes."""
+    over, quadrature = _integrated(observation, rate)
+    observation.integral, observation.integral_error = before + over, error + quadrature
+
+
+def _integrated(observation: Observation, rate: Rate) -> tuple[Tensor, Tensor]:
+    """The integral of the rate from the start of each piece to its nodes, and how far a rule of lower degree is off."""
+    lengths, values = observation.pieces.end - observation.pieces.start, rate(observation)
+    over = INTEGRALS.to(values) @ values * lengths
+    off = over - FEWER.to(values) @ values * lengths
+    return over, off.abs().cummax(0).values
+
+
+@dataclass(frozen=True, eq=False)
+class _Before:
+    """The integral from 0 to the start of each piece along the solution and the companion, and its errors."""
+
+    integrals: tuple[Tensor, Tensor]
+    errors: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, rate: Rate, solution: Solution) -> _Before:
+        """Of all pieces of a solution."""
+        pairs = [integrals_before(rate, curve, solution) for curve in (solution, solution.companion)]
+        return cls((pairs[0][0], pairs[1][0]), (pairs[0][1], pairs[1][1]))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> _Before:
+        """With a function applied to all columns."""
+        return _Before(*((function(first), function(second)) for first, second in (self.integrals, self.errors)))
+
+    def some(self, which: slice | Tensor) -> _Before:
+        """Of some of the pieces."""
+        return self.map(lambda column: column[which])
+
+    def give(self, pair: tuple[Observation, Observation], rate: Rate) -> None:
+        """Give the two observations of the pieces their integral."""
+        for seen, integral, error in zip(pair, self.integrals, self.errors, strict=True):
+            add_integral(seen, rate, integral, error)
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Before]) -> _Before:
+        """Of the pieces of several."""
+
+        def column(name: str, curve: int) -> Tensor:
+            return torch.cat([getattr(part, name)[curve] for part in parts])
+
+        return cls(*((column(name, 0), column(name, 1)) for name in ("integrals", "errors")))
+
+    def of_halves(self, pair: tuple[Observation, Observation], rate: Rate) -> _Before:
+        """Of halves, given that of their whole pieces twice: the second half starts where the first ends."""
+        columns: list[list[Tensor]] = [[], []]
+        for number, seen in enumerate(pair):
+            for kind, over in enumerate(_integrated(seen, rate)):
+                column = (self.integrals, self.errors)[kind][number].clone()
+                column[1::2] += over[-1, ::2]
+                columns[kind].append(column)
+        return _Before((columns[0][0], columns[0][1]), (columns[1][0], columns[1][1]))
+
+
+def _observed(solution: Solution, pieces: Pieces, whole: Pieces | None = None) -> tuple[Observation, Observation]:
+    """Pieces, or parts of whole ones, along the solution and along its companion."""
+    here = observe(solution, pieces, whole=whole)
+    return here, observe(solution.companion, pieces, like=here)
+
+
+# --- what is read off pieces ---
+
+
 @dataclass(frozen=True, eq=False)
 class _Readings:
     """What is read off pieces for a claim.
 
-    The smallest value at the nodes with its time and part, a lower bound for all times of the piece, and the error of
-    both.
+    Args:
+        smallest: the smallest ratio at the nodes, with its time and part.
+        bound: a lower bound of the ratio for all times of the piece, by its polynomials.
+        error: the difference to the companion, relative to the largest size on the piece.
+        lever: the largest size on the piece, relative to the smallest that it may have there.
     """
 
     smallest: Float[Tensor, " pieces"]
@@ -153,141 +296,149 @@ class _Readings:
     part: Int[Tensor, " pieces"]
     bound: Float[Tensor, " pieces"]
     error: Float[Tensor, " pieces"]
-
-    @classmethod
-    def of(
-        cls,
-        values: Float[Tensor, "nodes pieces parts"],
-        times: Float[Tensor, "nodes pieces"],
-        error: Float[Tensor, " pieces"],
-    ) -> _Readings:
-        """Of the values at the nodes."""
-        nodes, pieces, parts = values.shape
-        smallest, index = values.permute(1, 0, 2).reshape(pieces, nodes * parts).min(-1)
-        time = times.gather(0, (index // parts).unsqueeze(0)).squeeze(0)
-        flat = values.reshape(nodes, pieces * parts)
-        lowest = flat.amin(0)  # taken off: rounding then is that of the changes within the piece
-        coefficients = LEGENDRE.to(flat) @ (flat - lowest)
-        low, rest = coefficients.split([len(BERNSTEIN), nodes - len(BERNSTEIN)])
-        bound = lowest + (BERNSTEIN.to(flat) @ low).amin(0) - rest.abs().sum(0)
-        bound = bound.reshape(pieces, parts).amin(-1)
-        return cls(smallest, time, index % parts, bound, error)
+    lever: Float[Tensor, " pieces"]
 
 
-def _signed(claim: Claim, values: Tensor) -> Tensor:
-    return values if claim.kind == "inequality" else -values.abs()
+def _read(claim: Claim, here: Observation, there: Observation) -> _Readings:
+    """The readings of a claim from the solution and the companion.
+
+    With r the smallest ratio at the nodes, d >= 0 how far excess - r size may come below 0, and s > 0 the least that
+    size may be, the ratio is at least r - d / s on the piece.
+    """
+    compared, other = claim.values(here), claim.values(there)
+    excess = compared.excess if claim.kind == "inequality" else -compared.excess.abs()
+    size = compared.size
+    nodes, pieces, parts = excess.shape
+    ratios = (excess / size).permute(1, 0, 2).reshape(pieces, nodes * parts)
+    smallest, index = ratios.min(-1)
+    if not (torch.isfinite(excess).all() and torch.isfinite(ratios).all()):
+        raise NoMarginError(f"the claim {claim.name!r} has no finite margin on this problem")
+    least = ratios.reshape(pieces, nodes, parts).amin(1)
+    off = (compared.excess - other.excess).abs() + least.abs() * (size - other.size).abs()
+    if hasattr(here, "integral"):
+        off = off + _by_quadrature(claim, here, compared, least)
+    largest = size.amax(0)
+    below, lowest = _bounds(excess, size, least)
+    least_size = torch.minimum(lowest, size.amin(0))
+    lever = torch.where(least_size > 0, largest / least_size, torch.inf)
+    slack = torch.where(below > 0, below / least_size.clamp(min=0), 0.0)
+    return _Readings(
+        smallest=smallest,
+        time=here.times.gather(0, (index // parts).unsqueeze(0)).squeeze(0),
+        part=index % parts,
+        bound=(least - slack).amin(-1),
+        error=(off.amax(0) / largest).amax(-1),
+        lever=lever.amax(-1),
+    )
 
 
-def chosen(pieces: Pieces, which: slice | Tensor) -> Pieces:
-    """Some of the pieces."""
-    return Pieces(*(column[which] for column in pieces))
+def _bounds(
+    excess: Float[Tensor, "nodes pieces parts"], size: Tensor, least: Float[Tensor, "pieces parts"]
+) -> tuple[Float[Tensor, "pieces parts"], Float[Tensor, "pieces parts"]]:
+    """How far excess - least size may come below 0 on a piece, and a lower bound of the size there."""
+    above = excess - least * size
+    below = -lower_bound(above.flatten(1)).reshape(least.shape)
+    return below, lower_bound(size.flatten(1)).reshape(least.shape)
 
 
-def integrals_before(rate: Rate, curve: Solution, mode_of: Solution) -> Float[Tensor, " pieces"]:
-    """The integral of the rate from 0 to the start of each piece."""
-    pieces, parts = mode_of.pieces, []
-    for part in in_chunks(mode_of, pieces):
-        some = chosen(pieces, part)
-        parts.append(_over(some, rate(observe(curve, some, mode_of))))
-    over = torch.cat(parts)
-    return along(over, pieces.trajectory, lambda rows: rows.cumsum(1)) - over
-
-
-def add_integral(observation: Observation, rate: Rate, before: Float[Tensor, " pieces"]) -> None:
-    """Give the observation its `integral`: that of the rate from 0 to the start of each piece, and on to its nodes."""
-    lengths = observation.pieces.end - observation.pieces.start
-    observation.integral = before + INTEGRALS.to(before) @ rate(observation) * lengths
-
-
-def _over(pieces: Pieces, values: Float[Tensor, "nodes pieces"]) -> Float[Tensor, " pieces"]:
-    """The integral over each piece."""
-    return INTEGRALS[-1].to(values) @ values * (pieces.end - pieces.start)
+def _by_quadrature(claim: Claim, seen: Observation, compared: Compared, least: Tensor) -> Tensor:
+    """What the quadrature error of the integral changes in what is compared."""
+    integral = seen.integral
+    seen.integral = integral + seen.integral_error
+    shifted = claim.values(seen)
+    seen.integral = integral
+    return (shifted.excess - compared.excess).abs() + least.abs() * (shifted.size - compared.size).abs()
 
 
 def _with_errors(readings: _Readings, claim: Claim, solution: Solution) -> _Readings:
     """The readings with the errors accumulated along the run."""
-    trajectory, steps = solution.pieces.trajectory, solution.statistics["steps"].reshape(-1)
+    trajectory = solution.pieces.trajectory
     errors = along(readings.error, trajectory, lambda rows: rows.cummax(1).values)
     if claim.kind == "equality":
-        errors = _per_trajectory(errors, trajectory, len(steps), "amax")[trajectory]
-    per_step = ROUNDING_PER_STEP * torch.finfo(errors.dtype).eps
-    rounding = per_step * steps[trajectory] * (1 + readings.smallest.abs())
-    bound = readings.bound if claim.kind == "inequality" else readings.smallest
-    return _Readings(readings.smallest, readings.time, readings.part, bound, errors + rounding)
+        errors = extreme(errors, trajectory, solution.batch_shape.numel(), "amax")[trajectory]
+    return replace(readings, error=errors)
 
 
-def _margin(
-    claim: Claim, readings: _Readings, solution: Solution, rate: Rate | None, before: Float[Tensor, " pieces"] | None
-) -> Margin:
+def _margin(claim: Claim, readings: _Readings, solution: Solution, rate: Rate | None, before: _Before | None) -> Margin:
     """Branch and bound, for all trajectories at once, from the readings of all pieces."""
-    pieces = solution.pieces
+    pieces, steps = solution.pieces, solution.statistics["steps"].reshape(-1)
+    whole = pieces
     count = solution.batch_shape.numel()
-    if not (torch.isfinite(readings.smallest).all() and torch.isfinite(readings.error).all()):
-        raise NoMarginError(f"the claim {claim.name!r} has no finite margin on this problem")
     least = readings.smallest.new_full((count,), torch.inf)
-    surely, margin, time = least.clone(), least.clone(), least.clone()
+    seen, surely, margin, time = least.clone(), least.clone(), least.clone(), least.clone()
     part, violated = torch.zeros_like(pieces.trajectory[:count]), torch.zeros_like(least, dtype=torch.bool)
-    unresolved = CLOSE_ABSOLUTE if claim.kind == "inequality" else 0.0
+    inequality = claim.kind == "inequality"
     for halving in range(HALVINGS + 1):
         trajectory = pieces.trajectory
-        sure = readings.smallest - readings.error
-        violated[trajectory[readings.smallest < -(readings.error + unresolved)]] = True
-        lowest = torch.minimum(least, _per_trajectory(sure, trajectory, count, "amin"))
-        better = torch.nonzero((sure == lowest[trajectory]) & (sure < least[trajectory])).squeeze(-1).flip(0)
+        rounding = ROUNDING_PER_STEP * torch.finfo(least.dtype).eps * steps[trajectory]
+        error = (readings.error + rounding * (1 + readings.smallest.abs())) * (readings.lever if inequality else 1.0)
+        sure = readings.smallest - error
+        beyond = error + RESOLVED if inequality else error.clamp(min=EQUALITY_ERROR)
+        violated[trajectory[readings.smallest < -beyond]] = True
+        # where the size may be 0 between the nodes the value at a node is its own bound
+        known = torch.where(torch.isfinite(sure), sure, readings.smallest)
+        seen = torch.minimum(seen, extreme(readings.smallest, trajectory, count, "amin"))
+        lowest = torch.minimum(least, extreme(known, trajectory, count, "amin"))
+        better = torch.nonzero((known == lowest[trajectory]) & (known < least[trajectory])).squeeze(-1).flip(0)
         owner = trajectory[better]  # of several equal ones the first stays, being written last
         margin[owner], time[owner], part[owner] = (
             column[better] for column in (readings.smallest, readings.time, readings.part)
         )
         least = lowest
-        bound = readings.bound - readings.error
-        near = CLOSE * least.abs() + CLOSE_ABSOLUTE
-        open_ = (bound < (least - near)[trajectory]) & (halving < HALVINGS)
-        surely = torch.minimum(surely, _per_trajectory(bound[~open_], trajectory[~open_], count, "amin"))
+        if not inequality:
+            surely = torch.minimum(surely, extreme(sure, trajectory, count, "amin"))
+            break
+        bound = readings.bound - error
+        near = RESOLVED_RELATIVE * least.abs() + RESOLVED
+        divisible = (pieces.end - pieces.start) > 4 * torch.finfo(least.dtype).eps * pieces.end
+        # where sizes hardly vary a shorter piece has no smaller error, and what is below the error is noise
+        told = (readings.lever <= LEVEL) & (readings.bound >= seen[trajectory] - torch.maximum(near[trajectory], error))
+        wanting = (bound < (least - near)[trajectory]) & ~told
+        open_ = wanting & divisible & (halving < HALVINGS)
+        surely = torch.minimum(surely, extreme(bound[~open_], trajectory[~open_], count, "amin"))
         if not open_.any():
             break
-        pieces, before = _halves(chosen(pieces, open_)), None if before is None else _twice(before[open_])
-        readings = _read_halves(claim, solution, pieces, rate, before, _twice(readings.error[open_]))
-    return Margin(margin, torch.minimum(surely, least), time, part, violated)
+        pieces, whole = halves(chosen(pieces, open_)), Pieces(*(twice(column[open_]) for column in whole))
+        before = None if before is None else before.some(open_).map(twice)
+        errors = twice(readings.error[open_])
+        readings, before = _read_parts(claim, solution, pieces, whole, rate, before, errors)
+    found = Margin(margin, torch.minimum(surely, least), time, part, violated)
+    return _of_roots(found) if claim.squares else found
 
 
-def _read_halves(
+def _of_roots(margin: Margin) -> Margin:
+    """The margin of o / c - 1 from that of o |o| / c^2 - 1, which is a monotone function of it."""
+    return Margin(_root(margin.margin), _root(margin.surely), margin.time, margin.part, margin.violated)
+
+
+def _root(value: Tensor) -> Tensor:
+    return (1 + value).sign() * (1 + value).abs().sqrt() - 1
+
+
+def _read_parts(
     claim: Claim,
     solution: Solution,
     pieces: Pieces,
+    whole: Pieces,
     rate: Rate | None,
-    before: Float[Tensor, " pieces"] | None,
+    before: _Before | None,
     errors: Float[Tensor, " pieces"],
-) -> _Readings:
-    """Read the claim off halves of pieces; `before`, the integral up to the whole piece, is brought up to the half."""
-    found = []
+) -> tuple[_Readings, _Before | None]:
+    """Read the claim off halves; `before` is that of what was halved, twice, and comes back as that of the halves.
+
+    Their error is that of the run so far, and their own: at the bottom of a dip sizes are small.
+    """
+    found, befores = [], []
     for part in in_chunks(solution, pieces):  # a half and the other are in the same chunk
-        some = chosen(pieces, part)
-        observation = observe(solution, some, solution)
+        pair = _observed(solution, chosen(pieces, part), chosen(whole, part))
         if rate is not None and before is not None:
-            before[part][1::2] += _over(some, rate(observation))[::2]
-            add_integral(observation, rate, before[part])
-        found.append(_Readings.of(_signed(claim, claim.values(observation)), observation.times, errors[part]))
-    return _joined(found)
+            befores.append(before.some(part).of_halves(pair, rate))
+            befores[-1].give(pair, rate)
+        found.append(_read(claim, *pair))
+    readings = _joined(found)
+    errors = torch.maximum(errors, readings.error)
+    return replace(readings, error=errors), _Before.joined(befores) if befores else None
 
 
 def _joined(found: Sequence[_Readings]) -> _Readings:
     return _Readings(*[torch.cat([getattr(some, item.name) for some in found]) for item in fields(_Readings)])
-
-
-def _twice(column: Tensor) -> Tensor:
-    return torch.repeat_interleave(column, 2)
-
-
-def _halves(pieces: Pieces) -> Pieces:
-    middle = (pieces.start + pieces.end) / 2
-    start = torch.stack([pieces.start, middle], -1).reshape(-1)
-    end = torch.stack([middle, pieces.end], -1).reshape(-1)
-    return Pieces(_twice(pieces.trajectory), start, end)
-
-
-def _per_trajectory(
-    values: Float[Tensor, " pieces"], trajectory: Int[Tensor, " pieces"], count: int, reduction: str
-) -> Float[Tensor, " ensemble"]:
-    """The smallest ("amin") or largest ("amax") value of each trajectory; infinity or minus infinity if it has none."""
-    start = values.new_full((count,), torch.inf if reduction == "amin" else -torch.inf)
-    return start.scatter_reduce(0, trajectory, values, reduction)

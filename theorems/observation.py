@@ -1,19 +1,17 @@
 """Pieces of a run as the claims see them: at Lobatto nodes, with the mode of the piece (theorems/README.md, section 9).
 
-Between events a run is smooth, so what is observed there is a polynomial up to a rest that its coefficients show. Which
-side of its kinks a neuron is on, which kinks it slides on, and the signs of the feedback under sign-FA do not change
-within a piece: they are those of its middle. At the ends of a piece, where pre-activations vanish up to rounding, the
-one-sided limits are observed.
+Between events a run is smooth, so what is observed there is a polynomial up to a rest that its coefficients show. On
+which side of its kinks a neuron is, which kinks it slides on, and the signs of the feedback under sign-FA do not change
+within a piece. They are read off the weights, not asked of the integrator. At the ends of a piece, where
+pre-activations vanish up to rounding, the one-sided limits are observed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -23,41 +21,11 @@ from flowsim.losses import named
 from flowsim.observables import DescentFactors, descent_factors
 from flowsim.solution import Pieces
 from flowsim.weights import NetworkWeights
-
-NODES = 16
-"""Lobatto nodes of a piece. In a step of the integrator outputs change by 3 at most, and polynomials of degree 15
-follow e^u there, and its integrals to each node, to rounding; with 10 nodes these are off by 3e-9."""
+from theorems.polynomial import NODES, PLACES
+from theorems.thresholds import IN_BOX, INDEPENDENT, ON_KINK
 
 CHUNK = 2**23
 """Numbers observed at a time, to bound the memory."""
-
-INDEPENDENT = 1e-10
-"""Singular values of the normals of kinks, relative to the largest, below which they are linearly dependent."""
-
-
-LOW = 5
-"""Degree up to which Bernstein coefficients are taken: they amplify rounding 2^degree times, about."""
-
-
-def _tables() -> tuple[np.ndarray, ...]:
-    legendre = np.polynomial.legendre
-    degree = NODES - 1
-    inner = legendre.Legendre.basis(degree).deriv().roots().real
-    nodes = np.concatenate([[-1.0], np.sort(inner), [1.0]])
-    coefficients = np.linalg.inv(legendre.legvander(nodes, degree))
-    integrals = legendre.legvander(nodes, degree + 1) @ legendre.legint(coefficients, lbnd=-1) / 2
-    places, powers = np.linspace(0, 1, LOW + 1), np.arange(LOW + 1)
-    binomials = np.array([math.comb(LOW, k) for k in powers])
-    bernstein = binomials * places[:, None] ** powers * (1 - places[:, None]) ** (LOW - powers)
-    from_legendre = np.linalg.solve(bernstein, legendre.legvander(2 * places - 1, LOW))
-    return (1 + nodes) / 2, integrals, coefficients, from_legendre
-
-
-PLACES, INTEGRALS, LEGENDRE, BERNSTEIN = (torch.from_numpy(table) for table in _tables())
-"""Nodes in [0, 1]; matrices from values there to integrals from 0 to each node, and to Legendre coefficients; and from
-the first Legendre coefficients to Bernstein coefficients."""
-
-MIDDLE = torch.tensor([0.5], dtype=torch.float64)
 
 
 @dataclass(eq=False)
@@ -71,10 +39,11 @@ class Observation:
         times: of the nodes.
         weights: at the nodes, `nodes x pieces x m x d` and `nodes x pieces x k x m` as layers.
         start: at t = 0, `pieces x m x d` and `pieces x k x m`.
-        slopes: phi' at each hidden layer, `nodes x pieces x n x m`, between gamma and 1 while sliding. None for
-            activations other than leaky ReLU.
+        sides: of each hidden layer, 1 active, -1 inactive, 0 sliding. None for activations other than leaky ReLU.
+        slopes: phi' at each hidden layer, `nodes x pieces x n x m`, between gamma and 1 while sliding. None likewise.
         feedback: the matrices B_2 .. B_{H+1}.
         integral: from 0 to each node of the rate that `measure` was given.
+        integral_error: of the integral, by two rules of different degree on each piece.
     """
 
     solution: Solution
@@ -83,9 +52,11 @@ class Observation:
     times: Float[Tensor, "nodes pieces"]
     weights: NetworkWeights
     start: NetworkWeights
+    sides: tuple[Int[Tensor, "pieces n m"], ...] | None
     slopes: tuple[Float[Tensor, "nodes pieces n m"], ...] | None
     feedback: tuple[Tensor, ...]
     integral: Float[Tensor, "nodes pieces"] = field(init=False)
+    integral_error: Float[Tensor, "nodes pieces"] = field(init=False)
 
     @cached_property
     def risk(self) -> Float[Tensor, "nodes pieces"]:
@@ -103,7 +74,7 @@ class Observation:
         return descent_factors(_rule_only(self.flow), self.weights, self.slopes, self.feedback)
 
     def dominance(self, alpha: float) -> Float[Tensor, "nodes pieces"]:
-        """<grad, fa> / L^alpha."""
+        """The dominance ratio <grad, fa> / L^alpha."""
         return self.factors.product / self.risk**alpha
 
     def of(self, constants: Float[Tensor, "ensemble *parts"]) -> Float[Tensor, "pieces *parts"]:
@@ -112,28 +83,52 @@ class Observation:
 
 
 def observe(
-    solution: Solution, pieces: Pieces, mode_of: Solution, places: Float[Tensor, " nodes"] = PLACES
+    solution: Solution,
+    pieces: Pieces,
+    places: Float[Tensor, " nodes"] = PLACES,
+    *,
+    whole: Pieces | None = None,
+    like: Observation | None = None,
 ) -> Observation:
-    """Observe pieces of a solution, in the mode that `mode_of` has in their middles.
+    """Observe pieces of a solution, at places in [0, 1] of each.
 
-    That is the solution itself, or the one whose companion it is: the two differ by their errors then, and not by where
-    exactly observables jump.
+    The mode of a piece is read off the weights at its Lobatto nodes; of a part of a piece, off those of the `whole`. A
+    companion is observed in the mode of the solution that it belongs to, given by `like`: the two differ by their
+    errors then, and not by where exactly observables jump.
     """
-    trajectory, start, end = pieces
-    times = (start + places.to(start).unsqueeze(-1) * (end - start)).clamp(max=solution.t_final)
-    nodes = trajectory.expand_as(times)
+    trajectory = pieces.trajectory
     flow = solution.flow_of(trajectory)
-    weights = solution.evaluate(times, nodes)
-    middle = (start + end) / 2
-    feedback_at = mode_of.evaluate(middle, trajectory) if flow.rule.at_zero == "jumps" else weights
-    feedback = flow.rule.feedback_matrices(feedback_at)
-    slopes = None
-    if flow.activation.leaky_slope is not None:
-        slopes = _slopes(flow, weights, mode_of.pattern(middle, trajectory), feedback)
+    times, weights = _at(solution, pieces, places)
     initial = solution.start.with_layers(
         [layer.reshape(-1, *layer.shape[-2:])[trajectory] for layer in solution.start.layers]
     )  # fmt: skip
-    return Observation(solution, pieces, flow, times, weights, initial, slopes, feedback)
+    by_sign = flow.rule.at_zero == "jumps"
+    whole = pieces if whole is None else whole
+    if not by_sign:
+        feedback = flow.rule.feedback_matrices(weights)
+    elif like is None:
+        feedback = flow.rule.feedback_matrices(solution.evaluate((whole.start + whole.end) / 2, trajectory))
+    else:
+        feedback = like.feedback
+    if like is not None or not has_kinks(flow):
+        sides = None if like is None else like.sides
+    else:
+        nodes = weights if places is PLACES and whole is pieces else _at(solution, whole, PLACES)[1]
+        sides = _sides(flow, nodes, feedback if by_sign else flow.rule.feedback_matrices(nodes))
+    slopes = None if sides is None else _slopes(flow, weights, sides, feedback)
+    return Observation(solution, pieces, flow, times, weights, initial, sides, slopes, feedback)
+
+
+def _at(solution: Solution, pieces: Pieces, places: Tensor) -> tuple[Float[Tensor, "nodes pieces"], NetworkWeights]:
+    """Times and weights at places in [0, 1] of each piece."""
+    trajectory, start, end = pieces
+    times = (start + places.to(start).unsqueeze(-1) * (end - start)).clamp(max=solution.t_final)
+    return times, solution.evaluate(times, trajectory.expand_as(times))
+
+
+def has_kinks(flow: Flow) -> bool:
+    """Whether the activation is the leaky ReLU (with slope 1 as well)."""
+    return flow.activation.leaky_slope is not None
 
 
 def in_chunks(solution: Solution, pieces: Pieces) -> Iterator[slice]:
@@ -155,31 +150,92 @@ def prescribed(observation: Observation) -> NetworkWeights:
     return _rule_only(observation.flow).velocity(observation.weights, observation.slopes, observation.feedback)
 
 
+def reach(flow: Flow, weights: NetworkWeights) -> list[Float[Tensor, "*batch n m"]]:
+    """|a_{l-1}(x_i)| |w_j| at each hidden layer: what |z_ij| can be at most, and what its rounding is relative to."""
+    below = [flow.dataset.inputs, *(flow.activation(z)[0] for z in flow.pre_activations(weights)[:-1])]
+    pairs = zip(below, weights.layers[:-1], strict=True)
+    return [a.norm(dim=-1).unsqueeze(-1) * layer.norm(dim=-1).unsqueeze(-2) for a, layer in pairs]
+
+
+def _sides(flow: Flow, weights: NetworkWeights, feedback: Sequence[Tensor]) -> tuple[Int[Tensor, "pieces n m"], ...]:
+    """The sides of each hidden layer: the signs of the pre-activations where these are largest on the piece.
+
+    A pre-activation that is 0 all over the piece, up to rounding, is that of a neuron that slides, if a drive within
+    its interval holds it there. (Deep networks are followed by a Runge-Kutta method, which does not slide.)
+    """
+    if flow.slope == 1:  # no kinks
+        return tuple(torch.ones_like(z[0], dtype=torch.int8) for z in flow.pre_activations(weights))
+    found, rests = [], []
+    for z, size in zip(flow.pre_activations(weights), reach(flow, weights), strict=True):
+        largest = z.gather(0, z.abs().argmax(0, keepdim=True)).squeeze(0)
+        found.append(torch.where(largest > 0, 1, -1).to(torch.int8))
+        rests.append(z.abs().amax(0) <= ON_KINK * size.amax(0))
+    if len(found) == 1:
+        rests[0] &= (flow.dataset.inputs != 0).any(-1, keepdim=True)
+        found[0] = torch.where(_held(flow, weights, found[0], rests[0], feedback[0]), 0, found[0]).to(torch.int8)
+    return tuple(found)
+
+
+def _held(
+    flow: Flow, weights: NetworkWeights, sides: Tensor, rests: Tensor, feedback: Float[Tensor, "*pieces k m"]
+) -> Tensor:
+    """Which of the samples with z = 0 are held there by drives that lie between their ends, all over the piece."""
+    for _ in range(flow.dataset.samples):  # one sample leaves at least in each round
+        piece, neuron = torch.nonzero(rests.any(-2), as_tuple=True)
+        if not len(piece):
+            break
+        slopes = _slopes_of(flow, weights, sides)
+        drive, error = _holding(flow, weights, slopes, rests, feedback, piece, neuron)
+        ends = torch.stack([flow.slope * error, error])
+        off = torch.maximum(ends.amin(0) - drive, drive - ends.amax(0)) / (drive.abs() + error.abs()).clamp(min=1e-300)
+        leaves = (off.amax(1) > IN_BOX) & rests[piece, :, neuron]
+        if not leaves.any():
+            break
+        rests = rests.clone()
+        rests[piece, :, neuron] &= ~leaves
+    return rests
+
+
+def _slopes_of(
+    flow: Flow, weights: NetworkWeights, side: Int[Tensor, "pieces n m"]
+) -> Float[Tensor, "nodes pieces n m"]:
+    """phi' by the side: 1 where active, gamma elsewhere."""
+    like = weights.layers[0]
+    return (side > 0).to(like).clamp(min=flow.slope).expand(like.shape[0], *side.shape)
+
+
 def _slopes(
-    flow: Flow, weights: NetworkWeights, pattern: Sequence[Int[Tensor, "pieces n m"]], feedback: Sequence[Tensor]
+    flow: Flow, weights: NetworkWeights, sides: Sequence[Int[Tensor, "pieces n m"]], feedback: Sequence[Tensor]
 ) -> tuple[Float[Tensor, "nodes pieces n m"], ...]:
-    """phi' by the pattern: 1 where active, gamma where inactive, and where a neuron slides what keeps it there."""
-    nodes, like = weights.layers[0].shape[0], weights.layers[0]
-    slopes = [(side > 0).to(like).clamp(min=flow.slope).expand(nodes, *side.shape) for side in pattern]
-    if len(slopes) == 1:
-        slides = (pattern[0] == 0) & (flow.dataset.inputs != 0).any(-1, keepdim=True)
-        if slides.any():
-            slopes[0] = _while_sliding(flow, weights, slopes[0], slides, feedback[0])
+    """phi' by the sides: 1 where active, gamma where inactive, and where a neuron slides what keeps it there.
+
+    That is sigma = p / E with the drives p of `_holding`.
+    """
+    slopes = [_slopes_of(flow, weights, side) for side in sides]
+    slides = sides[0] == 0
+    piece, neuron = torch.nonzero(slides.any(-2), as_tuple=True)
+    if len(piece):
+        drive, error = _holding(flow, weights, slopes[0], slides, feedback[0], piece, neuron)
+        there = slides[piece, :, neuron].unsqueeze(1)
+        sigma = torch.where(there & (error != 0), drive / error, slopes[0][:, piece, :, neuron])
+        slopes[0] = slopes[0].clone()
+        slopes[0][:, piece, :, neuron] = sigma
     return tuple(slopes)
 
 
-def _while_sliding(
+def _holding(
     flow: Flow,
     weights: NetworkWeights,
     slopes: Float[Tensor, "nodes pieces n m"],
     slides: Tensor,
     feedback: Float[Tensor, "*pieces k m"],
-) -> Float[Tensor, "nodes pieces n m"]:
-    """The slopes sigma of sliding samples: K_SS p_S = -K_SR p_R for the drives p_ij = sigma_ij E_ij (section 10).
+    piece: Int[Tensor, " rows"],
+    neuron: Int[Tensor, " rows"],
+) -> tuple[Float[Tensor, "rows nodes n"], Float[Tensor, "rows nodes n"]]:
+    """The drives p that hold neurons on their kinks, and E: K_SS p_S = -K_SR p_R with p_ij = sigma_ij E_ij.
 
-    Where inputs on the kinks depend on each other, p_S of least norm: dw_j / dt is unique even so.
+    Where inputs on the kinks depend on each other, p_S of least norm: dw_j / dt is unique even so. (Section 10.)
     """
-    piece, neuron = torch.nonzero(slides.any(-2), as_tuple=True)
     there = slides[piece, :, neuron]
     inputs = flow.dataset.inputs[piece]
     outputs = (slopes * (flow.dataset.inputs @ weights.layers[0].mT)) @ weights.layers[1].mT
@@ -188,8 +244,4 @@ def _while_sliding(
     drive = slopes[:, piece, :, neuron] * error
     rest = (drive * ~there.unsqueeze(1)) @ inputs
     on_kinks = inputs * there.unsqueeze(-1)
-    needed = -rest @ torch.linalg.pinv(on_kinks, rtol=INDEPENDENT)
-    sigma = torch.where(there.unsqueeze(1) & (error != 0), needed / error, slopes[:, piece, :, neuron])
-    slopes = slopes.clone()
-    slopes[:, piece, :, neuron] = sigma
-    return slopes
+    return -rest @ torch.linalg.pinv(on_kinks, rtol=INDEPENDENT), error

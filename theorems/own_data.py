@@ -13,8 +13,9 @@ from flowsim.__main__ import read_problem
 from flowsim.files import read_npz
 from flowsim.validation import as_finite, require_positive
 from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
-from theorems.check import Hypothesis, Statement
+from theorems.check import Statement
 from theorems.ensembles import ATOL, RTOL
+from theorems.hypothesis import Hypothesis
 
 STATEMENTS: list[Statement] = [
     equation_1.STATEMENT,

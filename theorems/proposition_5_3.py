@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import SignFeedbackAlignment, Solution
-from flowsim.observables import alignment
 from theorems import ensembles
-from theorems.check import Case, Statement, is_rule, layers_not_zero
+from theorems.check import Case, Statement
 from theorems.ensembles import Scope
-from theorems.measurement import Claim
+from theorems.hypothesis import is_rule, layers_not_zero
+from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
 
 
@@ -24,9 +24,13 @@ def bound(solution: Solution) -> Float[Tensor, "ensemble layers"]:
     return bounds.expand(solution.batch_shape.numel(), -1)
 
 
-def excess(seen: Observation) -> Float[Tensor, "nodes pieces layers"]:
-    """cos(W_l, B_l) sqrt(N_l) - 1 for the layers l = 2 .. H+1."""
-    return torch.stack(alignment(seen.flow, seen.weights, seen.feedback), -1) / seen.of(bound(seen.solution)) - 1
+def squared_cosines(seen: Observation) -> Compared:
+    """<W_l, B_l> |<W_l, B_l>| above |W_l|^2 |B_l|^2 / N_l for the layers l = 2 .. H+1."""
+    pairs = list(zip(seen.weights.layers[1:], seen.feedback, strict=True))
+    product = torch.stack([(layer * matrix).sum((-2, -1)) for layer, matrix in pairs], -1)
+    norms = [layer.square().sum((-2, -1)) * matrix.square().sum((-2, -1)) for layer, matrix in pairs]
+    size = torch.stack(norms, -1) * seen.of(bound(seen.solution)).square()
+    return Compared(product * product.abs() - size, size)
 
 
 STATEMENT = Statement(
@@ -34,7 +38,7 @@ STATEMENT = Statement(
     title="Proposition 5.3, alignment of sign-FA",
     formula=r"\cos(W_l, \mathrm{sign}\, W_l) \ge \frac{1}{\sqrt{N_l}}",
     hypotheses=lambda solution: [is_rule(solution, SignFeedbackAlignment), layers_not_zero(solution)],
-    claims=[Claim("cos(W_l, B_l) > 1 / sqrt(N_l)", "inequality", excess, bound)],
+    claims=[Claim("cos(W_l, B_l) > 1 / sqrt(N_l)", "inequality", squared_cosines, bound, squares=True)],
 )
 
 

@@ -21,7 +21,7 @@ from flowsim import Dataset, FeedbackAlignment, SignFeedbackAlignment, Solution
 from flowsim.losses import named
 from flowsim.rules import is_one_of
 from theorems import ensembles
-from theorems.check import Case, Hypothesis, Statement, fact, is_rule
+from theorems.check import Case, Statement
 from theorems.constants import (
     each,
     gaps_not_negative,
@@ -34,8 +34,9 @@ from theorems.constants import (
     total_gap_positive,
 )
 from theorems.ensembles import GAP, SLOPE, SMALL, T_FINAL, WIDTH, Scope
-from theorems.measurement import Claim
-from theorems.observation import Observation
+from theorems.hypothesis import Hypothesis, fact, is_rule
+from theorems.measurement import Claim, Compared, ratio
+from theorems.observation import Observation, has_kinks
 from theorems.theorem_5_1 import Mu, mean_ratio, too_early
 
 
@@ -47,11 +48,11 @@ def total_product(seen: Observation) -> Float[Tensor, "nodes pieces"]:
 def with_constant(mu: Mu) -> list[Claim]:
     """The proposition's conclusions with a constant mu."""
 
-    def dominance(seen: Observation) -> Tensor:
-        return (seen.dominance(2) / seen.of(mu(seen.solution)) - 1).unsqueeze(-1)
+    def dominance(seen: Observation) -> Compared:
+        return ratio(seen.factors.product, seen.of(mu(seen.solution)) * seen.risk.square())
 
-    def bound(seen: Observation) -> Tensor:
-        return (mean_ratio(seen, 2) / seen.of(mu(seen.solution)) - 1).unsqueeze(-1)
+    def bound(seen: Observation) -> Compared:
+        return ratio(mean_ratio(seen, 2), seen.of(mu(seen.solution)))
 
     return [
         Claim("<grad, fa> > mu L^2", "inequality", dominance, mu),
@@ -65,14 +66,12 @@ def _with_total_product(mu: Mu) -> list[Claim]:
     def grown(seen: Observation) -> Tensor:
         return seen.of(mu(seen.solution) / total_gap(seen.solution)) * total_product(seen)
 
-    def dominance(seen: Observation) -> Tensor:
-        return (seen.dominance(2) / grown(seen) - 1).unsqueeze(-1)
+    def dominance(seen: Observation) -> Compared:
+        return ratio(seen.factors.product, grown(seen) * seen.risk.square())
 
-    def bound(seen: Observation) -> Tensor:
-        gained = 1 / seen.risk - 1 / seen.initial_risk
-        promised = seen.of(mu(seen.solution) / total_gap(seen.solution)) * seen.integral
-        ratio = torch.where(too_early(seen), seen.dominance(2) / grown(seen), gained / promised)
-        return (ratio - 1).unsqueeze(-1)
+    def bound(seen: Observation) -> Compared:
+        promised = seen.of(mu(seen.solution) / total_gap(seen.solution)) * seen.integral / seen.times
+        return ratio(mean_ratio(seen, 2), torch.where(too_early(seen), grown(seen), promised))
 
     return [
         Claim("<grad, fa> > mu S(t)/S0 L^2", "inequality", dominance),
@@ -116,7 +115,7 @@ def _hypotheses(kind: str, stated: bool, solution: Solution) -> list[Hypothesis]
     setting = [
         is_rule(solution, FeedbackAlignment, SignFeedbackAlignment),
         fact("two layers, labels +-1", scalar),
-        fact("leaky ReLU", flow.activation.leaky_slope is not None),
+        fact("leaky ReLU", has_kinks(flow)),
     ]
     if not all(hypothesis.holds for hypothesis in setting):
         return setting

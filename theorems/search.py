@@ -41,8 +41,9 @@ from theorems import equation_1, lemma_5_4, own_data, proposition_5_3, propositi
 from theorems.cases import undecided
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL, MarginRule
-from theorems.measurement import NoMarginError, along
-from theorems.observation import INTEGRALS, observe
+from theorems.measurement import NoMarginError, along, ratios_of
+from theorems.observation import observe
+from theorems.polynomial import INTEGRALS
 
 SMALL, UNEQUAL = 1e-6, 1e-3
 """How near instances come to limits where margins vanish, nearer than which they drop below what `measure` resolves.
@@ -313,14 +314,14 @@ def _smallest(statement: Statement, solution: Solution) -> Float[Tensor, " ensem
     Without error bounds, and without what lies between the nodes: a tenth of the time of `measure`.
     """
     pieces = solution.pieces
-    seen = observe(solution, pieces, solution)
+    seen = observe(solution, pieces)
     if statement.rate is not None:
         over = INTEGRALS.to(pieces.start) @ statement.rate(seen) * (pieces.end - pieces.start)
         seen.integral = along(over[-1], pieces.trajectory, lambda rows: rows.cumsum(1)) - over[-1] + over
     values = [
         (found if claim.kind == "inequality" else -found.abs()).amin((0, 2))
         for claim in statement.claims
-        for found in [claim.values(seen)]
+        for found in [ratios_of(claim, claim.values(seen))]
     ]
     least = pieces.start.new_full((solution.batch_shape.numel(),), torch.inf)
     return least.scatter_reduce(0, pieces.trajectory, torch.stack(values).amin(0), "amin")

@@ -17,10 +17,11 @@ from flowsim import Solution
 from flowsim.losses import Loss, polynomial
 from flowsim.observables import dominance_ratio
 from theorems import ensembles
-from theorems.check import Case, Hypothesis, Role, Statement
+from theorems.check import Case, Role, Statement
 from theorems.constants import each, mu_separable
 from theorems.ensembles import SMALL, T_FINAL, Scope
-from theorems.measurement import Claim, infimum
+from theorems.hypothesis import Hypothesis
+from theorems.measurement import Claim, Compared, alone, infimum, ratio
 from theorems.observation import Observation
 
 POLYNOMIAL = polynomial(2)
@@ -56,17 +57,17 @@ def statement(alpha: float, mu: Mu) -> Statement:
     """Theorem 5.1 for given alpha and mu."""
     mu = lru_cache(maxsize=16)(mu)
 
-    def slack(seen: Observation) -> Tensor:
-        return (seen.dominance(alpha) / seen.of(mu(seen.solution)) - 1).unsqueeze(-1)
+    def dominance(seen: Observation) -> Compared:
+        return ratio(seen.factors.product, seen.of(mu(seen.solution)) * seen.risk**alpha)
 
     def hypotheses(solution: Solution) -> list[Hypothesis]:
         positive = Hypothesis("mu > 0", mu(solution), strict=True)
         if not positive.holds:
             return [positive]
-        return [positive, Hypothesis("<grad, fa> >= mu L^alpha", infimum(slack, solution))]
+        return [positive, Hypothesis("<grad, fa> >= mu L^alpha", infimum(dominance, solution))]
 
-    def bound_excess(seen: Observation) -> Tensor:
-        return (mean_ratio(seen, alpha) / seen.of(mu(seen.solution)) - 1).unsqueeze(-1)
+    def bound(seen: Observation) -> Compared:
+        return ratio(mean_ratio(seen, alpha), seen.of(mu(seen.solution)))
 
     return Statement(
         name="theorem_5_1",
@@ -74,14 +75,14 @@ def statement(alpha: float, mu: Mu) -> Statement:
         formula=r"\langle \mathrm{grad}, \mathrm{fa} \rangle \ge \mu L^\alpha \ \forall t \quad\Rightarrow\quad "
         r"L(t)^{1-\alpha} \ge L(0)^{1-\alpha} + (\alpha - 1) \mu t \quad (\alpha = 1: \ L(t) \le L(0) e^{-\mu t})",
         hypotheses=hypotheses,
-        claims=[Claim("mean of <grad, fa> / L^alpha over [0, t] > mu", "inequality", bound_excess, mu)],
+        claims=[Claim("mean of <grad, fa> / L^alpha over [0, t] > mu", "inequality", bound, mu)],
         constants=lambda solution: {"mu": mu(solution)},
     )
 
 
-def smallest_eigenvalue(seen: Observation) -> Float[Tensor, "nodes pieces 1"]:
+def smallest_eigenvalue(seen: Observation) -> Compared:
     """lambda_min of the feedback tangent kernel."""
-    return torch.linalg.eigvalsh(tangent_kernel(seen))[..., :1]
+    return alone(torch.linalg.eigvalsh(tangent_kernel(seen))[..., :1])
 
 
 def tangent_kernel(seen: Observation) -> Float[Tensor, "nodes pieces n n"]:
@@ -110,7 +111,12 @@ def mu_linear(solution: Solution) -> Float[Tensor, " ensemble"]:
 
 def mu_measured(alpha: float, share: float) -> Mu:
     """The given share of the infimum of the dominance ratio."""
-    return lambda solution: share * infimum(lambda seen: seen.dominance(alpha).unsqueeze(-1), solution)
+    return lambda solution: share * infimum(partial(dominance_ratio_of, alpha=alpha), solution)
+
+
+def dominance_ratio_of(seen: Observation, alpha: float) -> Compared:
+    """<grad, fa> and L^alpha."""
+    return Compared(seen.factors.product.unsqueeze(-1), (seen.risk**alpha).unsqueeze(-1))
 
 
 def cases(scope: Scope) -> list[Case]:
@@ -127,7 +133,12 @@ def cases(scope: Scope) -> list[Case]:
 
     def mu_too_large(solution: Solution) -> Tensor:
         """Twice the supremum of the dominance ratio."""
-        return -2 * infimum(lambda seen: -seen.dominance(2).unsqueeze(-1), solution)
+
+        def negative(seen: Observation) -> Compared:
+            product, size = dominance_ratio_of(seen, 2)
+            return Compared(-product, size)
+
+        return -2 * infimum(negative, solution)
 
     def case(label: str, alpha: float, mu: Mu, solution: Callable[[], Solution], role: Role = "theorem") -> Case:
         return Case(statement(alpha, mu), label, role, [solution])

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import Flow, Solution
@@ -14,19 +13,21 @@ from flowsim.activation import Softplus, Tanh
 from flowsim.observables import conserved
 from flowsim.weights import NetworkWeights
 from theorems import ensembles
-from theorems.check import Case, Hypothesis, Statement, fact, follows_its_rule
+from theorems.check import Case, Statement
 from theorems.controls import DecayFlow
 from theorems.ensembles import Scope
-from theorems.measurement import Claim
+from theorems.hypothesis import Hypothesis, fact
+from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
+from theorems.validity import homogeneous
 
 
-def deviation(seen: Observation) -> Float[Tensor, "nodes pieces neurons"]:
-    """(c(t) - c(0)) / size for all hidden neurons, size = |Psi| + |w|^2 / 2 at 0 or t, the larger."""
+def deviation(seen: Observation) -> Compared:
+    """c(t) - c(0) for all hidden neurons, and |Psi| + |w|^2 / 2 at 0 or t, the larger."""
     return _deviation(seen.flow, seen.weights, seen.start)
 
 
-def deviation_without_bias(seen: Observation) -> Float[Tensor, "nodes pieces neurons"]:
+def deviation_without_bias(seen: Observation) -> Compared:
     """The same with the last input, a bias, left out of |w|^2."""
 
     def without(weights: NetworkWeights) -> NetworkWeights:
@@ -36,11 +37,11 @@ def deviation_without_bias(seen: Observation) -> Float[Tensor, "nodes pieces neu
     return _deviation(seen.flow, without(seen.weights), without(seen.start))
 
 
-def _deviation(flow: Flow, weights: NetworkWeights, start: NetworkWeights) -> Tensor:
+def _deviation(flow: Flow, weights: NetworkWeights, start: NetworkWeights) -> Compared:
     (now, size_now), (first, size_first) = (_gaps(flow, at) for at in (weights, start))
     size = torch.maximum(size_now, size_first)
     # a neuron without weights has size 0 and must not move either
-    return (now - first) / torch.where(size > 0, size, 1.0)
+    return Compared(now - first, torch.where(size > 0, size, 1.0))
 
 
 def _gaps(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, Tensor]:
@@ -50,23 +51,10 @@ def _gaps(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, Tensor]:
     return values, (values + norms).abs() + norms
 
 
-def homogeneous(solution: Solution) -> Hypothesis:
-    """phi'(z) z = phi(z) at the initial pre-activations."""
-    slack = []
-    for pre_activation in solution.flow.pre_activations(solution.start):
-        value, slope = solution.flow.activation(pre_activation)
-        slack.append(-(slope * pre_activation - value).abs().amax((-2, -1)))
-    return Hypothesis("phi'(z) z = phi(z)", torch.stack(slack).amin(0))
-
-
 def has_law(solution: Solution) -> Hypothesis:
     """The feedback of every hidden layer is the gradient of a potential, as the rule says."""
     potentials = solution.flow.rule.potentials(solution.start)
     return fact("B is the gradient of Psi", all(potential is not None for potential in potentials))
-
-
-def _hypotheses(solution: Solution) -> list[Hypothesis]:
-    return [homogeneous(solution), follows_its_rule(solution), has_law(solution)]
 
 
 STATEMENT = Statement(
@@ -75,7 +63,7 @@ STATEMENT = Statement(
     formula=r"\Psi(W_{l+1}[:,i]) - \tfrac12 |W_l[i,:]|^2 = \mathrm{const}, \qquad "
     r"\Psi(w) = \langle w, b \rangle \ (\mathrm{FA}), \quad s|w|_1 \ (\mathrm{sign\text{-}FA}), \quad "
     r"\tfrac12|w|^2 \ (\mathrm{GD})",
-    hypotheses=_hypotheses,
+    hypotheses=lambda solution: [homogeneous(solution), has_law(solution)],
     claims=[Claim("Psi(t) - |w(t)|^2 / 2 = Psi(0) - |w(0)|^2 / 2", "equality", deviation)],
 )
 
@@ -83,7 +71,7 @@ BIAS_LEFT_OUT = Statement(
     name=STATEMENT.name,
     title=STATEMENT.title,
     formula=STATEMENT.formula,
-    hypotheses=lambda solution: [*_hypotheses(solution), fact("the bias counts as an incoming weight", False)],
+    hypotheses=lambda solution: [homogeneous(solution), fact("the bias counts as an incoming weight", False)],
     claims=[Claim("Psi(t) - |w(t)|^2 / 2 = Psi(0) - |w(0)|^2 / 2, no bias in w", "equality", deviation_without_bias)],
 )
 

@@ -1,24 +1,30 @@
-"""Integrators: modules or packages with a function `integrate`, which `flowsim.solve` finds by the method's name.
+"""Integrators: modules or packages with an `INTEGRATOR`, which `flowsim.solve` finds by the method's name.
 
     event           Taylor series between events, for two-layer networks
     runge_kutta     torchdiffeq's adaptive Runge-Kutta methods, for networks of any depth
 
-    integrate(flow, weights, t_final, settings, advanced) -> Path
+    begin(flow, weights, settings) -> Path
+    proceed(path, ends, settings, advanced) -> Path
 
-takes a flattened ensemble (one batch dimension everywhere), calls `advanced` with the time gained after each step, and
-raises StoppedError where it cannot go on.
+take a flattened ensemble (one batch dimension everywhere). `begin` is the path of no steps; `proceed` goes on with
+every trajectory from where it is to an end of its own, and calls `advanced` after each step with the share of the way
+gained, in sum over the trajectories. Where one cannot go on it stops, with a reason, and the others do not notice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
 from flowsim.flow import Flow
-from flowsim.solution import Path
 from flowsim.weights import NetworkWeights
+
+INTERRUPTED = "interrupted from the keyboard"
+"""The reason of trajectories that can go on."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,15 @@ class Settings:
     max_steps: int
 
 
-class StoppedError(Exception):
-    """One trajectory of the ensemble could not go on; `path` is what it has gone, None if it took no step."""
+class Integrator(NamedTuple):
+    """The two functions of an integrator."""
 
-    def __init__(self, index: int, time: float, reason: str, path: Path | None) -> None:
-        super().__init__(reason)
-        self.index, self.time, self.reason, self.path = index, time, reason, path
+    begin: Callable[[Flow, NetworkWeights, Settings], Any]
+    proceed: Callable[[Any, Float[Tensor, " ensemble"], Settings, Callable[[float], None]], Any]
+
+
+def unnoticed(share: float) -> None:
+    """Nobody is told of the progress."""
 
 
 def smallest_margin(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:

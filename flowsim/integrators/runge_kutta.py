@@ -13,9 +13,9 @@ from scipy.optimize.elementwise import find_root
 from torch import Tensor
 from torchdiffeq import odeint
 
+from flowsim.events import Events
 from flowsim.flow import Flow
-from flowsim.integrators import Settings, StoppedError, smallest_margin, too_steep
-from flowsim.solution import Events
+from flowsim.integrators import INTERRUPTED, Integrator, Settings, smallest_margin, too_steep, unnoticed
 from flowsim.weights import NetworkWeights
 
 METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
@@ -43,43 +43,62 @@ class Track:
         return self.states[index], times - self.times[index]
 
 
-def integrate(
-    flow: Flow,
-    weights: NetworkWeights,
-    t_final: float,
-    settings: Settings,
-    advanced: Callable[[float], None] = lambda gained: None,
-) -> RungeKuttaPath:
-    """Integrate every trajectory of a flattened ensemble with steps of its own.
-
-    torchdiffeq advances all that it is given with one common step: taken one at a time, trajectories do not depend
-    on each other. (Each is copied out of the ensemble: matrix products round differently on views that are aligned
-    differently in memory.)
+def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> RungeKuttaPath:
+    """The path of no steps.
 
     Args:
         flow: data and feedback with one batch dimension.
         weights: initial weights with one batch dimension.
-        t_final: end of the time interval.
         settings: solver, tolerances, limit.
-        advanced: called after each step with the time gained.
-
-    Raises:
-        StoppedError: if a trajectory cannot go on.
     """
-    tracks = []
+    tracks, reasons = [], []
     for index in range(weights.layers[0].shape[0]):
-        alone, start = flow.map_matrices(weights, lambda matrix, index=index: matrix[index].clone())
-        if not torch.isfinite(_packed(alone.velocity(start))).all():
-            raise StoppedError(index, 0.0, too_steep(smallest_margin(alone, start)), None)
-        recorder = _Recorder(alone, start, advanced)
-        try:
-            tracks.append(recorder.run(t_final, settings))
-        except AssertionError as stop:  # this is how torchdiffeq says that it cannot go on
-            only = flow.map_matrices(weights, lambda matrix, index=index: matrix[index : index + 1])
-            reached = recorder.times[-1].item() if recorder.times else 0.0
-            path = RungeKuttaPath(*only, (recorder.track(),), settings) if reached > 0 else None
-            raise StoppedError(index, reached, recorder.reason(str(stop), settings), path) from None
-    return RungeKuttaPath(flow, weights, tuple(tracks), settings)
+        alone, start = _alone(flow, weights, index)
+        state = _packed(start)
+        finite = bool(torch.isfinite(_packed(alone.velocity(start))).all())
+        tracks.append(Track(state.new_zeros(1), state.unsqueeze(0), 0, 0))
+        reasons.append(None if finite else too_steep(smallest_margin(alone, start)))
+    return RungeKuttaPath(flow, weights, tuple(tracks), settings, tuple(reasons))
+
+
+def proceed(
+    path: RungeKuttaPath,
+    ends: Float[Tensor, " ensemble"],
+    settings: Settings,
+    advanced: Callable[[float], None] = unnoticed,
+) -> RungeKuttaPath:
+    """Go on with every trajectory to its end, with steps of its own.
+
+    torchdiffeq advances all that it is given with one common step: taken one at a time, trajectories do not depend
+    on each other.
+
+    Args:
+        path: what they have gone so far.
+        ends: of the time intervals.
+        settings: solver, tolerances, limit.
+        advanced: called after each step with the share of the way gained.
+    """
+    tracks = list(path.tracks)
+    reasons = [None if reason == INTERRUPTED else reason for reason in path.reasons]
+    under_way = [
+        index
+        for index, end in enumerate(ends.tolist())
+        if reasons[index] is None and tracks[index].times[-1].item() < end
+    ]
+    interrupted = False
+    for index in under_way:
+        if interrupted:
+            reasons[index] = INTERRUPTED
+            continue
+        recorder = _Recorder(*_alone(path.flow, path.weights, index), tracks[index], ends[index], settings, advanced)
+        tracks[index], reasons[index] = recorder.run()
+        interrupted = reasons[index] == INTERRUPTED
+    return RungeKuttaPath(path.flow, path.weights, tuple(tracks), settings, tuple(reasons))
+
+
+def _alone(flow: Flow, weights: NetworkWeights, index: int) -> tuple[Flow, NetworkWeights]:
+    """One trajectory, copied out of the ensemble: products round differently on views aligned differently in memory."""
+    return flow.map_matrices(weights, lambda matrix: matrix[index].clone())
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +109,18 @@ class RungeKuttaPath:
     weights: NetworkWeights
     tracks: tuple[Track, ...]
     settings: Settings
+    reasons: tuple[str | None, ...]
+
+    @property
+    def reached(self) -> Float[Tensor, " ensemble"]:
+        """The time up to which each trajectory can be asked."""
+        return torch.stack([track.times[-1] for track in self.tracks])
+
+    def of_trajectories(self, some: Int[Tensor, " some"]) -> RungeKuttaPath:
+        """The path of some trajectories, in this order."""
+        flow, weights = self.flow.map_matrices(self.weights, lambda matrix: matrix[some])
+        tracks, reasons = zip(*((self.tracks[index], self.reasons[index]) for index in some.tolist()), strict=True)
+        return RungeKuttaPath(flow, weights, tracks, self.settings, reasons)
 
     def evaluate(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> NetworkWeights:
         """The weights of trajectories, each at a time of its own."""
@@ -100,8 +131,11 @@ class RungeKuttaPath:
             for index in whose.unique().tolist():
                 own = whose == index
                 start[own], length[own] = self.tracks[index].before(times[which[own]])
-            flow, weights = self.flow.map_matrices(self.weights, lambda matrix: matrix[whose])
-            return _retaken(flow, weights, start, length, self.settings)
+            inside = length > 0  # elsewhere the velocity may not be finite
+            if inside.any():
+                flow, weights = self.flow.map_matrices(self.weights, lambda matrix: matrix[whose[inside]])
+                start[inside] = _retaken(flow, weights, start[inside], length[inside], self.settings)
+            return start
 
         which = torch.arange(len(times), device=times.device)
         return _unpacked(self.weights, _in_chunks(states, which, self.tracks[0].states.shape[-1]))
@@ -186,12 +220,15 @@ class RungeKuttaPath:
 class _Recorder:
     """The velocity of one trajectory as torchdiffeq calls it, noting what it accepts and rejects on the way."""
 
-    def __init__(self, flow: Flow, weights: NetworkWeights, advanced: Callable[[float], None]) -> None:
-        self.flow, self.weights, self.advanced = flow, weights, advanced
-        self.times: list[Tensor] = []
-        self.states: list[Tensor] = []
-        self.rejected = 0
-        self.evaluations = 0
+    def __init__(
+        self, flow: Flow, weights: NetworkWeights, before: Track, end: Tensor, settings: Settings,
+        advanced: Callable[[float], None],
+    ) -> None:  # fmt: skip
+        self.flow, self.weights, self.before, self.end, self.settings = flow, weights, before, end, settings
+        self.advanced, self.way = advanced, (end - before.times[-1]).item()
+        self.steps: list[tuple[Tensor, Tensor]] = []
+        self.rejected = before.rejected
+        self.evaluations = before.evaluations
 
     def __call__(self, time: Tensor, state: Tensor) -> Tensor:
         self.evaluations += 1
@@ -200,45 +237,50 @@ class _Recorder:
 
     def callback_accept_step(self, time: Tensor, state: Tensor, length: Tensor) -> None:
         """Take note that torchdiffeq accepted the step of this length from this state."""
-        self.times.append(time)
-        self.states.append(state)
-        self.advanced(length.item())
+        self.steps.append((time, state))
+        # the last step goes beyond the end
+        self.advanced(min(length.item(), (self.end - time).item()) / self.way)
 
     def callback_reject_step(self, time: Tensor, state: Tensor, length: Tensor) -> None:
         """Take note that torchdiffeq rejected the step."""
         self.rejected += 1
 
-    def run(self, t_final: float, settings: Settings) -> Track:
-        """Integrate to t_final.
+    def run(self) -> tuple[Track, str | None]:
+        """Integrate to the end. Also: the reason if it stopped before; the last step accepted is lost then."""
+        start, time = self.before.states[-1], self.before.times[-1]
+        try:
+            odeint(
+                self, start, torch.stack([time, self.end]),
+                method=self.settings.method, rtol=self.settings.rtol, atol=self.settings.atol,
+                options={"max_num_steps": self.settings.max_steps},
+            )  # fmt: skip
+            last, state = self.steps[-1]
+            end = _retaken(self.flow, self.weights, state, self.end - last, self.settings)
+            return self._track([*self.steps, (self.end, end)]), None
+        except AssertionError as stop:  # this is how torchdiffeq says that it cannot go on
+            return self._track(self.steps), self._reason(str(stop))
+        except KeyboardInterrupt:
+            return self._track(self.steps), INTERRUPTED
 
-        Raises:
-            AssertionError: from torchdiffeq, when it cannot go on.
-        """
-        start = _packed(self.weights)
-        odeint(
-            self, start, start.new_tensor([0.0, t_final]),
-            method=settings.method, rtol=settings.rtol, atol=settings.atol,
-            options={"max_num_steps": settings.max_steps},
+    def _track(self, steps: list[tuple[Tensor, Tensor]]) -> Track:
+        """The track before, and what was noted since, whose first step starts where that ends."""
+        times, states = (torch.stack(column) for column in zip(*(steps or [self._last()]), strict=True))
+        return Track(
+            torch.cat([self.before.times[:-1], times]), torch.cat([self.before.states[:-1], states]),
+            self.rejected, self.evaluations,
         )  # fmt: skip
-        # torchdiffeq's last step goes beyond t_final
-        self.times.append(self.times[-1].new_tensor(t_final))
-        self.states.append(
-            _retaken(self.flow, self.weights, self.states[-1], self.times[-1] - self.times[-2], settings)
-        )
-        return self.track()
 
-    def track(self) -> Track:
-        """What was noted so far."""
-        return Track(torch.stack(self.times), torch.stack(self.states), self.rejected, self.evaluations)
+    def _last(self) -> tuple[Tensor, Tensor]:
+        return self.before.times[-1], self.before.states[-1]
 
-    def reason(self, message: str, settings: Settings) -> str:
+    def _reason(self, message: str) -> str:
         """Why torchdiffeq stopped, in the problem's words."""
         if "max_num_steps" in message:
             return (
-                f"more than max_steps = {settings.max_steps} steps; it may be that a neuron slides on a "
+                f"more than max_steps = {self.settings.max_steps} steps; it may be that a neuron slides on a "
                 "kink, which makes a Runge-Kutta method take ever smaller ones"
             )
-        state = _unpacked(self.weights, self.states[-1]) if self.states else self.weights
+        state = _unpacked(self.weights, (self.steps or [self._last()])[-1][1])
         speed = _packed(self.flow.velocity(state)).abs().max().item()
         lowest = smallest_margin(self.flow, state).item()
         return (
@@ -286,3 +328,6 @@ def _retaken(flow: Flow, like: NetworkWeights, states: Tensor, lengths: Tensor, 
 def _in_chunks(function: Callable[[Tensor], Tensor], times: Tensor, numbers: int) -> Tensor:
     """`function` of the times, so many at once that CHUNK numbers result."""
     return torch.cat([function(part) for part in times.split(max(1, CHUNK // numbers))])
+
+
+INTEGRATOR = Integrator(begin, proceed)

@@ -3,7 +3,7 @@
 Between events the activation pattern is fixed and the flow analytic. A step takes the Taylor series of the flow, finds
 the first event within it, goes exactly there, and chooses the next mode.
 
-    driver      integrate: steps, their length, and what stops them
+    driver      begin and proceed: steps, their length, and what stops them
     front       where the trajectories are: weights, and the mode (sides of the kinks, signs of the output weights)
     kinks       kinks, which parallel inputs share
     series      the Taylor series in a mode
@@ -14,6 +14,9 @@ the first event within it, goes exactly there, and chooses the next mode.
     path        the solution: dense output, events, statistics
 """
 
-from flowsim.integrators.event.driver import integrate
+from flowsim.integrators import Integrator
+from flowsim.integrators.event.driver import begin, proceed
 
-__all__ = ["integrate"]
+INTEGRATOR = Integrator(begin, proceed)
+
+__all__ = ["INTEGRATOR"]

@@ -6,16 +6,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flowsim.flow import Flow
-from flowsim.integrators import Settings, StoppedError, smallest_margin, too_steep
+from flowsim.integrators import INTERRUPTED, Settings, smallest_margin, too_steep, unnoticed
 from flowsim.integrators.event.front import EPS, Front, Mode, largest
 from flowsim.integrators.event.kinks import Kinks
-from flowsim.integrators.event.path import EventPath
+from flowsim.integrators.event.path import EventPath, Record
 from flowsim.integrators.event.roots import powers
 from flowsim.integrators.event.scratch import Scratch
 from flowsim.integrators.event.series import Series, Sliding, summed, taylor
@@ -53,51 +54,124 @@ def order_for(rtol: float) -> int:
     return max(3, math.ceil(1 - math.log(min(rtol, 1.0), LOOSER) - 1e-9))  # less what rounding does to a whole number
 
 
-def integrate(
-    flow: Flow,
-    weights: NetworkWeights,
-    t_final: float,
-    settings: Settings,
-    advanced: Callable[[float], None] = lambda gained: None,
-) -> EventPath:
-    """Integrate every trajectory of a flattened ensemble of two-layer networks, each with its own steps and events.
+def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> EventPath:
+    """The path of no steps of a flattened ensemble of two-layer networks.
 
     Args:
         flow: data and feedback with one batch dimension.
         weights: initial weights with one batch dimension.
-        t_final: end of the time interval.
-        settings: tolerances per step, in the maximum norm over a trajectory's weights; steps allowed.
-        advanced: called after each round with the time gained.
+        settings: whose tolerance gives the order of the series.
 
     Raises:
         ValueError: for networks with more than two layers; a flow that adds to its rule; an activation other than leaky
             ReLU; a rule or a loss without a series.
-        StoppedError: if a trajectory cannot go on.
     """
     _require_supported(flow, weights)
-    here = Weights(*weights.layers)
-    _require_start(flow, here)
     kinks = Kinks.of(flow.dataset.inputs)
-    front, settled = start(flow, kinks, here, t_final)
-    path = EventPath(flow, weights, kinks, order_for(settings.rtol), t_final, [], torch.zeros_like(front.steps))
-    if not settled.all():
-        raise _stopped(path, front, ~settled, lambda position: UNSETTLED)
-    problem, near, scratch = flow, kinks, Scratch(kinks.inputs.dtype, kinks.inputs.device)
-    while True:
-        path.terms[front.index] += path.order
-        front, gained = _round(path, problem, near, front, settings, scratch)
-        advanced(gained.sum().item())
-        going = front.time < t_final
-        if not going.any():
-            return path
-        exhausted = going & (front.steps >= settings.max_steps)
-        if exhausted.any():
-            raise _stopped(path, front, exhausted, lambda _: _exhausted(settings))
-        if not going.all():
-            remaining = torch.nonzero(going).squeeze(-1)
-            problem, _ = problem.map_matrices(front.weights, lambda matrix, index=remaining: matrix[index])
-            near = near.of_trajectories(remaining)
-            front = front.of_trajectories(remaining)
+    here = Weights.sharing(*weights.layers)
+    front, settled = start(flow, kinks, here)
+    reasons: list[str | None] = [None if fine else UNSETTLED for fine in settled.tolist()]
+    for index in torch.nonzero(~torch.isfinite(largest(flow.velocity(here).layers))).flatten().tolist():
+        reasons[index] = too_steep(smallest_margin(flow, here)[index])
+    return EventPath(flow, weights, kinks, order_for(settings.rtol), (), front, tuple(reasons))
+
+
+def proceed(
+    path: EventPath,
+    ends: Float[Tensor, " ensemble"],
+    settings: Settings,
+    advanced: Callable[[float], None] = unnoticed,
+) -> EventPath:
+    """Go on with every trajectory to its end, each with its own steps and events.
+
+    Args:
+        path: what they have gone so far.
+        ends: of the time intervals.
+        settings: tolerances per step, in the maximum norm over a trajectory's weights; steps allowed.
+        advanced: called after each round with the share of the way gained.
+    """
+    run = _Run(path, ends, settings)
+    try:
+        while len(run.state.going.front.index):
+            advanced(run.advance())
+    except KeyboardInterrupt:
+        run.interrupt()
+    return run.path()
+
+
+@dataclass(frozen=True, eq=False)
+class Going:
+    """The trajectories under way, and their parts of the problem."""
+
+    front: Front
+    flow: Flow
+    kinks: Kinks
+
+    def of_trajectories(self, some: Int[Tensor, " some"]) -> Going:
+        """Some of the trajectories."""
+        flow, _ = self.flow.map_matrices(self.front.weights, lambda matrix: matrix[some])
+        return Going(self.front.of_trajectories(some), flow, self.kinks.of_trajectories(some))
+
+
+class State(NamedTuple):
+    """The trajectories under way, those that are not, and how many records there are."""
+
+    going: Going
+    parked: tuple[Front, ...]
+    records: int
+
+
+class _Run:
+    """A run from where a path ends. An interruption may come at any place: all that counts is exchanged at once."""
+
+    def __init__(self, path: EventPath, ends: Float[Tensor, " ensemble"], settings: Settings) -> None:
+        self.before, self.settings, self.records = path, settings, list(path.records)
+        self.reasons = [None if reason == INTERRUPTED else reason for reason in path.reasons]
+        self.scratch = Scratch(path.kinks.inputs.dtype, path.kinks.inputs.device)
+        self.resumed = torch.where(path.front.steps > 0, path.front.time, -1.0)
+        self.way = ends - path.front.time
+        front = replace(path.front, end=ends, unit=torch.minimum(path.front.unit, ends))
+        free = torch.tensor([reason is None for reason in self.reasons], device=ends.device)
+        going = free & (front.time < ends)
+        self.state = State(
+            Going(front, path.flow, path.kinks).of_trajectories(torch.nonzero(going).squeeze(-1)),
+            (front.of_trajectories(torch.nonzero(~going).squeeze(-1)),),
+            len(self.records),
+        )
+
+    def advance(self) -> float:
+        """One round of all trajectories under way. Also: the share of the way that they gained, in sum."""
+        going, parked, _ = self.state
+        after, moving, failed = _round(self.before.order, going, self.settings, self.scratch)
+        front = after.front
+        if moving.any():
+            some = going.front if moving.all() else going.front.of_trajectories(torch.nonzero(moving).squeeze(-1))
+            self.records.append(Record.of(some, self.resumed[some.index]))
+        arrived = front.time >= front.end
+        exhausted = front.steps - self.before.front.steps[front.index] >= self.settings.max_steps
+        _fail(failed, exhausted & ~arrived, lambda at: _exhausted(self.settings))
+        for position, reason in failed.items():
+            self.reasons[int(front.index[position])] = reason
+        stays = arrived.index_fill(0, torch.tensor(list(failed), dtype=torch.long, device=arrived.device), True)
+        if stays.any():
+            parked = (*parked, front.of_trajectories(torch.nonzero(stays).squeeze(-1)))
+            after = after.of_trajectories(torch.nonzero(~stays).squeeze(-1))
+        self.state = State(after, parked, len(self.records))
+        return ((front.time - going.front.time) / self.way[front.index]).sum().item()
+
+    def interrupt(self) -> None:
+        """Give the trajectories under way their reason."""
+        for index in self.state.going.front.index.tolist():
+            self.reasons[index] = INTERRUPTED
+
+    def path(self) -> EventPath:
+        """What all trajectories have gone."""
+        return replace(
+            self.before,
+            records=tuple(self.records[: self.state.records]),
+            front=Front.of_all([*self.state.parked, self.state.going.front]),
+            reasons=tuple(self.reasons),
+        )
 
 
 def _require_supported(flow: Flow, weights: NetworkWeights) -> None:
@@ -125,13 +199,6 @@ def _require_supported(flow: Flow, weights: NetworkWeights) -> None:
         )
 
 
-def _require_start(flow: Flow, weights: Weights) -> None:
-    finite = torch.isfinite(largest(flow.velocity(weights).layers))
-    if not finite.all():
-        index = int((~finite).nonzero()[0])
-        raise StoppedError(index, 0.0, too_steep(smallest_margin(flow, weights)[index]), None)
-
-
 def _exhausted(settings: Settings) -> str:
     return (
         f"max_steps = {settings.max_steps} steps taken; if there were few events, the problem is stiff (the weights "
@@ -146,29 +213,19 @@ def _state(flow: Flow, front: Front, position: int) -> str:
     return f"velocities reach {speed:.3g} at the smallest margin y f = {lowest:.4g}"
 
 
-def _stopped(
-    path: EventPath, front: Front, which: Bool[Tensor, " ensemble"], reason: Callable[[int], str]
-) -> StoppedError:
-    """The error for the first of the trajectories that cannot go on."""
-    position = int(which.nonzero()[0])
-    index, time = int(front.index[position]), front.time[position].item()
-    return StoppedError(index, time, reason(position), path.only(index, time) if time > 0 else None)
-
-
 def _round(
-    path: EventPath, flow: Flow, kinks: Kinks, front: Front, settings: Settings, scratch: Scratch
-) -> tuple[Front, Float[Tensor, " ensemble"]]:
-    """One step for each trajectory, or a correction of its mode. Also: the time gained."""
+    order: int, going: Going, settings: Settings, scratch: Scratch
+) -> tuple[Going, Bool[Tensor, " ensemble"], dict[int, str]]:
+    """One step for each trajectory, or a correction of its mode. Also: which moved, and why some cannot go on."""
+    front, flow, kinks = going.front, going.flow, going.kinks
+    failed: dict[int, str] = {}
     sliding = Sliding.of(kinks, front.mode.side, front.touching())
-    series = taylor(flow, kinks, front.weights, front.mode, sliding, front.unit, path.order, scratch)
+    series = taylor(flow, kinks, front.weights, front.mode, sliding, front.unit, order, scratch)
     allowed = settings.atol + settings.rtol * front.size
-    step = _step(front, series, _changes_of_outputs(flow, series), allowed, settings, path.t_final, scratch)
-    if step.vanishes.any():
-        raise _stopped(
-            path, front, step.vanishes, lambda at: f"the step size fell below rounding: {_state(flow, front, at)}"
-        )
+    step = _step(front, series, _changes_of_outputs(flow, series), allowed, settings, scratch)
+    _fail(failed, step.vanishes, lambda at: f"the step size fell below rounding: {_state(flow, front, at)}")
     watch, still = watched(flow, kinks, front, series, step.ratio, scratch)
-    moving = ~step.overflow
+    moving = ~(step.overflow | step.vanishes)
     wrong = watch.polynomial[:, 0] <= 0
     if wrong.any():
         undecided = (front.idle >= UNDECIDED)[watch.trajectory]
@@ -183,29 +240,34 @@ def _round(
     root = times(flow, front, watch)
     share = torch.ones_like(front.time).scatter_reduce(0, watch.trajectory, root, "amin")
     hit = watch.where(torch.isfinite(root) & (root <= share[watch.trajectory] + TIE))
-    gained = (share * step.length).masked_fill(~moving, 0.0)
-    time = (front.time + gained).masked_fill(moving & step.last & (share == 1), path.t_final)
-    path.append(front, moving)
-
-    monomials = step.ratio * powers(share, path.order)
-    hidden_before = front.weights.hidden
-    front = _advanced(front, series, step, monomials, time, moving, still)
+    before, hidden_before = front, front.weights.hidden
+    monomials = step.ratio * powers(share, order)
+    front = _advanced(before, series, step, share, monomials, moving, still)
     infinite = ~torch.isfinite(front.size)
-    if infinite.any():
-        raise _stopped(path, front, infinite, lambda at: "the weights overflow")
-    stuck = front.idle > IDLE
-    if stuck.any():
-        why = ("the Taylor series overflows" if step.overflow[stuck][0] else UNSETTLED) + ": "
-        raise _stopped(path, front, stuck, lambda at: why + _state(flow, front, at))
+    if infinite.any():  # these stay where they were
+        _fail(failed, infinite, lambda at: "the weights overflow")
+        moving = moving & ~infinite
+        hit = hit.where(moving[hit.trajectory])
+        front = _advanced(before, series, step, share, monomials, moving, still)
+    _fail(
+        failed, front.idle > IDLE,
+        lambda at: f"{'the Taylor series overflows' if step.overflow[at] else UNSETTLED}: {_state(flow, front, at)}",
+    )  # fmt: skip
     if hit.what.shape[-1]:
         front, settled = switched(flow, kinks, front, hit, hidden_before, series, monomials)
-        if not settled.all():
-            raise _stopped(path, front, ~settled, lambda at: UNSETTLED)
+        _fail(failed, ~settled, lambda at: UNSETTLED)
     if flow.rule.at_zero == "vanishes":  # only that of neurons that slide is watched
         output = front.weights.output
         sign = torch.where(output == 0, front.mode.sign, output.sign().to(front.mode.sign.dtype))
         front = replace(front, mode=Mode(front.mode.side, sign))
-    return front, gained
+    return Going(front, flow, kinks), moving, failed
+
+
+def _fail(failed: dict[int, str], which: Bool[Tensor, " ensemble"], reason: Callable[[int], str]) -> None:
+    """Take note of trajectories that cannot go on, each with its first reason."""
+    if which.any():
+        for position in torch.nonzero(which).flatten().tolist():
+            failed.setdefault(position, reason(position))
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +297,6 @@ def _step(
     changes: Float[Tensor, "terms-2 ensemble"] | None,
     allowed: Float[Tensor, " ensemble"],
     settings: Settings,
-    t_final: float,
     scratch: Scratch,
 ) -> Step:
     """How far the series of each trajectory can be trusted."""
@@ -244,9 +305,9 @@ def _step(
     share, overflow = _trusted(sizes, changes, allowed, EPS * front.size, math.sqrt(settings.rtol))
     # where a mode cannot be decided, shorter and shorter steps make it matter less
     length = share * 0.5 ** (front.idle - UNDECIDED).clamp(min=0) * front.unit
-    remaining = t_final - front.time
+    remaining = front.end - front.time
     last = ~overflow & (length >= remaining)
-    unit = length.clamp(max=t_final)
+    unit = torch.minimum(length, front.end)
     length = torch.where(last, remaining, length)
     vanishes = ~overflow & ~last & (length <= 4 * EPS * front.time)
     return Step(length, powers(length / front.unit, len(series.f)), unit, last, overflow, vanishes)
@@ -273,14 +334,19 @@ def _trusted(
     """
     inverse, of_gaps = _inverse_orders(len(sizes) - 1, sizes.dtype, sizes.device)
     last, earlier = sizes[-2:], sizes[1:-2]
-    decaying = (decay * earlier.unsqueeze(1) / last) ** of_gaps
-    below_rounding, tolerated = (torch.stack([rounding, allowed]).unsqueeze(1) / last) ** inverse[-2:]
+    decaying = _power(decay * earlier.unsqueeze(1) / last, of_gaps)
+    below_rounding, tolerated = _power(torch.stack([rounding, allowed]).unsqueeze(1) / last, inverse[-2:])
     by_decay = torch.maximum(decaying.amax(0), below_rounding).nan_to_num(nan=math.inf)  # 0 / 0: no terms at all
     share = torch.minimum(tolerated, by_decay).amin(0).clamp(max=LONGEST)
     if changes is not None:
-        share = torch.minimum(share, 0.5 * changes.pow(-inverse[:-1]).amin(0))
+        share = torch.minimum(share, 0.5 * _power(changes, -inverse[:-1]).amin(0))
     overflow = ~torch.isfinite(last.sum(0))
     return share.masked_fill(overflow, 0.0), overflow
+
+
+def _power(base: Tensor, exponent: Tensor) -> Tensor:
+    """base^exponent, the same wherever a trajectory is in the ensemble: torch's powers are rounded by their place."""
+    return torch.exp(exponent * torch.log(base))
 
 
 @cache
@@ -303,19 +369,21 @@ def _advanced(
     front: Front,
     series: Series,
     step: Step,
+    share: Float[Tensor, " ensemble"],
     monomials: Float[Tensor, "ensemble terms"],
-    time: Float[Tensor, " ensemble"],
     moving: Bool[Tensor, " ensemble"],
     still: Bool[Tensor, "ensemble n m"],
 ) -> Front:
-    """The front at the end of the step, before the mode changes there."""
+    """The front at the end of the step, after a share of its length, before the mode changes there."""
+    gained = (share * step.length).masked_fill(~moving, 0.0)
+    time = torch.where(moving & step.last & (share == 1), front.end, front.time + gained)
     hidden, output = summed(series.hidden, monomials).mT, summed(series.output, monomials)
     sliding = series.sliding
     if sliding.trajectory.numel():
         rows = sliding.trajectory, sliding.neuron
         hidden[rows] = sliding.along(hidden[rows])
     moved = moving.reshape(-1, 1, 1)
-    weights = Weights(
+    weights = Weights.sharing(
         torch.where(moved, hidden, front.weights.hidden), torch.where(moved, output, front.weights.output)
     )
     return replace(
@@ -327,5 +395,6 @@ def _advanced(
         sign_contact=front.sign_contact.masked_fill(moved, 0),
         unit=torch.where(step.overflow, 1e-3 * front.unit, torch.where(moving, step.unit, front.unit)),
         steps=front.steps + moving,
+        rounds=front.rounds + 1,
         idle=(front.idle + 1).masked_fill(moving, 0),
     )

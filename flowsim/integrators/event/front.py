@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -38,6 +38,7 @@ class Front:
     Args:
         index: their numbers in the ensemble.
         time: reached.
+        end: where to stop.
         weights, mode: there.
         size: the largest weight, in absolute value.
         contact: of each kink and neuron: 0 if z != 0; 1 if z = 0 and the neuron leaves at some speed; 2 if z = 0 and
@@ -46,11 +47,13 @@ class Front:
             0 (int8).
         unit: of time, about the length of the next step.
         steps: taken.
+        rounds: of the integrator, in each of which a series is computed.
         idle: rounds without a step.
     """
 
     index: Int[Tensor, " ensemble"]
     time: Float[Tensor, " ensemble"]
+    end: Float[Tensor, " ensemble"]
     weights: Weights
     mode: Mode
     size: Float[Tensor, " ensemble"]
@@ -58,6 +61,7 @@ class Front:
     sign_contact: Int[Tensor, "ensemble k m"]
     unit: Float[Tensor, " ensemble"]
     steps: Int[Tensor, " ensemble"]
+    rounds: Int[Tensor, " ensemble"]
     idle: Int[Tensor, " ensemble"]
 
     def of_trajectories(self, some: Tensor) -> Front:
@@ -65,6 +69,7 @@ class Front:
         return Front(
             self.index[some],
             self.time[some],
+            self.end[some],
             self.weights.map(lambda tensor: tensor[some]),
             self.mode.of_trajectories(some),
             self.size[some],
@@ -72,8 +77,26 @@ class Front:
             self.sign_contact[some],
             self.unit[some],
             self.steps[some],
+            self.rounds[some],
             self.idle[some],
         )
+
+    @classmethod
+    def of_all(cls, parts: Sequence[Front]) -> Front:
+        """Parts of an ensemble put together again, ordered by their numbers."""
+        order = torch.cat([part.index for part in parts]).argsort()
+
+        def joined(tensors: Sequence[Tensor]) -> Tensor:
+            return torch.cat(list(tensors))[order]
+
+        hidden, output = (joined(layers) for layers in zip(*(part.weights.layers for part in parts), strict=True))
+        mode = Mode(joined([part.mode.side for part in parts]), joined([part.mode.sign for part in parts]))
+        columns = {
+            item.name: joined([getattr(part, item.name) for part in parts])
+            for item in fields(cls)
+            if item.name not in ("weights", "mode")
+        }
+        return cls(**columns, weights=Weights.sharing(hidden, output), mode=mode)
 
     def touching(self) -> Bool[Tensor, "ensemble m"]:
         """The neurons that slide on a kink, or that may not have left one."""

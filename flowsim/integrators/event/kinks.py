@@ -12,8 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from flowsim.scaling import scaled_rows, times_power
+
 PARALLEL = 1e-13
 """Inputs are parallel if x_i - c x_k is at most so long, relative to x_i."""
+
+LENGTHS = 1e-150, 1e150
+"""Lengths of inputs whose squares neither over- nor underflow, nor the sums of a few of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +44,15 @@ class Kinks:
 
     @classmethod
     def of(cls, inputs: Float[Tensor, "ensemble n r"]) -> Kinks:
-        """The kinks of the inputs."""
-        gram = inputs @ inputs.mT
+        """The kinks of the inputs.
+
+        Raises:
+            ValueError: if an input is so long or short that its square may over- or underflow on the way of a neuron.
+        """
+        rows, exponent = scaled_rows(inputs)  # parallel inputs are told whatever their lengths
+        length = times_power(torch.linalg.vector_norm(rows, dim=-1), exponent.squeeze(-1))
+        _require_moderate(length)
+        gram = rows @ rows.mT
         squared = gram.diagonal(dim1=-2, dim2=-1)
         nonzero = squared > 0
         # candidates by their cosine, which is less sharp than the distance from the line
@@ -48,8 +60,9 @@ class Kinks:
         nearly &= (nonzero.unsqueeze(-1) & nonzero.unsqueeze(-2)).tril(-1)
         trajectory, late, early = torch.nonzero(nearly, as_tuple=True)
         ratios = gram[trajectory, late, early] / squared[trajectory, early]
-        distance = (inputs[trajectory, late] - ratios.unsqueeze(-1) * inputs[trajectory, early]).norm(dim=-1)
+        distance = (rows[trajectory, late] - ratios.unsqueeze(-1) * rows[trajectory, early]).norm(dim=-1)
         parallel = distance <= PARALLEL * squared[trajectory, late].sqrt()
+        ratios = times_power(ratios, (exponent[trajectory, late] - exponent[trajectory, early]).squeeze(-1))
         trajectory, late, early, ratios = (item[parallel] for item in (trajectory, late, early, ratios))
         samples = torch.arange(inputs.shape[-2], device=inputs.device)
         first, ratio = samples.expand(inputs.shape[:-1]).clone(), torch.ones_like(squared)
@@ -60,7 +73,7 @@ class Kinks:
         table = torch.zeros_like(gram).index_put((trajectory, late, early), ratios)
         ratio[shared] = table.gather(-1, first.unsqueeze(-1)).squeeze(-1)[shared]
         own = first == samples
-        return cls(inputs, torch.linalg.vector_norm(inputs, dim=-1), first, ratio, nonzero & own, bool(own.all()))
+        return cls(inputs, length, first, ratio, nonzero & own, bool(own.all()))
 
     def of_trajectories(self, index: Int[Tensor, " some"]) -> Kinks:
         """The kinks of some trajectories."""
@@ -102,6 +115,16 @@ class Kinks:
         inactive = (slope * forward + backward) @ terms
         shape = (*kink.shape, *error.shape[2:])
         return active.reshape(shape), inactive.reshape(shape)
+
+
+def _require_moderate(length: Float[Tensor, "ensemble n"]) -> None:
+    shortest, longest = LENGTHS
+    outside = length[(length > 0) & ~((length >= shortest) & (length <= longest))]
+    if len(outside):
+        raise ValueError(
+            f"inputs must have lengths from {shortest:g} to {longest:g}, or 0, for method 'event', got "
+            f"{outside[0].item():g}: multiply them by some c, and divide weights and feedback by sqrt(c), t_final by c"
+        )
 
 
 def listed(mask: Bool[Tensor, "rows n"]) -> tuple[Int[Tensor, "rows k"], Bool[Tensor, "rows k"]]:

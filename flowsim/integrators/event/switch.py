@@ -27,8 +27,11 @@ RESTING = 1e-12
 """A neuron travels along a kink if its direction of travel is at most so far from it, relative to its length."""
 
 
-def start(flow: Flow, kinks: Kinks, weights: Weights, t_final: float) -> tuple[Front, Bool[Tensor, " ensemble"]]:
-    """The mode at t = 0. Neurons that start on a repelling kink leave it to the active side where they can."""
+def start(flow: Flow, kinks: Kinks, weights: Weights) -> tuple[Front, Bool[Tensor, " ensemble"]]:
+    """The mode at t = 0. Neurons that start on a repelling kink leave it to the active side where they can.
+
+    Where the velocity is not finite there is none.
+    """
     z = flow.dataset.inputs @ weights.hidden.mT
     velocity = flow.velocity(weights)
     zero = weights.output == 0
@@ -38,13 +41,15 @@ def start(flow: Flow, kinks: Kinks, weights: Weights, t_final: float) -> tuple[F
     front = Front(
         index=torch.arange(count, device=z.device),
         time=z.new_zeros(count),
+        end=z.new_zeros(count),
         weights=weights,
         mode=Mode(z.sign().to(torch.int8), sign),
         size=size,
         contact=torch.zeros_like(z, dtype=torch.int8),
         sign_contact=(zero & (sign != 0)).to(torch.int8),
-        unit=(torch.where(size > 0, size, 1.0) / speed).clamp(max=t_final),
+        unit=torch.where(size > 0, size, 1.0) / speed,
         steps=torch.zeros(count, dtype=torch.long, device=z.device),
+        rounds=torch.zeros(count, dtype=torch.long, device=z.device),
         idle=torch.zeros(count, dtype=torch.long, device=z.device),
     )
     settled = torch.ones(count, dtype=torch.bool, device=z.device)
@@ -55,7 +60,7 @@ def start(flow: Flow, kinks: Kinks, weights: Weights, t_final: float) -> tuple[F
     exists = kinks.exists.unsqueeze(-1)
     # nothing has moved yet: no direction of travel, and the active side to begin with (an input 0 is never active)
     side = torch.where(on, torch.where(exists, 1, -1), front.mode.side).to(torch.int8)
-    trajectory, neuron = torch.nonzero((on & exists).any(1), as_tuple=True)
+    trajectory, neuron = torch.nonzero((on & exists).any(1) & torch.isfinite(speed).unsqueeze(-1), as_tuple=True)
     front = replace(front, mode=Mode(side, sign))
     if trajectory.numel():
         front, decided = _settled(flow, kinks, front, trajectory, neuron, on, width[trajectory, neuron])
@@ -134,7 +139,7 @@ def switched(
         arrived[arriving], decide[trajectory, neuron] = True, True
     front = replace(
         front,
-        weights=Weights(front.weights.hidden, output),
+        weights=Weights.sharing(front.weights.hidden, output),
         mode=Mode(side, sign),
         contact=contact,
         sign_contact=sign_contact,
@@ -202,7 +207,7 @@ def _settled(
     contact = torch.where(leaving, torch.where(slow, 2, 1), 0).to(torch.int8)
     front = replace(
         front,
-        weights=Weights(hidden, output),
+        weights=Weights.sharing(hidden, output),
         mode=Mode(front.mode.side.index_put(where, after[at, place]), front.mode.sign),
         contact=front.contact.index_put(where, contact),
     )

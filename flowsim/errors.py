@@ -1,0 +1,39 @@
+"""What goes wrong while solving: errors that hand over what was reached, and what is warned of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowsim.solution import Solution
+
+
+class IntegrationError(RuntimeError):
+    """A solve in which a trajectory could not go on. `time` and `reason` say where and why.
+
+    They belong to trajectory `index` of the flattened ensemble, the first of those that stopped. `solution` is what all
+    of them reached, each up to a time of its own (`Solution.status`), the others to the end; None if not a single step
+    was taken.
+    """
+
+    def __init__(self, time: float, reason: str, index: int, solution: Solution | None) -> None:
+        super().__init__(f"trajectory {index} stopped at t = {time:.6g}: {reason}")
+        self.time, self.reason, self.index, self.solution = time, reason, index, solution
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.time, self.reason, self.index, self.solution), self.__dict__
+
+
+class IntegrationInterrupt(KeyboardInterrupt):
+    """A solve that was interrupted from the keyboard. `solution` is what was reached; `extend` goes on from there."""
+
+    def __init__(self, solution: Solution) -> None:
+        super().__init__(f"interrupted; trajectories reached t = {solution.status.time.min().item():.6g} at least")
+        self.solution = solution
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.solution,), self.__dict__
+
+
+class CrawlingWarning(RuntimeWarning):
+    """A trajectory hardly moves, and takes many short steps all the same."""

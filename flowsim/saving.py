@@ -1,0 +1,424 @@
+"""Solutions as .npz files: without pickle, with a version, and checked when they are read.
+
+A file holds what was solved (flow, initial weights, settings), the coordinates it was solved in, and the path: states
+and modes at the starts of steps. From these everything is computed as before, the companion included, to the last bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowsim.data import Dataset
+from flowsim.files import read_npz, write_npz
+from flowsim.flow import Flow
+from flowsim.integrators import Settings
+from flowsim.integrators.event.driver import order_for
+from flowsim.integrators.event.front import Front, Mode, largest
+from flowsim.integrators.event.kinks import Kinks
+from flowsim.integrators.event.path import EventPath, Record
+from flowsim.integrators.runge_kutta import METHODS, RungeKuttaPath, Track
+from flowsim.losses import LOSSES, Loss, polynomial
+from flowsim.reduction import Reduction
+from flowsim.rules import (
+    DirectFeedbackAlignment,
+    FeedbackAlignment,
+    GradientDescent,
+    Rule,
+    SignFeedbackAlignment,
+    is_one_of,
+)
+from flowsim.solution import Path, Solution, flattened
+from flowsim.solve import solved
+from flowsim.validation import require_count, require_positive, shown
+from flowsim.weights import DeepWeights, NetworkWeights, Weights
+
+KIND, VERSION = "flowsim solution", 1
+CLOSE = 1e-9
+"""How nearly the coordinates of a file must fit what they were made from, relative to it."""
+
+Arrays = dict[str, Any]
+
+
+def save(solution: Solution, path: str | os.PathLike[str]) -> None:
+    """Write a solution to an .npz file.
+
+    Raises:
+        ValueError: if the file cannot be written, or for a rule, a loss or a flow that is not flowsim's.
+    """
+    flow, settings = solution.flow, solution.settings
+    arrays = {
+        "kind": KIND, "version": VERSION,
+        "method": settings.method, "rtol": settings.rtol, "atol": settings.atol, "max_steps": settings.max_steps,
+        "batch_shape": np.array(solution.batch_shape, dtype=np.int64),
+        **_flow_arrays(flow), **_weights_arrays(solution.weights), **_reduction_arrays(solution.reduction),
+        "reasons": np.array([reason or "" for reason in solution.path.reasons]), **_path_arrays(solution.path),
+    }  # fmt: skip
+    write_npz(os.fspath(path), {key: _plain(value) for key, value in arrays.items()})
+
+
+def load(path: str | os.PathLike[str]) -> Solution:
+    """Return the solution that `Solution.save` wrote to a file, on the CPU.
+
+    Raises:
+        ValueError: if the file cannot be read, or holds anything else, or something that does not fit the rest.
+
+    >>> load("missing.npz")
+    Traceback (most recent call last):
+        ...
+    ValueError: missing.npz cannot be read: No such file or directory
+    """
+    path = os.fspath(path)
+    arrays = read_npz(path, ("kind", "version"))
+    try:
+        file = _File(arrays)
+        if file.text("kind") != KIND:
+            raise ValueError(f"kind must be {KIND!r}, got {file.text('kind')!r}")
+        version = file.integer("version", least=1)
+        if version != VERSION:
+            raise ValueError(f"version must be {VERSION}, got {version}: read it with the flowsim that wrote it")
+        solution = _read(file)
+        file.require_all_read()
+    except ValueError as error:
+        raise ValueError(f"{path} is not a solution that can be read: {error}") from None
+    return solution
+
+
+def _plain(value: Any) -> Any:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+
+
+# --- rules, losses, flows ---
+
+
+class _Stored(NamedTuple):
+    """How rules of a kind are written and read."""
+
+    kind: type[Rule]
+    arrays: Callable[[Any], Arrays]
+    read: Callable[[_File], Rule]
+
+
+def _feedback_arrays(rule: FeedbackAlignment | DirectFeedbackAlignment) -> Arrays:
+    if isinstance(rule.feedback, tuple):
+        return {f"feedback[{index}]": matrix for index, matrix in enumerate(rule.feedback)}
+    return {"feedback": rule.feedback}
+
+
+def _read_feedback(file: _File) -> tuple[Tensor, ...] | Tensor:
+    return tuple(file.numbered("feedback")) if file.has("feedback[0]") else file.numbers("feedback")
+
+
+RULES = {
+    "gd": _Stored(GradientDescent, lambda rule: {}, lambda file: GradientDescent()),
+    "fa": _Stored(FeedbackAlignment, _feedback_arrays, lambda file: FeedbackAlignment(_read_feedback(file))),
+    "direct-fa": _Stored(
+        DirectFeedbackAlignment, _feedback_arrays, lambda file: DirectFeedbackAlignment(_read_feedback(file))
+    ),
+    "sign-fa": _Stored(
+        SignFeedbackAlignment,
+        lambda rule: {"scale": rule.scale},
+        lambda file: SignFeedbackAlignment(file.positive("scale")),
+    ),
+}
+"""The rules that can be stored."""
+
+
+def _flow_arrays(flow: Flow) -> Arrays:
+    if type(flow) is not Flow:
+        raise ValueError(f"flow must be a flowsim.Flow to be saved, got {type(flow).__name__}; pickle it")
+    if flow.activation.leaky_slope is None:
+        raise ValueError(f"activation must be a leaky ReLU to be saved, got {shown(flow.activation)}; pickle it")
+    names = [name for name, stored in RULES.items() if is_one_of(flow.rule, stored.kind)]
+    if not names:
+        raise ValueError(f"rule must be one of flowsim's to be saved, got {type(flow.rule).__name__}; pickle it")
+    (name,) = names
+    data = flow.dataset
+    return {
+        "inputs": data.inputs, "labels": data.labels, "classes": data.classes or 0, "slope": float(flow.slope),
+        "rule": name, **RULES[name].arrays(flow.rule), **_loss_arrays(flow.loss),
+    }  # fmt: skip
+
+
+def _loss_arrays(loss: str | Loss) -> Arrays:
+    if isinstance(loss, str):
+        return {"loss": loss}
+    if loss.origin is None:
+        raise ValueError(f"loss must be one of flowsim's to be saved, got the Loss {loss.name!r}; pickle it")
+    function, argument = loss.origin
+    return {"loss": "polynomial", "power": argument} if function is polynomial else {"loss": argument}
+
+
+def _read_flow(file: _File) -> Flow:
+    name = file.text("rule", RULES)
+    loss = file.text("loss", (*LOSSES, "polynomial"))
+    slope = float(file.numbers("slope", ()))
+    return Flow(
+        Dataset(file.numbers("inputs"), file.numbers("labels"), file.integer("classes") or None),
+        RULES[name].read(file),
+        polynomial(file.positive("power")) if loss == "polynomial" else loss,
+        slope,
+    )
+
+
+def _weights_arrays(weights: NetworkWeights) -> Arrays:
+    if isinstance(weights, Weights):
+        return {"weights": "two-layer", "hidden": weights.hidden, "output": weights.output}
+    return {"weights": "deep", **weights.tensors}
+
+
+def _read_weights(file: _File) -> NetworkWeights:
+    if file.text("weights", ("two-layer", "deep")) == "deep":
+        return DeepWeights(tuple(file.numbered("layers")))
+    return Weights(file.numbers("hidden"), file.numbers("output"))
+
+
+# --- coordinates ---
+
+
+def _reduction_arrays(reduction: Reduction) -> Arrays:
+    if reduction.basis is None:
+        return {}
+    return {
+        "basis": reduction.basis, "offset": reduction.offset,
+        "reduced_inputs": reduction.flow.dataset.inputs, "reduced_hidden": reduction.weights.layers[0],
+    }  # fmt: skip
+
+
+def _read_reduction(file: _File, flow: Flow, weights: NetworkWeights) -> Reduction:
+    """The coordinates of a flattened ensemble, which must fit it."""
+    if not file.has("basis"):
+        return Reduction(flow, weights, None, None)
+    inputs, (first, *others) = flow.dataset.inputs, weights.layers
+    (count, n, d), m = inputs.shape, first.shape[-2]
+    r = min(n, d)
+    basis, offset = file.numbers("basis", (count, r, d)), file.numbers("offset", (count, m, d))
+    reduced, hidden = file.numbers("reduced_inputs", (count, n, r)), file.numbers("reduced_hidden", (count, m, r))
+    for name, found, wanted, size in [
+        ("basis", basis @ basis.mT, torch.eye(r, dtype=basis.dtype), torch.ones(count)),
+        ("reduced_inputs", reduced, inputs @ basis.mT, inputs.abs().amax((-2, -1))),
+        ("reduced_hidden", hidden, first @ basis.mT, first.abs().amax((-2, -1))),
+        ("offset", offset, first - hidden @ basis, first.abs().amax((-2, -1))),
+    ]:
+        if not ((found - wanted).abs().amax((-2, -1)) <= CLOSE * d * size).all():
+            raise ValueError(f"{name} must fit the inputs and initial weights, and does not")
+    return Reduction(flow.with_inputs(reduced), weights.with_layers([hidden, *others]), basis, offset)
+
+
+# --- paths ---
+
+
+def _path_arrays(path: Path) -> Arrays:
+    if isinstance(path, EventPath):
+        everyone = torch.arange(len(path.reasons), device=path.reached.device)
+        merged = path.of_trajectories(everyone)
+        (record,), front = merged.records, merged.front
+        return {
+            **{f"step_{item.name}": getattr(record, item.name) for item in fields(Record)},
+            "end_hidden": front.weights.hidden, "end_output": front.weights.output,
+            "end_side": front.mode.side, "end_sign": front.mode.sign,
+            **{f"end_{name}": getattr(front, name) for name in FRONT},
+        }  # fmt: skip
+    if isinstance(path, RungeKuttaPath):
+        tracks = path.tracks
+        return {
+            "step_count": np.array([len(track.times) for track in tracks]),
+            "step_time": torch.cat([track.times for track in tracks]),
+            "step_state": torch.cat([track.states for track in tracks]),
+            "rejected": np.array([track.rejected for track in tracks]),
+            "evaluations": np.array([track.evaluations for track in tracks]),
+        }
+    raise ValueError(f"solution must be as `solve` gave it to be saved, got the path {type(path).__name__}; pickle it")
+
+
+FRONT = ("time", "contact", "sign_contact", "unit", "steps", "rounds", "idle")
+"""What of the end of a path is stored, besides weights and mode; the rest follows from it."""
+
+
+def _read_event(file: _File, reduction: Reduction, settings: Settings, reasons: tuple[str | None, ...]) -> EventPath:
+    flow, weights = reduction.flow, reduction.weights
+    if len(weights.layers) != 2:
+        raise ValueError(f"method 'event' is for two-layer networks, got {len(weights.layers)} layers")
+    (count, n, r), (m, k) = flow.dataset.inputs.shape, weights.layers[1].mT.shape[-2:]
+    front = Front(
+        index=torch.arange(count),
+        time=file.at_least_zero("end_time", (count,)),
+        end=file.numbers("end_time", (count,)),
+        weights=Weights.sharing(file.numbers("end_hidden", (count, m, r)), file.numbers("end_output", (count, k, m))),
+        mode=Mode(file.small("end_side", (count, n, m), -1, 1), file.small("end_sign", (count, k, m), -1, 1)),
+        size=torch.empty(0),
+        contact=file.small("end_contact", (count, n, m), 0, 2),
+        sign_contact=file.small("end_sign_contact", (count, k, m), 0, 127),
+        unit=file.numbers("end_unit", (count,), finite=False),
+        steps=file.counts("end_steps", (count,)),
+        rounds=file.counts("end_rounds", (count,)),
+        idle=file.counts("end_idle", (count,)),
+    )
+    front = Front(**{**vars(front), "size": largest(front.weights.layers)})
+    index = file.counts("step_index", (None,))
+    steps = len(index)
+    record = Record(
+        index,
+        file.at_least_zero("step_time", (steps,)),
+        file.at_least_zero("step_opens", (steps,)),
+        file.numbers("step_hidden", (steps, m, r)),
+        file.numbers("step_output", (steps, k, m)),
+        file.small("step_side", (steps, n, m), -1, 1),
+        file.small("step_sign", (steps, k, m), -1, 1),
+    )
+    if not torch.equal(index, torch.repeat_interleave(torch.arange(count), front.steps)):
+        raise ValueError("step_index must name each trajectory as often as end_steps says, in order")
+    _require_times(record.time, index, front.time)
+    starts = record.opens == record.time
+    if not (starts | (record.opens == torch.nextafter(record.time, torch.tensor(torch.inf)))).all():
+        raise ValueError("step_opens must be the times of the steps, or the next numbers")
+    first = torch.nonzero(index.diff(prepend=index.new_tensor([-1]))).flatten()
+    for name, states, given in zip(("hidden", "output"), (record.hidden, record.output), weights.layers, strict=True):
+        if not torch.equal(states[first], given[index[first]]):
+            raise ValueError(f"step_{name} must start from the initial weights")
+    return EventPath(
+        flow, weights, Kinks.of(flow.dataset.inputs), order_for(settings.rtol), (record,), front, reasons
+    )  # fmt: skip
+
+
+def _read_tracks(
+    file: _File, reduction: Reduction, settings: Settings, reasons: tuple[str | None, ...]
+) -> RungeKuttaPath:
+    flow, weights = reduction.flow, reduction.weights
+    start = torch.cat([layer.flatten(-2) for layer in weights.layers], -1)
+    counts = file.counts("step_count", (len(start),))
+    total = int(counts.clamp(max=2**40).sum())
+    times, states = file.at_least_zero("step_time", (total,)), file.numbers("step_state", (total, start.shape[-1]))
+    if not (counts > 0).all():
+        raise ValueError("step_count must be 1 at least")
+    trajectory = torch.repeat_interleave(torch.arange(len(start)), counts)
+    _require_times(times, trajectory, times[counts.cumsum(0) - 1])
+    if not torch.equal(states[counts.cumsum(0) - counts], start):
+        raise ValueError("step_state must start from the initial weights")
+    work = [file.counts(name, (len(start),)).tolist() for name in ("rejected", "evaluations")]
+    tracks = zip(times.split(counts.tolist()), states.split(counts.tolist()), *work, strict=True)
+    return RungeKuttaPath(flow, weights, tuple(Track(*track) for track in tracks), settings, reasons)
+
+
+def _require_times(times: Tensor, trajectory: Tensor, ends: Tensor) -> None:
+    same = trajectory[1:] == trajectory[:-1]
+    first = torch.cat([torch.ones_like(times[:1], dtype=torch.bool), ~same])[: len(times)]
+    if not ((times[1:] >= times[:-1]) | ~same).all() or not (times <= ends[trajectory]).all() or times[first].any():
+        raise ValueError("step_time must go from 0 to end_time, in order, for each trajectory")
+
+
+def _read(file: _File) -> Solution:
+    settings = Settings(
+        file.text("method", ("event", *METHODS)), file.positive("rtol"), file.positive("atol"),
+        file.integer("max_steps", least=1),
+    )  # fmt: skip
+    flow, weights = _read_flow(file), _read_weights(file)
+    batch_shape = flow.require_fit(weights)
+    if tuple(file.counts("batch_shape", (None,)).tolist()) != tuple(batch_shape):
+        raise ValueError(f"batch_shape must be that of flow and weights, {tuple(batch_shape)}")
+    reasons = tuple(reason or None for reason in file.texts("reasons"))
+    if len(reasons) != batch_shape.numel() or not reasons:
+        raise ValueError(f"reasons must hold one entry for each of {batch_shape.numel()} trajectories")
+    # the path's arrays tell whether there are as many trajectories before the ensemble is made
+    file.numbers("end_time" if settings.method == "event" else "rejected", (len(reasons),))
+    ensemble = flow.map_matrices(weights, lambda matrix: flattened(matrix, batch_shape))
+    reduction = _read_reduction(file, *ensemble)
+    read = _read_event if settings.method == "event" else _read_tracks
+    return solved(
+        flow, weights, settings, batch_shape, read(file, reduction, settings, reasons), reduction
+    )  # fmt: skip
+
+
+# --- arrays ---
+
+
+class _File:
+    """The arrays of a file: each is checked when it is asked for, and all must have been."""
+
+    def __init__(self, arrays: dict[str, NDArray]) -> None:
+        self.arrays, self.unread = arrays, set(arrays)
+
+    def has(self, key: str) -> bool:
+        """Whether there is such an array."""
+        return key in self.arrays
+
+    def require_all_read(self) -> None:
+        """Check that nothing else is there."""
+        if self.unread:
+            raise ValueError(f"it has keys that do not belong to one: {', '.join(sorted(self.unread))}")
+
+    def _array(self, key: str, kinds: str, shape: tuple[int | None, ...] | None) -> NDArray:
+        if key not in self.arrays:
+            raise ValueError(f"it lacks the key {key!r}")
+        self.unread.discard(key)
+        array = self.arrays[key]
+        if array.dtype.kind not in kinds:
+            raise ValueError(f"{key} has the wrong type of entries, {array.dtype}")
+        if shape is not None and (
+            array.ndim != len(shape)
+            or any(wanted not in (None, found) for wanted, found in zip(shape, array.shape, strict=True))
+        ):
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            raise ValueError(f"{key} must have shape ({wanted}), got {array.shape}")
+        return array
+
+    def text(self, key: str, allowed: Any = None) -> str:
+        """A word, one of those allowed."""
+        word = str(self._array(key, "U", ()).item())
+        if allowed is not None and word not in allowed:
+            raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {word[:80]!r}")
+        return word
+
+    def texts(self, key: str) -> list[str]:
+        """Several texts."""
+        return [str(word) for word in self._array(key, "U", (None,))]
+
+    def integer(self, key: str, least: int = 0) -> int:
+        """A number."""
+        return require_count(key, self._array(key, "iu", ()).item(), least)
+
+    def positive(self, key: str) -> float:
+        """A number above 0."""
+        return require_positive(key, self._array(key, "f", ()).item())
+
+    def numbers(self, key: str, shape: tuple[int | None, ...] | None = None, finite: bool = True) -> Tensor:
+        """Real numbers."""
+        array = self._array(key, "fiu", shape).astype(np.float64)
+        if finite and not np.isfinite(array).all():
+            raise ValueError(f"{key} must be finite")
+        return torch.from_numpy(array)
+
+    def at_least_zero(self, key: str, shape: tuple[int | None, ...]) -> Tensor:
+        """Numbers that are not negative."""
+        numbers = self.numbers(key, shape)
+        if (numbers < 0).any():
+            raise ValueError(f"{key} must not be negative")
+        return numbers
+
+    def numbered(self, name: str) -> Iterator[Tensor]:
+        """name[0], name[1], .. as many as there are."""
+        index = 0
+        while self.has(f"{name}[{index}]"):
+            yield self.numbers(f"{name}[{index}]")
+            index += 1
+
+    def counts(self, key: str, shape: tuple[int | None, ...]) -> Tensor:
+        """Whole numbers that are not negative."""
+        array = self._array(key, "iu", shape)
+        if array.size and not (array.min() >= 0 and array.max() < 2**62):
+            raise ValueError(f"{key} must hold numbers of at least 0")
+        return torch.from_numpy(array.astype(np.int64))
+
+    def small(self, key: str, shape: tuple[int | None, ...], least: int, most: int) -> Tensor:
+        """Small whole numbers."""
+        array = self._array(key, "iu", shape)
+        if array.size and not (array.min() >= least and array.max() <= most):
+            raise ValueError(f"{key} must hold numbers from {least} to {most}")
+        return torch.from_numpy(array.astype(np.int8))

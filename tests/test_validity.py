@@ -1,0 +1,273 @@
+"""A run that is no solution of its flow is noticed by every statement, whatever the integrator believes."""
+
+import copy
+import math
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import flowsim.integrators.event.driver as event_driver
+from flowsim import Dataset, DeepWeights, FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, Weights, solve
+from flowsim.activation import Activation, LeakyReLU
+from flowsim.data import orthogonally_separable
+from flowsim.initialization import gaussian, random_signs, with_gaps
+from flowsim.integrators.event.watch import KINK, SIGN, TO_INACTIVE
+from flowsim.rules import Rule
+from theorems import (
+    ensembles,
+    equation_1,
+    lemma_5_4,
+    proposition_5_3,
+    proposition_5_7,
+    theorem_5_1,
+    theorem_5_2,
+    thresholds,
+    validity,
+)
+from theorems.check import DoesNotApplyError, Statement, check
+from theorems.controls import DecayFlow
+from theorems.observation import observe
+
+SIDES, FOLLOWS = "side_ij z_ij >= 0 between events", "d theta/dt = -fa"
+STATEMENTS = [
+    equation_1.STATEMENT,
+    theorem_5_1.statement(2, theorem_5_1.mu_measured(2, 0.99)),
+    theorem_5_2.STATEMENT,
+    proposition_5_3.STATEMENT,
+    lemma_5_4.STATEMENT,
+    proposition_5_7.SEPARABLE,
+]
+DATA = orthogonally_separable(4, 6, 0.2, 0)
+SIGNS = random_signs(5, 0)
+FA, SIGN_FA = FeedbackAlignment(SIGNS), SignFeedbackAlignment(0.5)
+
+
+def problem(rule: Rule, flow_type: type[Flow] = Flow, **options: Any) -> tuple[Flow, Weights]:
+    hidden = gaussian(5, 6, 0, scale=5**-0.5).hidden
+    signs = None if rule is FA else SIGNS
+    return flow_type(DATA, rule, "exponential", 0.3, **options), with_gaps(hidden, rule, 0.05, signs)
+
+
+def run(rule: Rule, t_final: float = 30.0) -> Solution:
+    flow, weights = problem(rule)
+    return solve(flow, weights, t_final, rtol=1e-13, atol=1e-15)
+
+
+def broken(solution: Solution) -> set[str]:
+    return {item.name for item in validity.along_the_run(solution) if not item.holds}
+
+
+def missing(kind: int, neuron: int) -> Any:
+    """What may change the mode, without the events of a kind at a neuron."""
+    original = event_driver.watched
+
+    def watched(*arguments: Any) -> Any:
+        found, still = original(*arguments)
+        return found.where(~((found.kind == kind) & (found.neuron == neuron))), still
+
+    return watched
+
+
+@pytest.mark.parametrize("rule", [FA, SIGN_FA], ids=["FA", "sign-FA"])
+def test_an_event_that_both_solves_miss_is_noticed_by_every_statement(
+    monkeypatch: pytest.MonkeyPatch, rule: Rule
+) -> None:
+    right = run(rule)
+    assert broken(right) == set()
+    monkeypatch.setattr(event_driver, "watched", missing(KINK, 0))
+    wrong = run(rule)
+    assert wrong.error(30.0).hidden.max() < 1e-11, "the error estimate does not see it"
+    off = (wrong.evaluate(30.0).hidden - right.evaluate(30.0).hidden).abs().max()
+    assert off > 0.2
+    assert broken(wrong) == {SIDES, FOLLOWS}
+    for statement in STATEMENTS:
+        with pytest.raises(DoesNotApplyError, match=SIDES):
+            check(statement, "missed", "theorem", [wrong])
+
+
+def test_a_missed_sign_flip_of_sign_fa_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = Flow(Dataset([[1.0]], [1]), SignFeedbackAlignment(), slope=0.5)
+    start = Weights(torch.tensor([[2.0]]), torch.tensor([-0.1]))
+    assert broken(solve(flow, start, 1.0, rtol=1e-13)) == set()
+    monkeypatch.setattr(event_driver, "watched", missing(SIGN, 0))
+    assert SIDES in broken(solve(flow, start, 1.0, rtol=1e-13))
+
+
+def test_a_shallow_dip_below_a_kink_within_one_piece_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A neuron that touches the kink of sample 1 and turns back: z_1 < 0 by 1e-6 for 1e-3 of the time, between nodes.
+
+    m = 1, b = 1: sample 2 pulls z_1 down at first, until it is fitted, and sample 1 pulls it up again.
+    """
+    flow = Flow(Dataset([[1.0, 0.0], [-3.0, 6.0]], [1, 1]), FeedbackAlignment([1.0]), slope=0.3)
+    fine = torch.linspace(0, 1, 30_001).double()
+
+    def touching(first: float) -> Solution:
+        return solve(flow, Weights([[first, 0.1]], [1.0]), 1.0, rtol=1e-13, atol=1e-15)  # type: ignore[arg-type]
+
+    def depth(solution: Solution) -> float:
+        return flow.pre_activations(solution.evaluate(fine))[0][:, 0, 0].min().item()
+
+    original = event_driver.watched
+    monkeypatch.setattr(event_driver, "watched", missing(KINK, 0))
+    low, high = 0.0, 0.2
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if depth(touching(middle)) < -1e-6 else (low, middle)
+    wrong = touching(low)
+    assert -1.1e-6 < depth(wrong) < -1e-6
+    assert SIDES in broken(wrong)
+    assert SIDES not in broken(touching(0.19)), "well above the kink nothing is missed"
+    monkeypatch.setattr(event_driver, "watched", original)
+    assert broken(touching(low)) == set()
+
+
+def test_a_kink_ignored_while_sliding_and_one_slid_on_too_long_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact solution 2 of theorems/README.md, section 8: it slides from the start, and leaves to the inactive side."""
+    flow = Flow(Dataset([[1.0, 0.0], [0.6, 1.2]], [-1, 1]), FeedbackAlignment([1.0]), slope=0.3)
+    start = Weights(torch.tensor([[0.0, 0.3]]).double(), torch.tensor([0.2]))
+    right = solve(flow, start, 20.0, rtol=1e-13, atol=1e-15)
+    assert "sliding exit" in right.events.kind
+    assert broken(right) == set()
+    monkeypatch.setattr(event_driver, "watched", missing(TO_INACTIVE, 0))
+    assert FOLLOWS in broken(solve(flow, start, 20.0, rtol=1e-13, atol=1e-15))
+
+
+@pytest.mark.parametrize("rule", ["fa", "sign-fa", "gd"])
+def test_runs_with_crossings_and_slides_are_solutions_by_their_weights_alone(rule: Any) -> None:
+    solution = ensembles.any_run(rule, 2, "cpu", loss="exponential")
+    assert (solution.events.after == 0).any(), "neurons slide in this run"
+    assert broken(solution) == set()
+    # 150 steps of a method with a tolerance of 1e-13, whose true error is 30 times smaller (section 10)
+    drift = -validity.follows_its_rule(solution).slack.max().item()
+    assert drift < 1e-12
+    seen = observe(solution, solution.pieces)
+    assert seen.sides is not None
+    (sides,) = seen.sides
+    (mode,) = solution.pattern((seen.pieces.start + seen.pieces.end) / 2, seen.pieces.trajectory)
+    long = seen.pieces.end - seen.pieces.start > 1e-9
+    assert torch.equal(sides[long], mode[long].to(sides.dtype)), "what the weights show is the mode of the integrator"
+
+
+class Reversed(Flow):
+    """It moves against its rule."""
+
+    def velocity(self, weights: Any, slopes: Any = None, feedback: Sequence[Tensor] | None = None) -> Any:
+        return weights.with_layers([-layer for layer in super().velocity(weights, slopes, feedback).layers])
+
+
+class Faster(Flow):
+    """It moves as its rule says, but 1 + 1e-8 times as fast."""
+
+    def velocity(self, weights: Any, slopes: Any = None, feedback: Sequence[Tensor] | None = None) -> Any:
+        return weights.with_layers([(1 + 1e-8) * x for x in super().velocity(weights, slopes, feedback).layers])
+
+
+class TrueGradient(Flow):
+    """The hidden layer moves by the gradient in the place of the feedback."""
+
+    def velocity(self, weights: Any, slopes: Any = None, feedback: Sequence[Tensor] | None = None) -> Any:
+        return weights.with_layers([-layer for layer in self.gradient(weights, slopes).layers])
+
+
+@pytest.mark.parametrize(
+    ("flow_type", "options"),
+    [(Reversed, {}), (Faster, {}), (TrueGradient, {}), (DecayFlow, {"decay": 0.1}), (DecayFlow, {"decay": 1e-8})],
+    ids=["reversed", "faster by 1e-8", "true gradient", "decay 0.1", "decay 1e-8"],
+)
+def test_a_flow_that_is_not_its_rule_does_not_apply_for_any_statement(
+    flow_type: type[Flow], options: dict[str, float]
+) -> None:
+    flow, weights = problem(FA, flow_type, **options)
+    solution = solve(flow, weights, 0.5, method="dopri8", rtol=1e-13, atol=1e-15)
+    for statement in STATEMENTS:
+        with pytest.raises(DoesNotApplyError, match=FOLLOWS):
+            check(statement, "custom", "theorem", [solution])
+
+
+@pytest.mark.parametrize("decay", [1e-4, 1e-6, 1e-8, 1e-9, 1e-10, 1e-11, 1e-13])
+def test_no_decay_however_small_violates_an_equality_whose_hypotheses_hold(decay: float) -> None:
+    flow, weights = problem(FA, DecayFlow, decay=decay)
+    solution = solve(flow, weights, 1.0, method="dopri8", rtol=1e-13, atol=1e-15)
+    try:
+        verdict = check(theorem_5_2.STATEMENT, "decay", "theorem", [solution]).verdict
+    except DoesNotApplyError:
+        assert decay > thresholds.FOLLOWS / 10
+    else:
+        assert verdict != "violated"
+        assert decay < 10 * thresholds.FOLLOWS
+
+
+def test_drifts_of_deep_runs_and_of_their_companions_are_those_of_their_tolerances() -> None:
+    solution = ensembles.any_run("sign-fa", 2, "cpu", hidden_layers=2)
+    assert isinstance(solution.start, DeepWeights)
+    own, looser = (-validity.follows_its_rule(curve).slack.max().item() for curve in (solution, solution.companion))
+    assert 1e-15 < own < 0.3 * thresholds.FOLLOWS
+    assert own < looser
+
+
+class Clipped(Activation):
+    """Leaky ReLU up to z = 1, beyond it 1 + tanh(z - 1): homogeneous at the start only."""
+
+    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = LeakyReLU(0.3)(z)
+        beyond, rest = z > 1, torch.tanh(z - 1)
+        return torch.where(beyond, 1 + rest, value), torch.where(beyond, 1 - rest.square(), slope)
+
+
+def test_an_activation_that_is_homogeneous_at_the_start_only_does_not_apply() -> None:
+    leaky, weights = problem(FA)
+    flow = Flow(leaky.dataset, FA, activation=Clipped())
+    solution = solve(flow, weights, 60.0, method="dopri8", rtol=1e-13, atol=1e-15)
+    most = flow.pre_activations(solution.evaluate([0.0, 5.0, 60.0]))[0].amax((-2, -1))
+    assert most[1] < 1 < most[2]
+    early = solve(flow, weights, 5.0, method="dopri8", rtol=1e-13, atol=1e-15)
+    assert check(theorem_5_2.STATEMENT, "not yet clipped", "theorem", [early]).verdict == "holds"
+    for statement in (theorem_5_2.STATEMENT, lemma_5_4.STATEMENT):
+        with pytest.raises(DoesNotApplyError, match="phi'\\(z\\) z = phi\\(z\\)"):
+            check(statement, "clipped", "theorem", [solution])
+    with pytest.raises(DoesNotApplyError, match="leaky ReLU"):
+        check(proposition_5_7.SEPARABLE, "clipped", "theorem", [solution])
+
+
+def test_the_thresholds_have_one_order() -> None:
+    """Rounding, what rests on a kink, what follows its rule, what is equal, what is resolved."""
+    rounding = thresholds.ROUNDING_PER_STEP * torch.finfo(torch.float64).eps
+    order = [
+        100 * rounding,
+        thresholds.ON_KINK,
+        thresholds.FOLLOWS,
+        thresholds.EQUALITY_ERROR,
+        thresholds.RESOLVED,
+        thresholds.RESOLVED_RELATIVE,
+    ]
+    assert order == sorted(order)
+    assert ensembles.RTOL < thresholds.ON_KINK
+    assert thresholds.ON_KINK < thresholds.INDEPENDENT <= thresholds.IN_BOX
+    assert 10 * thresholds.FOLLOWS <= thresholds.EQUALITY_ERROR, "a drift that passes cannot break an equality"
+    assert thresholds.LEVEL > 1
+    assert math.log2(1 / torch.finfo(torch.float64).eps) < thresholds.HALVINGS + 3
+
+
+def test_what_does_not_apply_travels_between_processes() -> None:
+    flow, weights = problem(FA, Reversed)
+    solution = solve(flow, weights, 0.1, method="dopri5")
+    with pytest.raises(DoesNotApplyError) as caught:
+        check(STATEMENTS[0], "x", "theorem", [solution])
+    for again in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value), copy.deepcopy(caught.value)):
+        assert str(again) == str(caught.value)
+        assert again.name == "equation_1"
+        assert [item.name for item in again.hypotheses] == [SIDES, FOLLOWS]
+        assert not again.hypotheses[1].holds
+
+
+def test_every_statement_has_the_hypotheses_along_the_run() -> None:
+    def recorded(statement: Statement) -> list[str]:
+        solution = run(SIGN_FA if statement.name == "proposition_5_3" else FA, 0.1)
+        return list(check(statement, "x", "theorem", [solution]).details["hypotheses"])
+
+    for statement in STATEMENTS:
+        assert recorded(statement)[-2:] == [SIDES, FOLLOWS]

@@ -1,0 +1,59 @@
+"""What a statement assumes, as a number on each trajectory (theorems/README.md, section 9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsim import Rule, Solution
+from flowsim.rules import is_one_of
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A condition of a statement: it holds for a trajectory where `slack >= 0` (`> 0` if strict), up to rounding.
+
+    Args:
+        name: the condition as a formula.
+        slack: one number per trajectory, `*batch`.
+        strict: whether the condition is a strict inequality.
+        rounding: bound on the rounding error of the slack. So much below 0 still holds, if not strict; if strict, the
+            slack must be more.
+    """
+
+    name: str
+    slack: Float[Tensor, "*batch"]
+    strict: bool = False
+    rounding: Tensor | float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether it holds for every trajectory.
+
+        >>> Hypothesis("gamma > 0", torch.tensor(0.0), strict=True).holds
+        False
+        """
+        return bool((self.slack > self.rounding).all() if self.strict else (self.slack >= -self.rounding).all())
+
+
+def fact(name: str, true: bool) -> Hypothesis:
+    """A hypothesis that is true or false, with nothing to measure."""
+    return Hypothesis(name, torch.tensor(0.0 if true else -torch.inf))
+
+
+def is_rule(solution: Solution, *rules: type[Rule]) -> Hypothesis:
+    """The hypothesis that the learning rule is one of the given."""
+    name = " or ".join(rule.__name__ for rule in rules)
+    return fact(f"rule is {name}", is_one_of(solution.flow.rule, *rules))
+
+
+def layers_not_zero(solution: Solution) -> Hypothesis:
+    """The hypothesis that layers with feedback, which have no direction at 0, are not 0 at the start and at events."""
+    pieces = solution.pieces
+    layers = solution.evaluate(pieces.start, pieces.trajectory).layers[1:]
+    norms = torch.stack([layer.square().sum((-2, -1)) for layer in layers]).amin(0)
+    smallest = norms.new_full((solution.batch_shape.numel(),), torch.inf)
+    return Hypothesis("W_l != 0", smallest.scatter_reduce(0, pieces.trajectory, norms, "amin"), strict=True)

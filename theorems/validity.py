@@ -1,0 +1,150 @@
+"""Whether a run is a solution of its flow, from its weights and the data alone (theorems/README.md, section 9).
+
+A solver may miss an event, and its companion with it; a flow may do other things than its rule says. Neither is seen
+in the error estimate. So every statement assumes of a run, on the whole of it:
+
+    side_ij z_ij >= 0     between events a neuron stays on the side of each kink that it is on
+    d theta/dt = -fa      it moves as the rule prescribes on those sides, and by nothing else
+
+Nothing here asks the integrator for more than weights at times.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsim import Solution
+from flowsim.solution import Pieces
+from theorems.hypothesis import Hypothesis, fact
+from theorems.measurement import chosen, extreme, halves, twice
+from theorems.observation import Observation, has_kinks, in_chunks, observe, prescribed, reach
+from theorems.polynomial import DERIVATIVES, INTEGRALS, lower_bound
+from theorems.thresholds import FOLLOWS, HALVINGS, ROUNDING_PER_STEP
+
+
+@lru_cache(maxsize=32)
+def along_the_run(solution: Solution) -> tuple[Hypothesis, Hypothesis]:
+    """What every statement assumes of a run. Kept, since all statements on it ask for the same."""
+    return keeps_its_sides(solution), follows_its_rule(solution)
+
+
+def follows_its_rule(solution: Solution) -> Hypothesis:
+    """The hypothesis that weights move as the rule says and by nothing else (decay, other feedback), all along.
+
+    On each piece theta(t) - theta(start) is compared with the integral of the prescribed velocity. The differences are
+    added up over the pieces, and the slack is minus their sum, relative to the largest weight of the layer in the run.
+    """
+    pieces, count = solution.pieces, solution.batch_shape.numel()
+    drift, size = torch.zeros(
+        2, len(solution.start.layers), count, dtype=pieces.start.dtype, device=pieces.start.device
+    )
+    for part in in_chunks(solution, pieces):
+        seen = observe(solution, chosen(pieces, part))
+        length = (seen.pieces.end - seen.pieces.start).reshape(-1, 1, 1)
+        for level, (layer, says) in enumerate(zip(seen.weights.layers, prescribed(seen).layers, strict=True)):
+            moves = length * torch.tensordot(INTEGRALS.to(says), says, 1)
+            drift[level].index_add_(0, seen.pieces.trajectory, (layer - layer[0] - moves).abs().amax((0, 2, 3)))
+            size[level].scatter_reduce_(0, seen.pieces.trajectory, layer.abs().amax((0, 2, 3)), "amax")
+    relative = drift / torch.where(size > 0, size, 1.0)
+    return Hypothesis("d theta/dt = -fa", -relative.amax(0), rounding=FOLLOWS)
+
+
+def keeps_its_sides(solution: Solution) -> Hypothesis:
+    """The hypothesis that no pre-activation changes its sign between events, nor, under sign-FA, an outgoing weight.
+
+    The slack is the smallest side_ij z_ij of the run, relative to |a| |w|, by lower bounds on its pieces, which are
+    halved until these say enough. Below 0 it may be by rounding, and by the error of the run.
+    """
+    name = "side_ij z_ij >= 0 between events"
+    pieces, count = solution.pieces, solution.batch_shape.numel()
+    by_sign = solution.flow.rule.at_zero == "jumps"
+    if not has_kinks(solution.flow) or (solution.flow.slope == 1 and not by_sign):
+        return fact(name, True)
+    lowest, seen, error = _lowest(solution, pieces, pieces)
+    eps = torch.finfo(error.dtype).eps
+    rounding = ROUNDING_PER_STEP * eps * solution.statistics["steps"].reshape(-1)
+    allowed = rounding + extreme(error, pieces.trajectory, count, "amax")
+    smallest, whole = torch.full_like(allowed, torch.inf), pieces
+    for halving in range(HALVINGS + 1):
+        divisible = (pieces.end - pieces.start) > 4 * eps * pieces.end
+        limit = -allowed[pieces.trajectory]
+        open_ = (lowest < limit) & (seen >= limit) & divisible & (halving < HALVINGS)
+        smallest = torch.minimum(smallest, extreme(lowest[~open_], pieces.trajectory[~open_], count, "amin"))
+        if not open_.any():
+            break
+        pieces, whole = halves(chosen(pieces, open_)), Pieces(*(twice(column[open_]) for column in whole))
+        lowest, seen, _ = _lowest(solution, pieces, whole)
+    return Hypothesis(name, smallest, rounding=allowed)
+
+
+def _lowest(
+    solution: Solution, pieces: Pieces, whole: Pieces
+) -> tuple[Float[Tensor, " pieces"], Float[Tensor, " pieces"], Float[Tensor, " pieces"]]:
+    """Of all side_ij z_ij on each part of a whole piece: a lower bound, the smallest at a node, the largest error."""
+    lowest, smallest, error = [], [], []
+    for part in in_chunks(solution, pieces):
+        here = observe(solution, chosen(pieces, part), whole=chosen(whole, part))
+        there = observe(solution.companion, here.pieces, like=here)
+        compared = zip(_on_sides(here), _on_sides(there), _sizes(here), strict=True)
+        found = [(mine / size, ((mine - other).abs() / size).amax((0, 2, 3))) for mine, other, size in compared]
+        columns = torch.cat([values.flatten(2) for values, _ in found], -1)
+        lowest.append(_bound(columns.flatten(1)).reshape(columns.shape[1:]).amin(-1))
+        smallest.append(columns.amin((0, 2)))
+        error.append(torch.stack([differences for _, differences in found]).amax(0))
+    return torch.cat(lowest), torch.cat(smallest), torch.cat(error)
+
+
+def _on_sides(seen: Observation) -> list[Float[Tensor, "nodes pieces rows m"]]:
+    """side_ij z_ij of each hidden layer, z_ij and -z_ij while sliding; under sign-FA also the outgoing weights |w|."""
+    assert seen.sides is not None
+    found = []
+    layers = zip(seen.flow.pre_activations(seen.weights), seen.sides, strict=True) if seen.flow.slope < 1 else ()
+    for z, side in layers:
+        found += [torch.where(side == 0, sign, side) * z for sign in ((1, -1) if (side == 0).any() else (1,))]
+    if seen.flow.rule.at_zero == "jumps":
+        found += [matrix.sign() * layer for matrix, layer in zip(seen.feedback, seen.weights.layers[1:], strict=True)]
+    return found
+
+
+def _sizes(seen: Observation) -> list[Float[Tensor, "pieces rows m"]]:
+    """What `_on_sides` is relative to: |a| |w|, and the largest weight of the layer."""
+    assert seen.sides is not None
+    found = []
+    for size, side in zip(reach(seen.flow, seen.weights), seen.sides, strict=True) if seen.flow.slope < 1 else ():
+        found += [size.amax(0)] * (2 if (side == 0).any() else 1)
+    if seen.flow.rule.at_zero == "jumps":
+        found += [layer.abs().amax((0, 2, 3)).reshape(-1, 1, 1) for layer in seen.weights.layers[1:]]
+    return [torch.where(size > 0, size, 1.0) for size in found]
+
+
+def _bound(values: Float[Tensor, "nodes columns"]) -> Float[Tensor, " columns"]:
+    """A lower bound of the polynomials through the nodes; where one is monotone, the smaller of its ends.
+
+    At an event a pre-activation goes to 0, which a lower bound that leaves anything open does not tell from below 0.
+    """
+    lowest = lower_bound(values)
+    near = torch.nonzero(lowest < 0).squeeze(-1)
+    values = values[:, near]
+    table = DERIVATIVES.to(values)
+    slope = table @ values
+    rounding = torch.finfo(values.dtype).eps * table.abs().sum(1).amax() * values.abs().amax(0)
+    monotone = torch.maximum(lower_bound(slope), lower_bound(-slope)) > rounding
+    ends = torch.minimum(values[0], values[-1])
+    return lowest.index_put((near,), torch.where(monotone, ends, lowest[near]))
+
+
+def homogeneous(solution: Solution) -> Hypothesis:
+    """The hypothesis phi'(z) z = phi(z) at all pre-activations of the run, relative to the largest of them."""
+    pieces, count = solution.pieces, solution.batch_shape.numel()
+    off, size = torch.zeros(2, count, dtype=pieces.start.dtype, device=pieces.start.device)
+    for part in in_chunks(solution, pieces) if not has_kinks(solution.flow) else ():
+        seen = observe(solution, chosen(pieces, part))
+        for z in seen.flow.pre_activations(seen.weights):
+            value, slope = seen.flow.activation(z)
+            off.scatter_reduce_(0, seen.pieces.trajectory, (slope * z - value).abs().amax((0, 2, 3)), "amax")
+            size.scatter_reduce_(0, seen.pieces.trajectory, z.abs().amax((0, 2, 3)), "amax")
+    return Hypothesis("phi'(z) z = phi(z)", -off / torch.where(size > 0, size, 1.0))
