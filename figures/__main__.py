@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import matplotlib
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from figures import (
     activations,
@@ -24,12 +23,13 @@ from figures import (
     work_precision,
 )
 from figures.noisy_digits import experiment, images
-from figures.noisy_digits.protocol import Protocol, papers
+from figures.noisy_digits.protocol import Protocol, papers, problem
+from figures.noisy_digits.training import reached
 from figures.style import STYLE, save
 from figures.threads import one_thread
-from flowsim import IntegrationError
 from flowsim.__main__ import device_of
-from flowsim.files import make_folder
+from flowsim.files import make_folder, require_writable
+from flowsim.shell import Attempts, add_version, complain, leave
 
 MODULES: dict[str, ModuleType] = {
     "conserved_manifold": conserved_manifold,
@@ -52,6 +52,7 @@ WIDTH = 120
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = argparse.ArgumentParser(prog="python -m figures", description="Draw figures, as PNG and PDF.")
+    add_version(main)
     main.add_argument(
         "names", nargs="*", metavar="NAME",
         help=f"figures, of {', '.join(MODULES)} (default: all of these), or {EXPERIMENT}",
@@ -85,57 +86,74 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Path]:
             value = getattr(options, option)
             if value:
                 raise ValueError(f"--{option.replace('_', '-')} goes with {EXPERIMENT}, got {value!r} without it")
-    return options.names or list(MODULES), make_folder("--output", options.output)
+    chosen, folder = options.names or list(MODULES), make_folder("--output", options.output)
+    for name in chosen:
+        if name != EXPERIMENT:
+            _require_writable(folder, [f"{name}.{kind}" for kind in ("png", "pdf")])
+    return chosen, folder
 
 
-def experiment_of(options: argparse.Namespace, folder: Path, err: Console) -> None:
-    """Run the experiment as the options say, on all cores.
+def _require_writable(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        require_writable("--output", folder / name)
+
+
+def experiment_of(options: argparse.Namespace, folder: Path, err: Console) -> Callable[[Attempts], object]:
+    """How to run the experiment as the options say, on all cores, all that it needs being read.
 
     Raises:
-        ValueError: naming the option that is wrong.
+        ValueError: naming the option or the file that is wrong.
     """
     dataset, device = options.dataset or ("mnist" if options.download else "digits"), device_of(options.device or "cpu")
     if options.paper and dataset == "digits":
         raise ValueError("--paper needs more images than digits has, got --dataset digits: give mnist or fashion-mnist")
     protocol = papers(dataset) if options.paper else Protocol(dataset)
+    _require_writable(folder, experiment.files_of(protocol))
+    loaded = images.load(dataset, options.data_dir, options.download)
+    runs = problem(protocol, loaded, device)
+    reached(protocol, runs, folder)
     out = Console()
-    experiment.run(
-        protocol, images.load(dataset, options.data_dir, options.download), folder, device,
-        out if out.is_terminal else Console(width=WIDTH), err,
-    )  # fmt: skip
+    out = out if out.is_terminal else Console(width=WIDTH)
+    return partial(experiment.run, protocol, loaded, runs, folder, out, err)
+
+
+def draw(name: str, folder: Path) -> str:
+    """Draw one figure, and write it; return a line about it."""
+    started, module = time.perf_counter(), MODULES[name]
+    with matplotlib.rc_context(STYLE):
+        png, pdf = save(module.draw(module.measure()), folder, name, module, module.SEEDS)
+    return f"{png} and {pdf.suffix}, {time.perf_counter() - started:.0f} s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 1 if a flow could not be solved, 2 for bad input."""
+    """Run the command line; return the exit status.
+
+    It is 0; 1 if a flow could not be solved; 2 for bad input, or an output that cannot be written. A figure that
+    fails costs no other.
+    """
     options = parser().parse_args(arguments)
-    err = Console(stderr=True)
+    err, failed = Console(stderr=True), Attempts()
     try:
         names, folder = validated(options)
-        if EXPERIMENT in names:
-            experiment_of(options, folder, err)
+        run_experiment = experiment_of(options, folder, err) if EXPERIMENT in names else None
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(str(error))
         return 2
-    except IntegrationError as error:
-        print(f"error: the experiment as a flow: {error}", file=sys.stderr)
-        return 1
+    if run_experiment is not None:
+        with failed.at(EXPERIMENT):
+            run_experiment(failed)
     names = [name for name in names if name != EXPERIMENT]
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with one_thread(), Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("drawing", total=len(names))
-        for name in names:
-            bar.update(task, description=f"drawing {name}")
-            started = time.perf_counter()
-            module = MODULES[name]
-            with matplotlib.rc_context(STYLE):
-                png, pdf = save(module.draw(module.measure()), folder, name, module, module.SEEDS)
-            bar.advance(task)
-            print(f"{png} and {pdf.suffix}, {time.perf_counter() - started:.0f} s", flush=True)
-    return 0
+    with one_thread(), reporting(err.file) as tell:
+        for number, name in enumerate(names):
+            tell(number / len(names), f"drawing {name}")
+            with failed.at(str(folder / name)):
+                print(draw(name, folder), flush=True)
+    failed.report()
+    return failed.status
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("interrupted; figures drawn so far are kept, and the experiment goes on from here when run again")
+    leave(
+        "figures", main,
+        "interrupted; figures drawn so far are kept, and the experiment goes on from here when run again",
+    )  # fmt: skip

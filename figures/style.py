@@ -114,6 +114,9 @@ def save(
         module: the figure's, whose docstring is its title and caption.
         seeds: that it is drawn from.
         command: the name on the command line, if it is another.
+
+    Raises:
+        OSError: if one of the two cannot be written; the other one is nevertheless.
     """
     title, caption = title_and_caption(module)
     version = f"flowsim {importlib.metadata.version('flowsim')}"
@@ -122,13 +125,16 @@ def save(
         "png": {"Title": title, "Description": caption, "Source": source, "Software": version},
         "pdf": {"Title": title, "Subject": caption, "Keywords": source, "Creator": version, "CreationDate": None},
     }
-    written = []
-    for kind, about in metadata.items():
-        path = folder / f"{name}.{kind}"
-        with whole(path) as partial:
-            figure.savefig(partial, format=kind, metadata=about)
-        written.append(path)
-    return written
+    paths, lost = [folder / f"{name}.{kind}" for kind in metadata], []
+    for path, (kind, about) in zip(paths, metadata.items(), strict=True):
+        try:
+            with whole(path) as partial:
+                figure.savefig(partial, format=kind, metadata=about)
+        except OSError as error:
+            lost.append(f"{path.suffix}: {error.strerror or error}")
+    if lost:
+        raise OSError("; ".join(lost))
+    return paths
 
 
 __all__ = [

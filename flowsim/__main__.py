@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import sys
 from collections.abc import Sequence
 
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from flowsim import (
     Dataset,
@@ -20,9 +19,10 @@ from flowsim import (
     Weights,
     solve,
 )
-from flowsim.files import PROBLEM_KEYS, read_npz, require_writable, write_npz
+from flowsim.files import PROBLEM_KEYS, read_npz, require_distinct, require_writable, write_npz
 from flowsim.observables import conserved, network_alignment
 from flowsim.rules import Rule
+from flowsim.shell import add_version, complain, leave, say
 from flowsim.solution import Solution
 from flowsim.solve import INTEGRATORS
 from flowsim.validation import as_finite, require_count, require_positive
@@ -38,6 +38,7 @@ SHAPES = {"inputs": "nd", "labels": "n", "hidden": "md", "output": "m", "feedbac
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = argparse.ArgumentParser(prog="python -m flowsim", description="Simulate the flow of a learning rule.")
+    add_version(main)
     commands = main.add_subparsers(required=True, metavar="simulate")
     simulate = commands.add_parser(
         "simulate",
@@ -101,37 +102,61 @@ def observed(solution: Solution, times: int) -> dict[str, NDArray]:
     return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0, 1 if the flow could not be solved, 2 for bad input."""
-    options = parser().parse_args(arguments)
-    try:
-        require_positive("--t-final", options.t_final)
-        require_count("--times", options.times, least=2)
-        require_writable("--output", options.output)
-        flow, weights = read_problem(options.file, options.rule, options.loss, options.slope, device_of(options.device))
-        solution = solve(flow, weights, options.t_final, method=options.method, progress=True)
-        settings = {
-            "rule": options.rule,
-            "slope": options.slope,
-            "loss_function": options.loss,
-            "t_final": options.t_final,
-            "method": options.method,
-            "version": importlib.metadata.version("flowsim"),
-        }
-        run = observed(solution, options.times)
-        write_npz(options.output, {**run, **settings})
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except IntegrationError as error:
-        print(f"error: {error}; nothing was written", file=sys.stderr)
-        return 1
-    print(
+def problem_of(options: argparse.Namespace) -> tuple[Flow, Weights]:
+    """What to solve, read once all options are known to be right.
+
+    Raises:
+        ValueError: naming the option, the file or the array that is wrong.
+    """
+    require_positive("--t-final", options.t_final)
+    require_count("--times", options.times, least=2)
+    require_writable("--output", options.output)
+    require_distinct({"--output": options.output}, {"FILE.npz": options.file})
+    return read_problem(options.file, options.rule, options.loss, options.slope, device_of(options.device))
+
+
+def simulated(options: argparse.Namespace, flow: Flow, weights: Weights) -> tuple[dict[str, ArrayLike], str]:
+    """The arrays of the run, settings among them, and one line about it."""
+    solution = solve(flow, weights, options.t_final, method=options.method, progress=True)
+    run = observed(solution, options.times)
+    settings = {
+        "rule": options.rule,
+        "slope": options.slope,
+        "loss_function": options.loss,
+        "t_final": options.t_final,
+        "method": options.method,
+        "version": importlib.metadata.version("flowsim"),
+    }
+    line = (
         f"{options.output}: t = {solution.t_final:g}, loss {run['loss'][0]:.6g} -> {run['loss'][-1]:.6g}, "
         f"largest change of a conserved quantity {abs(run['conserved'] - run['conserved'][0]).max():.1e}, "
         f"{len(run['event_times'])} events, {int(solution.statistics['steps'])} steps"
     )
-    return 0
+    return {**run, **settings}, line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status.
+
+    It is 0; 1 if the flow could not be solved; 2 for bad input, or an output that cannot be written.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        problem = problem_of(options)
+    except ValueError as error:
+        complain(str(error))
+        return 2
+    try:
+        run, line = simulated(options, *problem)
+    except IntegrationError as error:
+        complain(f"{error}; nothing was written")
+        return 1
+    try:
+        write_npz(options.output, run)
+    except ValueError as error:
+        complain(str(error))
+        return 2
+    return 0 if say(line) else 2
 
 
 def device_of(name: str) -> str:
@@ -148,7 +173,4 @@ def device_of(name: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("interrupted; nothing was written")
+    leave("simulate", main, "interrupted; nothing was written")

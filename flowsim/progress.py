@@ -1,60 +1,74 @@
-"""How far a long run is, on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""How far a long command is: a bar in a terminal, and a plain line now and then where its output goes elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from typing import IO
 
-LONGEST = 600.0
-"""Lines come after 1, 2, 4, .. seconds, and from then on so many seconds apart."""
+FIRST, LONGEST = 10.0, 300.0
+"""Seconds to the first line, and between two lines at most; in between, each comes after twice the time of the one
+before. Some services that run commands take ten silent minutes for the end."""
 
-
-@contextmanager
-def reported(task: str, shares: float) -> Iterator[Callable[[float], None]]:
-    """Show the progress of a task on stderr, and yield what to call with each share gained, out of `shares` in all."""
-    if sys.stderr.isatty():
-        with _bar(task, shares) as gained:
-            yield gained
-    else:
-        lines = Lines(task, shares, sys.stderr)
-        yield lines.gained
-        lines.end()
+Tell = Callable[[float, str], None]
+"""Takes the share that is done, from 0 to 1, and what is being done."""
 
 
-@contextmanager
-def _bar(task: str, shares: float) -> Iterator[Callable[[float], None]]:
-    from rich.console import Console  # noqa: PLC0415, `import flowsim` does without
-    from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
+@contextlib.contextmanager
+def reporting(stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[Tell]:
+    """A function to be told how far something is, often; it shows that on standard error, or another stream.
 
-    columns = (*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        number = bar.add_task(task, total=shares)
-        yield lambda share: bar.advance(number, share)
+    >>> times = iter([0.0, 5.0, 12.0, 15.0, 31.0])
+    >>> with reporting(sys.stdout, clock=lambda: next(times)) as tell:
+    ...     for done in range(1, 5):
+    ...         tell(done / 4, f"case {done}")
+    case 2: 50 % after 12 s
+    case 4: 100 % after 31 s
+    """
+    to = sys.stderr if stream is None else stream
+    with _bar(to) if _takes_a_bar(to) else _lines(to, clock) as tell:
+        yield tell
 
 
-class Lines:
-    """A line at the start, one at the end, and between them some at intervals that grow."""
+def _takes_a_bar(stream: IO[str]) -> bool:
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
-    def __init__(self, task: str, shares: float, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
-        self.task, self.shares, self.stream, self.clock = task, shares, stream, clock
-        self.done, self.interval = 0.0, 1.0
-        self.start = self.last = clock()
-        self._print(task)
 
-    def gained(self, share: float) -> None:
-        """Take note of a share, and print a line if it is time for one."""
-        self.done += share
-        now = self.clock()
-        if now - self.last >= self.interval:
-            self.last, self.interval = now, min(2 * self.interval, LONGEST)
-            self._print(f"{self.task}: {min(self.done / self.shares, 1):.1%} after {now - self.start:.0f} s")
+@contextlib.contextmanager
+def _bar(stream: IO[str]) -> Iterator[Tell]:
+    # rich is loaded by those who look at it only
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    def end(self) -> None:
-        """Print how long it took."""
-        self._print(f"{self.task}: {min(self.done / self.shares, 1):.1%} after {self.clock() - self.start:.0f} s, done")
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda share, doing: bar.update(task, completed=share, description=doing)
 
-    def _print(self, line: str) -> None:
-        print(line, file=self.stream, flush=True)
+
+@contextlib.contextmanager
+def _lines(stream: IO[str], clock: Callable[[], float]) -> Iterator[Tell]:
+    started, due = clock(), FIRST
+
+    def tell(share: float, doing: str) -> None:
+        nonlocal due
+        seconds = clock() - started
+        if seconds >= due:
+            due = seconds + min(seconds, LONGEST)
+            with contextlib.suppress(OSError):  # what is done matters more than that it is shown
+                print(f"{doing}: {100 * share:.0f} % after {seconds:.0f} s", file=stream, flush=True)
+
+    yield tell

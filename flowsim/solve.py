@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from flowsim.errors import IntegrationError, IntegrationInterrupt
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, event, runge_kutta, unnoticed
-from flowsim.progress import reported
+from flowsim.progress import reporting
 from flowsim.reduction import Reduction, reduce
 from flowsim.solution import LOOSER, Path, Solution, flattened
 from flowsim.validation import require_count, require_positive, shown
@@ -112,9 +113,22 @@ def _from_start(
 
 def _proceeded(path: Path, ends: Float[Tensor, " ensemble"], settings: Settings, progress: bool) -> Path:
     proceed = INTEGRATORS[settings.method].proceed
-    task = f"solving {len(ends)} x [0, {ends.max().item():g}]"
-    with torch.inference_mode(), reported(task, len(ends)) if progress else nullcontext(unnoticed) as advanced:
+    with torch.inference_mode(), _noticed(ends) if progress else nullcontext(unnoticed) as advanced:
         return proceed(path, ends, settings, advanced)
+
+
+@contextmanager
+def _noticed(ends: Float[Tensor, " ensemble"]) -> Iterator[Callable[[float], None]]:
+    """What to call with each share of the time of a trajectory that was gained: it shows how far all of them are."""
+    done = 0.0
+    with reporting() as tell:
+
+        def gained(share: float) -> None:
+            nonlocal done
+            done += share
+            tell(min(done / len(ends), 1.0), f"solving {len(ends)} x [0, {ends.max().item():g}]")
+
+        yield gained
 
 
 def solved(

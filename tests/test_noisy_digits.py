@@ -44,6 +44,7 @@ from figures.style import RULES as RULE_COLOURS
 from figures.style import STYLE
 from flowsim import GradientDescent, IntegrationError, descent, solve
 from flowsim.rules import FeedbackAlignment, SignFeedbackAlignment, is_one_of
+from flowsim.shell import Attempts
 
 SMALL = Protocol(samples=12, tests=30, widths=(3, 6), repeats=2, epochs=40, every=5, decay=25)
 
@@ -270,6 +271,8 @@ def test_paper_runs_the_papers_protocol(monkeypatch: pytest.MonkeyPatch, tmp_pat
     write_images(tmp_path)
     asked = []
     monkeypatch.setattr(experiment, "run", lambda protocol, *_: asked.append(protocol))
+    for name in ("problem", "reached"):  # there are too few images
+        monkeypatch.setattr(command, name, lambda *_: None)
     arguments = ["noisy_digits", "--data-dir", str(tmp_path), "--output", str(tmp_path)]
     assert command.main([*arguments, "--paper", "--dataset", "mnist"]) == 0
     assert command.main([*arguments, "--dataset", "fashion-mnist"]) == 0
@@ -418,12 +421,14 @@ def test_nothing_is_lost_if_something_fails_after_the_training(tmp_path: Path, m
     out = Console(file=io.StringIO())
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "write_csv", full)
-        with pytest.raises(OSError, match="no space left"):
-            experiment.run(SMALL, digits(), tmp_path, "cpu", out, out)
+        failed = Attempts()
+        experiment.run(SMALL, digits(), problem(SMALL, digits()), tmp_path, out, out, failed)
+    assert failed.lost == [f"{tmp_path}/noisy_digits.csv cannot be written: no space left on device"]
+    assert len(list(tmp_path.glob("noisy_digits_*.p*"))) == 2 * len(FIGURES)
     seen: list[int] = []
     train(SMALL, problem(SMALL, digits()), tmp_path, seen.append)
     assert seen == [40], "it goes on at the end"
-    experiment.run(SMALL, digits(), tmp_path, "cpu", out, out)
+    experiment.run(SMALL, digits(), problem(SMALL, digits()), tmp_path, out, out, Attempts())
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -687,12 +692,12 @@ def test_from_the_shell_on_idx_files(
 def test_a_flow_that_cannot_be_solved_is_said_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stopped(*_: object) -> None:
+    def stopped(*_: object, **__: object) -> None:
         raise IntegrationError(0.5, "the weights overflow", 0, None)
 
     monkeypatch.setattr(flow_limit, "measure", stopped)
     assert command.main(["noisy_digits", "--output", str(tmp_path)]) == 1
-    expected = "error: the experiment as a flow: trajectory 0 stopped at t = 0.5: the weights overflow\n"
+    expected = "error: noisy_digits: trajectory 0 stopped at t = 0.5: the weights overflow\n"
     assert capsys.readouterr().err == expected
 
 

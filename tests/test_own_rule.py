@@ -26,7 +26,7 @@ from flowsim import (
 from flowsim.initialization import deep_gaussian, gaussian, with_gaps
 from flowsim.observables import conserved
 from flowsim.weights import NetworkWeights
-from theorems import theorem_5_2
+from theorems import lemma_5_4, theorem_5_2
 from theorems.check import DoesNotApplyError, check
 
 EPS = torch.finfo(torch.float64).eps
@@ -173,6 +173,20 @@ def test_gaps_can_be_prescribed_by_the_inverse_of_the_potential() -> None:
         torch.testing.assert_close(found, wanted, rtol=0, atol=50 * EPS)
     with pytest.raises(ValueError, match=r"gaps must be at least .* got -5 at index \(2,\)"):
         with_gaps(hidden, rule, torch.tensor([0.1, 0.1, -5.0, 0.1]))
+
+
+class Altered(FeedbackAlignment):
+    """Derived from a rule, with another feedback."""
+
+    def feedback_matrices(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
+        return tuple(-matrix for matrix in super().feedback_matrices(weights))
+
+
+def test_a_rule_derived_from_another_is_not_taken_for_it() -> None:
+    weights = with_gaps(gaussian(4, 3, 0).hidden, FeedbackAlignment(torch.ones(4)), 0.1)
+    solution = solve(Flow(Dataset(torch.eye(3), [1, -1, 1]), Altered(torch.ones(4))), weights, 1e-2)
+    names = {item.name for item in lemma_5_4.STATEMENT.hypotheses(solution) if not item.holds}
+    assert "rule is FeedbackAlignment" in names
 
 
 @dataclass(frozen=True)

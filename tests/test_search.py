@@ -156,7 +156,7 @@ def test_data_says_the_same_of_the_file(target: Target, tmp_path: Path) -> None:
 
 def test_a_search_keeps_one_file_for_each_target(tmp_path: Path) -> None:
     console = Console(file=StringIO(), width=150)
-    found = search.search(0.005, ["lemma_5_4", "equation_1"], "cpu", tmp_path / "new" / "folder", console)
+    found = list(search.search(0.005, ["lemma_5_4", "equation_1"], "cpu", tmp_path / "new" / "folder", console))
     assert [item.check.name for item in found] == ["equation_1", "equation_1", "lemma_5_4"]
     assert all(item.file.is_file() and item.evaluations >= search.RESTARTS for item in found)
     assert {item.check.verdict for item in found} == {"holds"}
@@ -178,7 +178,9 @@ def test_an_interrupt_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.M
         return margins(target, setting, points)
 
     monkeypatch.setattr(search, "margins", interrupted)
-    found = search.search(5.0, ["proposition_5_7"], "cpu", tmp_path, Console(file=StringIO()))
+    found = []
+    with pytest.raises(KeyboardInterrupt):
+        found.extend(search.search(5.0, ["proposition_5_7"], "cpu", tmp_path, Console(file=StringIO())))
     assert [item.check.case for item in found] == ["FA, orthogonally separable data"]
     assert found[0].file.is_file()
     assert found[0].check.margin is not None
@@ -188,7 +190,7 @@ def test_an_interrupt_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.M
 def test_a_counterexample_is_said_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "TARGETS", [overstated(50.0)])
     console = Console(file=StringIO(), width=150)
-    found = search.search(0.01, ["proposition_5_7"], "cpu", tmp_path, console)
+    found = list(search.search(0.01, ["proposition_5_7"], "cpu", tmp_path, console))
     console.print(search.table(found))
     assert isinstance(console.file, StringIO)
     assert "counterexample to proposition_5_7" in console.file.getvalue()
@@ -211,4 +213,4 @@ def test_a_file_that_cannot_be_checked_is_undecided_with_the_reason(tmp_path: Pa
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
 def test_the_time_must_be_positive(minutes: float, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="minutes must be a finite number above 0"):
-        search.search(minutes, ["lemma_5_4"], "cpu", tmp_path, Console(file=StringIO()))
+        list(search.search(minutes, ["lemma_5_4"], "cpu", tmp_path, Console(file=StringIO())))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from flowsim import FeedbackAlignment, IntegrationError
 from flowsim.data import orthogonally_separable
@@ -42,8 +41,9 @@ def test_command_line_writes_json_and_html_and_exits_0(tmp_path: Path, capsys: p
     status = main(["proposition_5_3", "lemma_5_4", "--seeds", "1", "--json", files[0], "--html", files[1]])
     assert status == 0
     report = json.loads(Path(files[0]).read_text())
-    assert set(report) == {"version", "device", "dtype", "seconds", "checks", "findings"}
+    assert set(report) == {"version", "device", "dtype", "seconds", "complete", "checks", "findings"}
     assert report["dtype"] == "float64"
+    assert report["complete"] is True
     keys = {"name", "case", "role", "verdict", "margin", "error_bound", "trajectories", "details"}
     assert all(set(entry) == keys for entry in report["checks"])
     assert {entry["name"] for entry in report["checks"]} == {"proposition_5_3", "lemma_5_4"}
@@ -72,9 +72,11 @@ def test_command_line_exits_1_when_a_verdict_is_not_as_expected(monkeypatch: pyt
 
 def test_cases_in_several_processes_give_the_same_checks_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
     names, scope = ["proposition_5_3", "lemma_5_4"], Scope(1, "cpu")
-    here = cases.checks(names, scope, Console(quiet=True))
+    places = cases.places(names, scope)
+    here = list(cases.decided(places, scope))
+    assert [place for place, _ in here] == places
     monkeypatch.setattr(cases, "FEW", 0)
-    assert cases.checks(names, scope, Console(quiet=True)) == here
+    assert dict(cases.decided(places, scope)) == dict(here)
 
 
 def test_the_table_shows_constants_proved_and_measured(capsys: pytest.CaptureFixture[str]) -> None:

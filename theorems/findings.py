@@ -6,7 +6,7 @@ Not verdicts: on how many trajectories the conclusion holds although a hypothesi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -25,6 +25,7 @@ from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
 from flowsim.rules import Rule
 from flowsim.weights import Weights, stack
 from theorems import lemma_5_4, proposition_5_3, proposition_5_7
+from theorems.cases import reason
 from theorems.check import Statement, holds
 from theorems.constants import each, gaps_not_negative, mu_separable, total_gap
 from theorems.ensembles import GAP, KAPPA, SCALE, SLOPE, T_FINAL, solved
@@ -39,14 +40,15 @@ NEAR_LIMIT = 0.9
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, as `python -m theorems --json` writes it."""
+    """What was found, as `python -m theorems --json` writes it; or, of 0 trajectories, the reason why nothing was."""
 
     statement: str
     broken: str
     conclusion: str
     survives: int
     trajectories: int
-    margin: float
+    margin: float | None
+    details: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,14 @@ STEPS = [
 ]
 
 
-def findings(names: Sequence[str], seeds: int, device: str) -> list[Finding]:
-    """The answers to the questions about the named statements, and about the steps of their proofs."""
-    return [question.answer(seeds, device) for question in (*QUESTIONS, *STEPS) if question.statement in names]
+def questions(names: Sequence[str]) -> list[Question | Step]:
+    """Those about the named statements, and about the steps of their proofs."""
+    return [question for question in (*QUESTIONS, *STEPS) if question.statement in names]
+
+
+def answered(question: Question | Step, seeds: int, device: str) -> Finding:
+    """The answer to a question, or the reason why it has none: it may not cost the verdicts, nor other answers."""
+    try:
+        return question.answer(seeds, device)
+    except Exception as stop:
+        return Finding(question.statement, question.broken, question.conclusion, 0, 0, None, reason(stop))

@@ -24,8 +24,10 @@ from latex2mathml.converter import convert_to_element
 from markupsafe import Markup
 from rich import box
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
+from flowsim.files import whole
 from theorems.check import Check, Statement
 from theorems.pictures import Picture, nearest, pictures
 
@@ -86,8 +88,10 @@ def findings_table(found: Mapping[str, Any]) -> Table:
     for heading, width in [("survives", 8), ("margin", 8)]:
         grid.add_column(heading, justify="right", no_wrap=True, min_width=width)
     for item in found["findings"]:
-        of = f"{item['survives']} of {item['trajectories']}"
-        grid.add_row(f"{item['statement']}: {item['broken']}", item["conclusion"], of, _short(item["margin"], ".1e"))
+        why = item["details"].get("reason")
+        of = "-" if why else f"{item['survives']} of {item['trajectories']}"
+        conclusion = f"{item['conclusion']}; not measured: {escape(why)}" if why else item["conclusion"]
+        grid.add_row(f"{item['statement']}: {item['broken']}", conclusion, of, _short(item["margin"], ".1e"))
     return grid
 
 
@@ -111,27 +115,39 @@ def _state(name: str, state: Mapping[str, Any]) -> str:
     return f"{name}{measured}" if state["holds"] else f"[bold]fails: {name}{measured}[/]"
 
 
-def summary(checks: Sequence[Check], device: str, seconds: float, **more: Any) -> dict[str, Any]:
-    """What `--json` writes."""
+def summary(
+    checks: Sequence[Check], device: str, seconds: float, *, complete: bool = True, **more: Any
+) -> dict[str, Any]:
+    """What `--json` writes; it is not complete if the command was interrupted."""
     return {
         "version": importlib.metadata.version("flowsim"),
         "device": device,
         "dtype": "float64",
         "seconds": round(seconds, 3),
+        "complete": complete,
         "checks": [dataclasses.asdict(check) for check in checks],
         **more,
     }
 
 
 def write_json(path: str, report: dict[str, Any]) -> None:
-    """Write the summary as strict JSON; numbers that are not finite become null."""
-    Path(path).write_text(json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
+    """Write the summary as strict JSON; numbers that are not finite become null.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    text = json.dumps(_finite(report), indent=1, allow_nan=False) + "\n"
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_html(path: str, report: dict[str, Any], statements: Sequence[Statement], source: str) -> None:
     """Write one self-contained page: statements, verdicts, constants, figures, versions.
 
     `source` says where runs come from.
+
+    Raises:
+        OSError: if the file cannot be written.
     """
     report = _finite(report)
     checks = [Check(**entry) for entry in report["checks"]]
@@ -159,7 +175,8 @@ def write_html(path: str, report: dict[str, Any], statements: Sequence[Statement
             "scipy": scipy.__version__,
         },
     )
-    Path(path).write_text(page, encoding="utf-8")
+    with whole(path) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def _heading(name: str, statements: Sequence[Statement]) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +20,7 @@ import torch
 from jaxtyping import Float
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.markup import escape
 from rich.table import Table
 from scipy.optimize import minimize
 from torch import Tensor
@@ -36,12 +37,13 @@ from flowsim import (
     solve,
 )
 from flowsim.files import write_npz
+from flowsim.progress import Tell, reporting
 from flowsim.validation import require_positive
 from theorems import equation_1, lemma_5_4, own_data, proposition_5_3, proposition_5_7, theorem_5_2
-from theorems.cases import undecided
+from theorems.cases import guarded, reason, undecided
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL, MarginRule
-from theorems.measurement import NoMarginError, along, ratios_of
+from theorems.measurement import along, ratios_of
 from theorems.observation import observe
 from theorems.polynomial import INTEGRALS
 
@@ -141,14 +143,16 @@ class Found:
     """The tightest instance of a target.
 
     Args:
-        check: of the target's claims, as `--data` makes it of the file.
+        check: of the target's claims, as `--data` makes it of the file; undecided if there is none.
         evaluations: instances tried.
         file: the instance.
+        lost: why the file could not be written, if so.
     """
 
     check: Check
     evaluations: int
     file: Path
+    lost: str | None = None
 
     @property
     def claim(self) -> str:
@@ -439,21 +443,28 @@ def _setting(generator: torch.Generator) -> Setting:
 
 def recheck(target: Target, file: Path, device: str) -> Check:
     """The check that `--data` makes of a file, of the target's claims."""
-    try:
-        return check(target.statement, target.case, "theorem", [own_data.runs(str(file), device)[target.rule]()])
-    except (IntegrationError, NoMarginError) as stop:
-        return undecided(target.statement, target.case, "theorem", stop)
+    return guarded(
+        target.statement, target.case, "theorem",
+        lambda: check(target.statement, target.case, "theorem", [own_data.runs(str(file), device)[target.rule]()]),
+    )  # fmt: skip
 
 
 def keep(hunt: Hunt, folder: Path) -> Found:
     """Write what a hunt has found, and judge it."""
     target, file = hunt.target, folder / hunt.target.file
-    write_npz(file, hunt.tightest)
+    try:
+        write_npz(file, hunt.tightest)
+    except ValueError as error:
+        none = undecided(target.statement, target.case, "theorem", {"reason": str(error)})
+        return Found(none, hunt.evaluations, file, str(error))
     return Found(recheck(target, file, hunt.device), hunt.evaluations, file)
 
 
-def search(minutes: float, names: Sequence[str], device: str, folder: Path, console: Console) -> list[Found]:
-    """Search the targets of the named statements, the time shared equally; Ctrl-C ends it with what was found by then.
+def search(minutes: float, names: Sequence[str], device: str, folder: Path, console: Console) -> Iterator[Found]:
+    """Search the targets of the named statements, the time shared equally.
+
+    After Ctrl-C comes what was found on the target at hand, then the interrupt; a search that fails is an undecided
+    check beside what it had found.
 
     Raises:
         ValueError: if the minutes are not positive.
@@ -461,33 +472,46 @@ def search(minutes: float, names: Sequence[str], device: str, folder: Path, cons
     require_positive("minutes", minutes)
     folder.mkdir(parents=True, exist_ok=True)
     targets = [target for target in TARGETS if target.statement.name in names]
-    found: list[Found] = []
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
-        try:
-            for target in targets:
-                hunt = Hunt(target, _clock(60 * minutes / len(targets), bar), device)
-                try:
-                    hunt.run()
-                finally:
-                    if hunt.tightest:
-                        found.append(keep(hunt, folder))
-        except KeyboardInterrupt:
-            console.print("interrupted")
-    for item in found:
-        if item.check.verdict == "violated":
+    violated: list[Found] = []
+    try:
+        with reporting(console.file) as tell:
+            for number, target in enumerate(targets):
+                spent = _clock(60 * minutes / len(targets), partial(_of_all, tell, number, len(targets)))
+                for found in _hunted(Hunt(target, spent, device), folder):
+                    violated += [found] if found.check.verdict == "violated" else []
+                    yield found
+    finally:
+        for item in violated:
             console.print(f"[bold red]counterexample[/] to {item.check.name}, {item.check.case}: {item.file}")
-    return found
 
 
-def _clock(seconds: float, bar: Progress) -> Callable[[Hunt], float]:
-    """The share of the seconds that have passed since now, shown on the bar."""
-    start, task = time.perf_counter(), bar.add_task("", total=1.0)
+def _hunted(hunt: Hunt, folder: Path) -> Iterator[Found]:
+    """Run a hunt; what it has found, also where it is interrupted or fails."""
+    target, stopped = hunt.target, None
+    try:
+        hunt.run()
+    except (Exception, KeyboardInterrupt) as stop:
+        stopped = stop
+    if hunt.tightest:
+        yield keep(hunt, folder)
+    if isinstance(stopped, Exception):
+        why = reason(stopped)
+        yield Found(undecided(target.statement, target.case, "theorem", why), hunt.evaluations, folder / target.file)
+    elif stopped:
+        raise stopped
+
+
+def _of_all(tell: Tell, number: int, count: int, share: float, doing: str) -> None:
+    tell((number + share) / count, doing)
+
+
+def _clock(seconds: float, tell: Tell) -> Callable[[Hunt], float]:
+    """The share of the seconds that have passed since now, which is told."""
+    start = time.perf_counter()
 
     def spent(hunt: Hunt) -> float:
         share = min((time.perf_counter() - start) / seconds, 1.0)
-        text = f"{hunt.target.statement.name}, {hunt.target.case}: {hunt.margin:.2e}"
-        bar.update(task, completed=share, description=text, visible=share < 1)
+        tell(share, f"{hunt.target.statement.name}, {hunt.target.case}: {hunt.margin:.2e}")
         return share
 
     return spent
@@ -505,5 +529,5 @@ def table(found: Sequence[Found]) -> Table:
         check = item.check
         margin, error = ("-" if value is None else f"{value:.1e}" for value in (check.margin, check.error_bound))
         verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
-        grid.add_row(f"{check.name}: {check.case}", item.claim, verdict, margin, error, str(item.evaluations))
+        grid.add_row(f"{check.name}: {check.case}", escape(item.claim), verdict, margin, error, str(item.evaluations))
     return grid

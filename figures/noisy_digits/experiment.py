@@ -7,15 +7,16 @@ from types import ModuleType
 
 import matplotlib
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from figures.noisy_digits import alignment, conservation, flow_limit, losses
 from figures.noisy_digits.images import Images
-from figures.noisy_digits.protocol import RULES, Protocol, problem
+from figures.noisy_digits.protocol import RULES, Problem, Protocol
 from figures.noisy_digits.results import Results, claims, claims_table, conservation_table, write_csv
 from figures.noisy_digits.training import state_path, train
 from figures.style import STYLE, save
 from figures.threads import one_thread
+from flowsim.progress import reporting
+from flowsim.shell import Attempts
 
 NAME = "noisy_digits"
 FIGURES: dict[str, ModuleType] = {
@@ -26,37 +27,44 @@ FIGURES: dict[str, ModuleType] = {
 }
 
 
-def run(protocol: Protocol, images: Images, folder: Path, device: str, out: Console, err: Console) -> Results:
+def run(
+    protocol: Protocol, images: Images, runs: Problem, folder: Path, out: Console, err: Console, failed: Attempts
+) -> Results:
     """Train, write a table and the figures into the folder, and print the paper's table and claims.
 
-    The flow limit comes first, as it is short: what does not work is known before the training.
+    The flow limit comes first, as it is short: what does not work is known before the training. The saved state of
+    the training goes when everything is written.
 
     Raises:
-        ValueError: if the protocol does not fit the images, or a saved state cannot be read.
+        IntegrationError: if the flow limit cannot be solved.
+        OSError: if the state of the training cannot be saved.
     """
-    runs = problem(protocol, images, device)
-    with one_thread():
-        limit = flow_limit.measure(protocol, images)
-    count = len(RULES) * len(protocol.widths) * protocol.repeats
-    columns = (
-        TextColumn(f"training {count} networks"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("", total=protocol.epochs)
-        records = train(protocol, runs, folder, lambda epoch: bar.update(task, completed=epoch))
+    with reporting(err.file) as tell, one_thread():
+        limit = flow_limit.measure(protocol, images, tell=tell)
+    doing = f"training {len(RULES) * len(protocol.widths) * protocol.repeats} networks"
+    with reporting(err.file) as tell:
+        records = train(protocol, runs, folder, lambda epoch: tell(epoch / protocol.epochs, doing))
     results, prefix = Results(protocol, records), prefix_of(protocol)
-    write_csv(results, folder / f"{prefix}.csv")
+    with failed.at(f"{folder / prefix}.csv"):
+        write_csv(results, folder / f"{prefix}.csv")
     command = f"{NAME} ({protocol.dataset}, {protocol.samples} images, {protocol.epochs} epochs)"
-    with matplotlib.rc_context(STYLE):
-        for name, module in FIGURES.items():
+    for name, module in FIGURES.items():
+        with failed.at(f"{folder / prefix}_{name}"), matplotlib.rc_context(STYLE):
             figure = flow_limit.draw(limit) if module is flow_limit else module.draw(results)
             seeds = (0,) if module is flow_limit else range(protocol.repeats)
             save(figure, folder, f"{prefix}_{name}", module, seeds, command)
-    state_path(protocol, runs, folder).unlink(missing_ok=True)
-    out.print(conservation_table(results), claims_table(claims(results)), sep="\n")
-    print(f"{folder / prefix}.csv and {len(FIGURES)} figures", flush=True)
+    if not failed.status:
+        state_path(protocol, runs, folder).unlink(missing_ok=True)
+    with failed.at("standard output"):
+        out.print(conservation_table(results), claims_table(claims(results)), sep="\n")
+        print(f"{folder / prefix}.csv and {len(FIGURES)} figures", flush=True)
     return results
+
+
+def files_of(protocol: Protocol) -> list[str]:
+    """The names of what is written."""
+    prefix = prefix_of(protocol)
+    return [f"{prefix}.csv", *(f"{prefix}_{name}.{kind}" for name in FIGURES for kind in ("png", "pdf"))]
 
 
 def prefix_of(protocol: Protocol) -> str:

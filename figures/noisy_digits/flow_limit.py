@@ -24,6 +24,7 @@ from figures.style import BLACK, grid, panels
 from figures.style import RULES as COLOURS
 from flowsim import Dataset, Flow, Weights, descent, solve
 from flowsim.observables import conserved_per_layer
+from flowsim.progress import Tell
 
 T_FINAL = 5.0
 ETAS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
@@ -38,13 +39,24 @@ class Measured(NamedTuple):
 
 
 def measure(
-    protocol: Protocol, images: Images, samples: int = 20, t_final: float = T_FINAL, etas: tuple[float, ...] = ETAS
+    protocol: Protocol,
+    images: Images,
+    samples: int = 20,
+    t_final: float = T_FINAL,
+    etas: tuple[float, ...] = ETAS,
+    tell: Tell = lambda share, doing: None,
 ) -> Measured:
-    """Train the narrowest network of the protocol on a few images, for each step size, and solve it as a flow."""
+    """Train the narrowest network of the protocol on a few images, for each step size, and solve it as a flow.
+
+    `tell` is told how far that is.
+    """
     small = replace(protocol, samples=samples, widths=protocol.widths[:1], repeats=1)
     runs = problem(small, images)
     ends = [alone(runs, number) for number in range(len(RULES))]
-    exact = [solve(flow, weights, t_final).evaluate(t_final) for flow, weights in ends]
+    exact = []
+    for number, (flow, weights) in enumerate(ends):
+        exact.append(solve(flow, weights, t_final).evaluate(t_final))
+        tell((number + 1) / (len(ends) + len(etas)), "the limit of small steps")
     counts = [max(1, round(t_final * (1 - small.momentum) / eta)) for eta in etas]
     etas = tuple(t_final * (1 - small.momentum) / count for count in counts)  # so that they end at t_final
     differences, deviations = [], []
@@ -56,6 +68,7 @@ def measure(
         differences.append(torch.stack([_largest_difference(*pair) for pair in zip(exact, reached, strict=True)]))
         before, after = (conserved_per_layer(runs.flow, weights)[0] for weights in (runs.weights, state.weights))
         deviations.append((after - before).abs()[:, 0, 0])
+        tell((len(ends) + len(deviations)) / (len(ends) + len(etas)), "the limit of small steps")
     return Measured(etas, torch.stack(differences), torch.stack(deviations))
 
 

@@ -96,12 +96,7 @@ def train(
     Raises:
         ValueError: if a saved state cannot be read.
     """
-    path = state_path(protocol, problem, folder)
-    if path.exists():
-        point = _read(path, problem)
-    else:
-        first = descent.start(problem.weights)
-        point = Point(0, first, (observed(problem, first),))
+    path, point = state_path(protocol, problem, folder), reached(protocol, problem, folder)
     recorded, saved = set(protocol.recorded), time.monotonic()
     advanced(point.epoch)
     try:
@@ -117,6 +112,19 @@ def train(
     finally:
         _write(path, point)
     return torch.stack(point.records)
+
+
+def reached(protocol: Protocol, problem: Problem, folder: Path) -> Point:
+    """Where a run of the same protocol on the same device was interrupted, or the start.
+
+    Raises:
+        ValueError: if a saved state cannot be read.
+    """
+    path = state_path(protocol, problem, folder)
+    if path.exists():
+        return _read(path, problem)
+    first = descent.start(problem.weights)
+    return Point(0, first, (observed(problem, first),))
 
 
 def state_path(protocol: Protocol, problem: Problem, folder: Path) -> Path:
@@ -135,8 +143,11 @@ def _write(path: Path, point: Point) -> None:
         "weights": list(point.state.weights.layers),
         **{name: list(getattr(point.state, name)) for name in PARTS},
     }
-    with whole(path) as partial:
-        torch.save(content, partial)
+    try:
+        with whole(path) as partial:
+            torch.save(content, partial)
+    except (OSError, RuntimeError) as error:  # torch has one of its own where the disk is full
+        raise OSError(f"{path}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
 
 
 def _read(path: Path, problem: Problem) -> Point:

@@ -1,0 +1,140 @@
+"""What a command does, and what has come out of it when it ends, fails or is interrupted: that much is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from flowsim import Solution
+from flowsim.progress import Tell, reporting
+from flowsim.shell import INTERRUPTED, Attempts, Mistake
+from theorems import cases, own_data, search
+from theorems.cases import MODULES, reason, undecided
+from theorems.check import Check, DoesNotApplyError, Statement, check
+from theorems.ensembles import Scope
+from theorems.findings import answered, questions
+
+
+@dataclass
+class Outcome:
+    """What has come out so far.
+
+    Args:
+        source: where runs come from.
+        checks: the verdicts.
+        more: what else the JSON has.
+        found: by a search, with their verdicts.
+        failed: outputs that could not be written, and this program's own mistakes.
+        interrupted: whether there would be more.
+    """
+
+    source: str
+    checks: list[Check] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+    found: list[search.Found] | None = None
+    failed: Attempts = field(default_factory=Attempts)
+    interrupted: bool = False
+
+    @property
+    def unexpected(self) -> list[Check]:
+        """Verdicts that should be others; an instance of a search may be too near to 0 to be decided."""
+        if self.found is not None:
+            return [item for item in self.checks if item.verdict == "violated"]
+        return [item for item in self.checks if not item.as_expected]
+
+    @property
+    def status(self) -> int:
+        """Of the command: interrupted, or else what failed, or else 1 if a verdict should be another."""
+        return INTERRUPTED if self.interrupted else self.failed.status or int(bool(self.unexpected))
+
+
+def carried_out(command: Callable[[Outcome], None], source: str) -> Outcome:
+    """The outcome of a command that fills it in, as far as it comes."""
+    into = Outcome(source)
+    try:
+        with into.failed.at("theorems"):
+            command(into)
+    except KeyboardInterrupt:
+        into.interrupted = True
+    where = [(f"{item.name}, {item.case}", item.details) for item in into.checks]
+    where += [
+        (f"the finding {item['statement']}: {item['broken']}", item["details"])
+        for item in into.more.get("findings", [])
+    ]
+    into.failed.mistakes += [
+        Mistake(place, why["error"], why["traceback"]) for place, why in where if "traceback" in why
+    ]
+    return into
+
+
+def check_cases(names: Sequence[str], scope: Scope, into: Outcome) -> None:
+    """Run the cases of the named statements, and answer the questions about them."""
+    found: dict[cases.Place, Check] = {}
+    answers: list[dict[str, Any]] = []
+    into.more = {"findings": answers}
+    places, asked = cases.places(names, scope), questions(names)
+    total = len(places) + len(asked)
+    with reporting() as tell:
+        try:
+            for place, result in cases.decided(places, scope):
+                found[place] = result
+                tell(len(found) / total, f"checking, {len(found)} of {len(places)} cases")
+        finally:
+            into.checks = [found[place] for place in places if place in found]
+        for question in asked:
+            answers.append(dataclasses.asdict(answered(question, scope.seeds, scope.device)))
+            tell((len(places) + len(answers)) / total, f"findings, {len(answers)} of {len(asked)}")
+
+
+def check_data(runs: Mapping[str, Callable[[], Solution]], names: Sequence[str], into: Outcome) -> None:
+    """Check the named statements on a problem under each rule; find its constants, and what does not apply."""
+    into.more = {"data": {}, "inapplicable": []}
+    statements, order = [item for item in own_data.STATEMENTS if item.name in names], list(MODULES)
+    try:
+        for rule, solve in runs.items():
+            with reporting() as tell:
+                _check_rule(rule, solve, statements, into, tell)
+    finally:
+        into.checks.sort(key=lambda item: order.index(item.name))  # stable: by statement, then rule
+        into.more["inapplicable"].sort(key=lambda item: order.index(item["name"]))
+
+
+def _check_rule(
+    rule: str, solve: Callable[[], Solution], statements: Sequence[Statement], into: Outcome, tell: Tell
+) -> None:
+    labels = [f"{rule}, {statement.title.split(', ', 1)[1]}" for statement in statements]
+    try:
+        solution = solve()
+    except Exception as stop:
+        why = reason(stop)
+        into.checks += [undecided(*pair, "theorem", why) for pair in zip(statements, labels, strict=True)]
+        return
+    if not into.more["data"]:
+        with into.failed.at("the constants of the data"):
+            into.more["data"] = own_data.constants(solution)
+    for number, (statement, label) in enumerate(zip(statements, labels, strict=True)):
+        tell(number / len(statements), f"checking {statement.name}, {label}")
+        try:
+            into.checks.append(check(statement, label, "theorem", [solution]))
+        except DoesNotApplyError as error:
+            hypotheses = own_data.described(error.hypotheses)
+            into.more["inapplicable"].append({"name": statement.name, "case": label, "hypotheses": hypotheses})
+        except Exception as stop:
+            into.checks.append(undecided(statement, label, "theorem", reason(stop)))
+
+
+def search_targets(
+    minutes: float, names: Sequence[str], device: str, folder: Path, console: Console, into: Outcome
+) -> None:
+    """Search the targets of the named statements."""
+    into.found, into.more = [], {"search": []}
+    for item in search.search(minutes, names, device, folder, console):
+        into.found.append(item)
+        into.checks.append(item.check)
+        into.more["search"].append(item.summary())
+        into.failed.lost += [item.lost] if item.lost else []
