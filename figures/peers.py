@@ -20,6 +20,7 @@ from torchdiffeq import odeint
 
 from flowsim import FeedbackAlignment, Flow, Weights
 from flowsim.reduction import reduce
+from flowsim.rules import is_one_of
 
 
 class Problem(NamedTuple):
@@ -56,7 +57,7 @@ def problem(flow: Flow, weights: Weights, t_final: float) -> Problem:
     Raises:
         ValueError: if it is not FA with exponential loss.
     """
-    if not isinstance(flow.rule, FeedbackAlignment) or flow.loss != "exponential":
+    if not is_one_of(flow.rule, FeedbackAlignment) or flow.loss != "exponential":
         raise ValueError(f"flow must be FA with exponential loss, got {type(flow.rule).__name__}, {flow.loss}")
     reduced = reduce(flow, weights)
     feedback = flow.rule.feedback_matrices(weights)[0].squeeze(-2)

@@ -10,7 +10,13 @@ from flowsim import data
 from flowsim.data import Dataset
 from flowsim.errors import CrawlingWarning, IntegrationError, IntegrationInterrupt
 from flowsim.flow import Flow
-from flowsim.rules import FeedbackAlignment, GradientDescent, SignFeedbackAlignment
+from flowsim.rules import (
+    DirectFeedbackAlignment,
+    FeedbackAlignment,
+    GradientDescent,
+    Rule,
+    SignFeedbackAlignment,
+)
 from flowsim.saving import load
 from flowsim.solution import Solution
 from flowsim.solve import solve
@@ -22,11 +28,13 @@ __all__ = [
     "CrawlingWarning",
     "Dataset",
     "DeepWeights",
+    "DirectFeedbackAlignment",
     "FeedbackAlignment",
     "Flow",
     "GradientDescent",
     "IntegrationError",
     "IntegrationInterrupt",
+    "Rule",
     "SignFeedbackAlignment",
     "Solution",
     "Weights",

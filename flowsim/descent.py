@@ -30,6 +30,8 @@ class State(Generic[AnyWeights]):
         mismatch: <B_{l+1}[:, i], u_{l+1}[:, i]> - <W_l[i, :], u_l[i, :]> of each hidden layer, `*batch x m_l`, from
             its recursion. Without momentum the next step takes none of it.
         correction: what the steps have added to `observables.conserved` so far, `*batch x m_l`, from the formula.
+
+    Both are NaN for a layer at which the rule conserves nothing, from the first step on.
     """
 
     weights: AnyWeights
@@ -82,12 +84,16 @@ def step(flow: Flow, state: State[AnyWeights], eta: float, momentum: float = 0.0
         momentum * u + delta for u, delta in zip(state.update, flow.velocity(before).layers, strict=True)
     )  # fmt: skip
     after = before.with_layers([layer + eta * u for layer, u in zip(before.layers, update, strict=True)])
-    turned = zip(flow.rule.feedback_matrices(before), flow.rule.feedback_matrices(after), strict=True)
-    divergences = flow.rule.divergences(before, after)
+    feedback = (flow.rule.feedback_matrices(weights) for weights in (before, after))
     mismatch, correction = [], []
-    for level, (old, new) in enumerate(turned):
+    for level, (old, new, divergence) in enumerate(zip(*feedback, flow.rule.divergences(before, after), strict=True)):
+        if divergence is None:
+            undefined = torch.full_like(state.mismatch[level], torch.nan)
+            mismatch.append(undefined)
+            correction.append(undefined)
+            continue
         carried = momentum * state.mismatch[level]
         length = update[level].square().sum(-1)
-        correction.append(state.correction[level] + eta * carried + divergences[level] - 0.5 * eta**2 * length)
+        correction.append(state.correction[level] + eta * carried + divergence - 0.5 * eta**2 * length)
         mismatch.append(carried + ((new - old) * update[level + 1]).sum(-2) - eta * length)
     return State(after, update, tuple(mismatch), tuple(correction))

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsim.activation import Activation, LeakyReLU
 from flowsim.data import Dataset
 from flowsim.loss_check import require_consistent
 from flowsim.losses import Loss, named
-from flowsim.rules import Rule
-from flowsim.validation import require_within, shown
+from flowsim.rules import Rule, require_feedback, require_rule
+from flowsim.validation import shown
 from flowsim.weights import AnyWeights, NetworkWeights, Weights, require_weights
 
 __all__ = ["Flow", "Weights"]
+
+SLOPE = 0.3
+"""Of the leaky ReLU where nothing else is said."""
 
 Slopes = Sequence[Float[Tensor, "*batch n m"]]
 """phi'(z_l) of each hidden layer."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Flow:
     """d theta / dt = -fa(theta) for a leaky-ReLU network of any depth >= 2 on a data set.
 
@@ -35,16 +39,20 @@ class Flow:
 
         delta_l = phi'(z_l) * (B_{l+1}^T delta_{l+1}),        dW_l / dt = sum over samples of delta_l a_{l-1}^T
 
-    with the feedback matrices B of the rule. phi(z) = z for z > 0 and slope z for z <= 0; phi'(0) = slope.
+    with the feedback matrices B of the rule; under a rule with direct feedback B_l^T delta_{H+1} stands in the place of
+    B_{l+1}^T delta_{l+1}. phi(z) = z for z > 0 and slope z for z <= 0; phi'(0) = slope.
 
     Args:
         dataset: inputs `*batch x n x d` and labels.
-        rule: GradientDescent(), FeedbackAlignment(feedback) or SignFeedbackAlignment(scale).
+        rule: GradientDescent(), FeedbackAlignment(feedback), SignFeedbackAlignment(scale),
+            DirectFeedbackAlignment(feedback), or one of your own, derived from `flowsim.Rule`.
         loss: "exponential", "logistic", "squared", "cross-entropy", or a `flowsim.losses.Loss`.
-        slope: gamma in [0, 1]; 0 is ReLU, 1 a linear network.
+        slope: gamma in [0, 1]; 0 is ReLU, 1 a linear network. 0.3 if it is not given.
+        activation: phi in the place of the leaky ReLU, see `flowsim.activation`; then there is no slope to be given.
 
     Raises:
-        ValueError: for an unknown loss or rule, a slope outside [0, 1], or a loss that does not fit the labels.
+        ValueError: for an unknown loss or rule, a slope outside [0, 1] or beside an activation, or a loss that does not
+            fit the labels.
 
     >>> from flowsim import Dataset, FeedbackAlignment, Weights
     >>> flow = Flow(Dataset([[2.0]], [1]), FeedbackAlignment([1.0]), slope=0.5)
@@ -55,11 +63,38 @@ class Flow:
 
     dataset: Dataset
     rule: Rule
-    loss: str | Loss = "exponential"
-    slope: float = 0.3
+    loss: str | Loss
+    activation: Activation
 
     stays_in_span: ClassVar[bool] = True
     """The first layer moves in the span of the inputs only, so that the flow can be reduced to it."""
+
+    follows_rule: ClassVar[bool] = True
+    """Weights move as the rule says and by nothing else. False for a subclass, unless it says otherwise."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        rule: Rule,
+        loss: str | Loss = "exponential",
+        slope: float | None = None,
+        activation: Activation | None = None,
+    ) -> None:
+        if slope is not None and activation is not None:
+            given = f"{shown(slope)} and {shown(activation)}"
+            raise ValueError(f"slope must not be given beside an activation, got {given}: leave it out")
+        if activation is None:
+            activation = LeakyReLU(SLOPE if slope is None else slope)
+        fields = {"dataset": dataset, "rule": rule, "loss": loss, "activation": activation}
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.follows_rule = cls.__dict__.get("follows_rule", False)
+        if "activation" in cls.__dict__:
+            raise TypeError(f"{cls.__name__} must not override activation: give the flow an Activation instead")
 
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, Dataset):
@@ -67,12 +102,12 @@ class Flow:
                 f"dataset must be a flowsim.Dataset, got {type(self.dataset).__name__}: "
                 "the order is dataset, rule, loss, slope"
             )
-        if isinstance(self.rule, type) or not isinstance(self.rule, Rule):
+        require_rule(self.rule)
+        if not isinstance(self.activation, Activation):
             raise ValueError(
-                "rule must be GradientDescent(), FeedbackAlignment(feedback) or SignFeedbackAlignment(scale), "
-                f"got {shown(self.rule)}"
+                "activation must be LeakyReLU(slope), Tanh(), Softplus() or an instance of a "
+                f"flowsim.activation.Activation of your own, got {shown(self.activation)}"
             )
-        object.__setattr__(self, "slope", require_within("slope", self.slope, 0, 1))
         loss = named(self.loss)
         kind = "signs" if self.dataset.classes is None else "classes"
         if loss.targets not in ("any", kind):
@@ -81,8 +116,20 @@ class Flow:
         require_consistent(loss, self.dataset.targets, signs=self.dataset.classes is None)
 
     def __repr__(self) -> str:
-        loss = named(self.loss).name
-        return f"{type(self).__name__}({self.dataset!r}, {type(self.rule).__name__}, {loss} loss, slope {self.slope:g})"
+        loss, slope = named(self.loss).name, self.activation.leaky_slope
+        phi = repr(self.activation) if slope is None else f"slope {slope:g}"
+        return f"{type(self).__name__}({self.dataset!r}, {type(self.rule).__name__}, {loss} loss, {phi})"
+
+    @property
+    def slope(self) -> float:
+        """The slope of the leaky ReLU.
+
+        Raises:
+            ValueError: if the activation is another one.
+        """
+        if self.activation.leaky_slope is None:
+            raise ValueError(f"activation must be a leaky ReLU to have a slope, got {self.activation!r}")
+        return self.activation.leaky_slope
 
     def require_fit(self, weights: NetworkWeights) -> torch.Size:
         """Return the joint ensemble shape `*batch` of data set, feedback and weights.
@@ -91,7 +138,7 @@ class Flow:
             ValueError: if the weights do not fit the inputs, the labels, the feedback or their batch shapes.
         """
         self.layers_of(weights)
-        return self._joint_shape(weights, self.rule.feedback_matrices(weights))
+        return self._joint_shape(weights, require_feedback(self.rule, weights))
 
     def _joint_shape(self, weights: NetworkWeights, feedback: Sequence[Tensor] = ()) -> torch.Size:
         shapes = [self.dataset.batch_shape, weights.batch_shape, *(matrix.shape[:-2] for matrix in feedback)]
@@ -123,11 +170,6 @@ class Flow:
         self._joint_shape(weights)
         return layers
 
-    def activation(self, pre_activations: Tensor) -> tuple[Tensor, Tensor]:
-        """phi(z) and phi'(z): the latter is 1 for z > 0, the slope for z <= 0, and phi(z) = phi'(z) z."""
-        derivative = (pre_activations > 0).to(pre_activations.dtype).clamp(min=self.slope)
-        return derivative * pre_activations, derivative
-
     def _forward(
         self, layers: Sequence[Tensor], slopes: Slopes | None = None
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
@@ -144,14 +186,14 @@ class Flow:
         return activations[-1] @ layers[-1].mT, activations, pre_activations, derivatives
 
     def _descent(
-        self, layers: Sequence[Tensor], feedback: Sequence[Tensor], slopes: Slopes | None = None
+        self, layers: Sequence[Tensor], feedback: Sequence[Tensor], slopes: Slopes | None, direct: bool
     ) -> list[Tensor]:
-        """dW_l / dt for each layer, with the given matrices B_2 .. B_{H+1} in the backward pass."""
+        """dW_l / dt for each layer, with the given matrices in the backward pass, from layer to layer or direct."""
         outputs, activations, _, derivatives = self._forward(layers, slopes)
-        delta = named(self.loss).negative_gradient(outputs, self.dataset.targets) / self.dataset.samples
-        descent = [delta.mT @ activations[-1]]
+        error = named(self.loss).negative_gradient(outputs, self.dataset.targets) / self.dataset.samples
+        delta, descent = error, [error.mT @ activations[-1]]
         for level in reversed(range(len(derivatives))):
-            delta = derivatives[level] * (delta @ feedback[level])
+            delta = derivatives[level] * ((error if direct else delta) @ feedback[level])
             descent.insert(0, delta.mT @ activations[level])
         return descent
 
@@ -173,19 +215,19 @@ class Flow:
         `slopes` are the phi'(z_l) where the weights do not tell them: on a kink.
         """
         layers = self.layers_of(weights)
-        return weights.with_layers([-part for part in self._descent(layers, layers[1:], slopes)])
+        return weights.with_layers([-part for part in self._descent(layers, layers[1:], slopes, False)])
 
     def velocity(
         self, weights: AnyWeights, slopes: Slopes | None = None, feedback: Sequence[Tensor] | None = None
     ) -> AnyWeights:
         """d theta / dt = -fa, the negative update direction of the rule.
 
-        `slopes` and `feedback` are the phi'(z_l) and the matrices B_2 .. B_{H+1} where the weights do not tell them: on
+        `slopes` and `feedback` are the phi'(z_l) and the matrices of the rule where the weights do not tell them: on
         a kink, or, under sign-FA, at an entry 0.
         """
         layers = self.layers_of(weights)
         matrices = self.rule.feedback_matrices(weights) if feedback is None else feedback
-        return weights.with_layers(self._descent(layers, matrices, slopes))
+        return weights.with_layers(self._descent(layers, matrices, slopes, self.rule.direct))
 
     def with_inputs(self, inputs: Float[Tensor, "*batch n r"]) -> Flow:
         """Return the same flow on other inputs with the same labels."""

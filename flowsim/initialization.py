@@ -10,8 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim.rules import FeedbackAlignment, GradientDescent, Rule, SignFeedbackAlignment
-from flowsim.validation import as_finite, require_count, require_positive, require_room, require_seed, shown
+from flowsim.rules import FeedbackAlignment, Rule, require_rule
+from flowsim.validation import (
+    as_finite,
+    as_nonzero,
+    as_per_neuron,
+    require_count,
+    require_positive,
+    require_room,
+    require_seed,
+    shown,
+)
 from flowsim.weights import DeepWeights, NetworkWeights, Weights, require_weights
 
 
@@ -95,45 +104,18 @@ def with_gaps(
     >>> weights.output
     tensor([ 0.7500, -0.7500], dtype=torch.float64)
     """
+    require_rule(rule)
     hidden = as_finite("hidden", hidden)
     if hidden.ndim < 2 or 0 in hidden.shape[-2:]:
         raise ValueError(f"hidden must have shape (*batch, m, d) with m, d >= 1, got {tuple(hidden.shape)}")
-    if isinstance(rule, type) or not isinstance(rule, Rule):
-        raise ValueError(f"rule must be one of flowsim's, got {shown(rule)}")
     norms = 0.5 * hidden.square().sum(-1)
-    potential = norms + _per_neuron("gaps", gaps, norms)
-    if isinstance(rule, FeedbackAlignment):
-        if signs is not None:
-            raise ValueError("signs must not be given for feedback alignment: the feedback decides them")
-        if isinstance(rule.feedback, tuple):
-            raise ValueError(f"feedback must be a vector b (*batch, m), got {len(rule.feedback)} matrices")
-        return Weights(hidden, potential / _nonzero("feedback", rule.feedback, norms))
-    if (potential < 0).any():
-        index = tuple(torch.nonzero(potential < 0)[0].tolist())
+    potential = norms + as_per_neuron("gaps", gaps, norms)
+    output = rule.inverse_potential(potential, None if signs is None else as_nonzero("signs", signs, norms).sign())
+    if output.isnan().any():
+        index = tuple(torch.nonzero(output.isnan())[0].tolist())
         lowest, gap = -norms[index].item(), (potential - norms)[index].item()
         raise ValueError(f"gaps must be at least -|w_j|^2 / 2 = {lowest:g}, got {gap:g} at index {index}")
-    sign = torch.ones_like(potential) if signs is None else torch.sign(_nonzero("signs", signs, norms))
-    if isinstance(rule, SignFeedbackAlignment):
-        return Weights(hidden, sign * potential / rule.scale)
-    if isinstance(rule, GradientDescent):
-        return Weights(hidden, sign * (2 * potential).sqrt())
-    raise ValueError(f"rule must be one of flowsim's, got {shown(rule)}")
-
-
-def _per_neuron(name: str, value: Any, like: Tensor) -> Tensor:
-    tensor = as_finite(name, value).to(like.device)
-    try:
-        return tensor.expand_as(like)
-    except RuntimeError:
-        wanted, got = tuple(like.shape), tuple(tensor.shape)
-        raise ValueError(f"{name} must be a number or of shape (*batch, m) = {wanted}, got {got}") from None
-
-
-def _nonzero(name: str, value: Any, like: Tensor) -> Tensor:
-    tensor = _per_neuron(name, value, like)
-    if (tensor == 0).any():
-        raise ValueError(f"{name} must not be 0, got 0 at index {tuple(torch.nonzero(tensor == 0)[0].tolist())}")
-    return tensor
+    return Weights(hidden, output)
 
 
 def adafa(weights: NetworkWeights) -> FeedbackAlignment:

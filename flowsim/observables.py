@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim.flow import Flow, Slopes
-from flowsim.validation import require_positive
+from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import NetworkWeights
 
 
@@ -48,6 +48,9 @@ def alignment(
 
     `feedback` as in `Flow.velocity`: B where the weights do not tell it.
 
+    Raises:
+        ValueError: if the feedback is direct past other layers, and so not shaped like the forward weights.
+
     >>> from flowsim import Dataset, FeedbackAlignment, Weights
     >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0, 1.0]))
     >>> cosine, = alignment(flow, Weights(torch.ones(2, 1), torch.tensor([3.0, 4.0])))
@@ -55,35 +58,73 @@ def alignment(
     True
     """
     layers = _layers(flow, weights)
+    _require_forward(flow, layers)
     matrices = flow.rule.feedback_matrices(weights) if feedback is None else feedback
     pairs = zip(layers[1:], matrices, strict=True)
     return tuple(_cosine([layer], [feedback]) for layer, feedback in pairs)
 
 
 def network_alignment(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
-    """The cosine of all forward weights W_2 .. W_{H+1} with all feedback weights, as one vector each."""
-    return _cosine(_layers(flow, weights)[1:], flow.rule.feedback_matrices(weights))
+    """The cosine of all forward weights W_2 .. W_{H+1} with all feedback weights, as one vector each.
+
+    Raises:
+        ValueError: as `alignment`.
+    """
+    layers = _layers(flow, weights)
+    _require_forward(flow, layers)
+    return _cosine(layers[1:], flow.rule.feedback_matrices(weights))
 
 
-def conserved(flow: Flow, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch m"], ...]:
-    """Psi(W_{l+1}[:, i]) - |W_l[i, :]|^2 / 2 for the neurons i of each hidden layer l = 1 .. H.
+def _require_forward(flow: Flow, layers: Sequence[Tensor]) -> None:
+    if flow.rule.direct and len(layers) > 2:
+        raise ValueError(
+            f"rule {type(flow.rule).__name__} must stand for the forward weights to be compared with them, "
+            f"but it passes over layers in a network of {len(layers)}"
+        )
+
+
+def conserved(
+    flow: Flow, weights: NetworkWeights, layers: Sequence[int] | None = None
+) -> tuple[Float[Tensor, "*batch m"], ...]:
+    """Psi(W_{l+1}[:, i]) - |W_l[i, :]|^2 / 2 for the neurons i of the given hidden layers, all l = 1 .. H if None.
 
     Psi is the rule's potential: <W, B> for FA, s |W|_1 for sign-FA, |W|^2 / 2 for GD. For a scalar output these are
     the gaps c_j = b_j v_j - |w_j|^2 / 2. Theorem 5.2: constant along the flow.
+
+    Raises:
+        ValueError: if there is no such layer, or the rule conserves nothing there: of direct feedback alignment ask for
+            the last one only, `layers=[H]`.
 
     >>> from flowsim import Dataset, FeedbackAlignment, Weights
     >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0, -1.0]))
     >>> conserved(flow, Weights(torch.ones(2, 1), torch.tensor([3.0, 4.0])))
     (tensor([ 2.5000, -4.5000], dtype=torch.float64),)
     """
-    layers = _layers(flow, weights)
-    pairs = zip(flow.rule.potentials(weights), layers[:-1], strict=True)
-    return tuple(potential - 0.5 * layer.square().sum(-1) for potential, layer in pairs)
+    matrices = _layers(flow, weights)
+    potentials = dict(enumerate(flow.rule.potentials(weights), 1))
+    found = []
+    for number in potentials if layers is None else _numbers(layers, len(potentials)):
+        potential = potentials[number]
+        if potential is None:
+            where = [other for other, known in potentials.items() if known is not None]
+            cure = f"ask for layers={where}" if where else "it has no potentials"
+            name = type(flow.rule).__name__
+            raise ValueError(f"rule {name} conserves nothing at hidden layer {number} of {len(potentials)}: {cure}")
+        found.append(potential - 0.5 * matrices[number - 1].square().sum(-1))
+    return tuple(found)
 
 
-def conserved_per_layer(flow: Flow, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch"], ...]:
+def _numbers(layers: Sequence[int], count: int) -> list[int]:
+    if not isinstance(layers, Sequence) or isinstance(layers, str):
+        raise ValueError(f"layers must be a list of numbers of hidden layers, as [1], got {shown(layers)}")
+    return [require_count("layers", number, most=count) for number in layers]
+
+
+def conserved_per_layer(
+    flow: Flow, weights: NetworkWeights, layers: Sequence[int] | None = None
+) -> tuple[Float[Tensor, "*batch"], ...]:
     """The sum of `conserved` over the neurons of each hidden layer, Psi(W_{l+1}) - |W_l|_F^2 / 2."""
-    return tuple(values.sum(-1) for values in conserved(flow, weights))
+    return tuple(values.sum(-1) for values in conserved(flow, weights, layers))
 
 
 class DescentFactors(NamedTuple):

@@ -60,6 +60,9 @@ def reduce(flow: Flow, weights: AnyWeights, *, turned: bool = False) -> Reductio
 
     With `turned` coordinates, Q is multiplied by a fixed orthogonal matrix: the same flow, but other rounding errors.
 
+    Raises:
+        ValueError: if the rule's feedback depends on the first layer, which is another one in other coordinates.
+
     >>> from flowsim import Dataset, GradientDescent, Weights
     >>> flow = Flow(Dataset(torch.ones(2, 7), [1, 1]), GradientDescent())
     >>> reduce(flow, Weights(torch.zeros(3, 7), torch.zeros(3))).weights.hidden.shape
@@ -77,12 +80,13 @@ def reduce(flow: Flow, weights: AnyWeights, *, turned: bool = False) -> Reductio
         basis = _orthogonal(basis.shape[-2]).to(basis) @ basis
     first, *others = weights.layers
     coordinates = first @ basis.mT
-    return Reduction(
-        flow.with_inputs(inputs @ basis.mT),
-        weights.with_layers([coordinates, *others]),
-        basis,
-        first - coordinates @ basis,
-    )
+    there = weights.with_layers([coordinates, *others])
+    for ours, theirs in zip(*(flow.rule.feedback_matrices(each) for each in (weights, there)), strict=True):
+        if not torch.equal(ours, theirs):
+            raise ValueError(
+                f"rule {type(flow.rule).__name__} must not depend on the first layer's weights, but it does"
+            )
+    return Reduction(flow.with_inputs(inputs @ basis.mT), there, basis, first - coordinates @ basis)
 
 
 @cache

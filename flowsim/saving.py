@@ -27,10 +27,17 @@ from flowsim.integrators.event.path import EventPath, Record
 from flowsim.integrators.runge_kutta import METHODS, RungeKuttaPath, Track
 from flowsim.losses import LOSSES, Loss, polynomial
 from flowsim.reduction import Reduction
-from flowsim.rules import FeedbackAlignment, GradientDescent, Rule, SignFeedbackAlignment
+from flowsim.rules import (
+    DirectFeedbackAlignment,
+    FeedbackAlignment,
+    GradientDescent,
+    Rule,
+    SignFeedbackAlignment,
+    is_one_of,
+)
 from flowsim.solution import Path, Solution, flattened
 from flowsim.solve import solved
-from flowsim.validation import require_count, require_positive
+from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import DeepWeights, NetworkWeights, Weights
 
 KIND, VERSION = "flowsim solution", 1
@@ -94,26 +101,27 @@ def _plain(value: Any) -> Any:
 class _Stored(NamedTuple):
     """How rules of a kind are written and read."""
 
-    kind: type
+    kind: type[Rule]
     arrays: Callable[[Any], Arrays]
     read: Callable[[_File], Rule]
 
 
-def _feedback_arrays(rule: FeedbackAlignment) -> Arrays:
+def _feedback_arrays(rule: FeedbackAlignment | DirectFeedbackAlignment) -> Arrays:
     if isinstance(rule.feedback, tuple):
         return {f"feedback[{index}]": matrix for index, matrix in enumerate(rule.feedback)}
     return {"feedback": rule.feedback}
 
 
-def _read_feedback(file: _File) -> FeedbackAlignment:
-    if file.has("feedback[0]"):
-        return FeedbackAlignment(tuple(file.numbered("feedback")))
-    return FeedbackAlignment(file.numbers("feedback"))
+def _read_feedback(file: _File) -> tuple[Tensor, ...] | Tensor:
+    return tuple(file.numbered("feedback")) if file.has("feedback[0]") else file.numbers("feedback")
 
 
 RULES = {
     "gd": _Stored(GradientDescent, lambda rule: {}, lambda file: GradientDescent()),
-    "fa": _Stored(FeedbackAlignment, _feedback_arrays, _read_feedback),
+    "fa": _Stored(FeedbackAlignment, _feedback_arrays, lambda file: FeedbackAlignment(_read_feedback(file))),
+    "direct-fa": _Stored(
+        DirectFeedbackAlignment, _feedback_arrays, lambda file: DirectFeedbackAlignment(_read_feedback(file))
+    ),
     "sign-fa": _Stored(
         SignFeedbackAlignment,
         lambda rule: {"scale": rule.scale},
@@ -126,7 +134,9 @@ RULES = {
 def _flow_arrays(flow: Flow) -> Arrays:
     if type(flow) is not Flow:
         raise ValueError(f"flow must be a flowsim.Flow to be saved, got {type(flow).__name__}; pickle it")
-    names = [name for name, stored in RULES.items() if type(flow.rule) is stored.kind]
+    if flow.activation.leaky_slope is None:
+        raise ValueError(f"activation must be a leaky ReLU to be saved, got {shown(flow.activation)}; pickle it")
+    names = [name for name, stored in RULES.items() if is_one_of(flow.rule, stored.kind)]
     if not names:
         raise ValueError(f"rule must be one of flowsim's to be saved, got {type(flow.rule).__name__}; pickle it")
     (name,) = names

@@ -17,7 +17,6 @@ from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, event, runge_kutta, unnoticed
 from flowsim.progress import reporting
 from flowsim.reduction import Reduction, reduce
-from flowsim.rules import FeedbackAlignment, GradientDescent, SignFeedbackAlignment
 from flowsim.solution import LOOSER, Path, Solution, flattened
 from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import AnyWeights, require_finite
@@ -83,8 +82,6 @@ def solve(
         raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {shown(method)}")
     if not isinstance(progress, bool):
         raise ValueError(f"progress must be True or False, got {shown(progress)}")
-    if not isinstance(flow.rule, (GradientDescent, FeedbackAlignment, SignFeedbackAlignment)):
-        raise ValueError(f"rule must be one of flowsim's, whose jumps the integrators know, got {flow.rule!r}")
     require_finite(weights)
     batch_shape = flow.require_fit(weights)
     if 0 in batch_shape:

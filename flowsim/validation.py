@@ -92,6 +92,40 @@ def as_finite(name: str, value: Any) -> Tensor:
     return tensor
 
 
+def as_per_neuron(name: str, value: Any, like: Tensor) -> Tensor:
+    """Return `value` as a finite tensor of the shape `*batch x m` of `like`, on its device.
+
+    Raises:
+        ValueError: if it is neither a number nor of a shape that broadcasts to that.
+
+    >>> as_per_neuron("gaps", 0.5, torch.zeros(2))
+    tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    tensor = as_finite(name, value).to(like.device)
+    try:
+        return tensor.expand_as(like)
+    except RuntimeError:
+        wanted, got = tuple(like.shape), tuple(tensor.shape)
+        raise ValueError(f"{name} must be a number or of shape (*batch, m) = {wanted}, got {got}") from None
+
+
+def as_nonzero(name: str, value: Any, like: Tensor) -> Tensor:
+    """The same, no entry being 0.
+
+    Raises:
+        ValueError: if one is, or as above.
+
+    >>> as_nonzero("signs", [1, 0], torch.zeros(2))
+    Traceback (most recent call last):
+        ...
+    ValueError: signs must not be 0, got 0 at index (1,)
+    """
+    tensor = as_per_neuron(name, value, like)
+    if (tensor == 0).any():
+        raise ValueError(f"{name} must not be 0, got 0 at index {tuple(torch.nonzero(tensor == 0)[0].tolist())}")
+    return tensor
+
+
 def as_indices(name: str, value: Any, count: int, device: torch.device) -> Tensor:
     """Return `value`, an integer or an array of integers from 0 to count - 1, as a tensor on the device.
 

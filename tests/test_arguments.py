@@ -15,11 +15,13 @@ import flowsim
 from flowsim import (
     Dataset,
     DeepWeights,
+    DirectFeedbackAlignment,
     FeedbackAlignment,
     Flow,
     GradientDescent,
     SignFeedbackAlignment,
     Weights,
+    activation,
     data,
     descent,
     initialization,
@@ -28,6 +30,7 @@ from flowsim import (
     solve,
     weights,
 )
+from flowsim.activation import LeakyReLU, Tanh
 from flowsim.losses import Loss
 
 INPUTS = torch.tensor([[1.0, 0.0], [0.6, 1.2]], dtype=torch.float64)
@@ -88,7 +91,18 @@ NO_FUNCTIONS = ["abs", 1.0, (), Hostile()]
 NO_LOSSES = [
     None, "hinge", "Exponential", Loss, abs, ["squared"], 1.0, torch.nn.MSELoss(), torch.nn.MSELoss, Hostile(),
 ]  # fmt: skip
-NO_RULES = [None, GradientDescent, FeedbackAlignment, SignFeedbackAlignment, "fa", DATASET, OUTPUT, 1.0, Hostile()]
+NO_RULES = [
+    None,
+    GradientDescent,
+    DirectFeedbackAlignment,
+    FeedbackAlignment,
+    SignFeedbackAlignment,
+    "fa",
+    DATASET,
+    OUTPUT,
+    1.0,
+    Hostile(),
+]
 
 
 Case = tuple[Callable, dict[str, Any], dict[str, list]]
@@ -129,6 +143,11 @@ CASES: dict[str, Case] = {
         {"feedback": [*NO_FEEDBACK, *NOT_FINITE, [], (), torch.ones(0), (OUTPUT, None), [np.array([math.nan])],
                       (torch.ones(1, 3), torch.ones(2, 1) * math.nan), (torch.ones(1, 3).to_sparse(),)]},
     ),
+    "DirectFeedbackAlignment": (
+        DirectFeedbackAlignment,
+        {"feedback": OUTPUT},
+        {"feedback": [*NO_FEEDBACK, *NOT_FINITE, [], (), torch.ones(0), (OUTPUT, None)]},
+    ),
     "SignFeedbackAlignment": (SignFeedbackAlignment, {"scale": 1.0}, {"scale": NOT_POSITIVE}),
     "Flow": (
         Flow,
@@ -137,9 +156,11 @@ CASES: dict[str, Case] = {
             "dataset": [None, Dataset, RULE, INPUTS, (INPUTS, LABELS), "data", Hostile()],
             "rule": NO_RULES,
             "loss": [*NO_LOSSES, losses.cross_entropy],
-            "slope": [*NO_NUMBERS, 1.0001, -1e-300, 2],
+            "slope": [*(value for value in NO_NUMBERS if value is not None), 1.0001, -1e-300, 2],
+            "activation": [LeakyReLU, Tanh, abs, 0.3, "tanh", torch.nn.Tanh(), Hostile()],
         },
     ),
+    "LeakyReLU": (LeakyReLU, {"slope": 0.3}, {"slope": [*NO_NUMBERS, 1.0001, -1e-300, 2]}),
     **{
         f"Flow.{method}": (
             lambda weights, method=method: getattr(FLOW, method)(weights),
@@ -255,6 +276,13 @@ CASES: dict[str, Case] = {
             "accuracy", "alignment", "network_alignment", "conserved", "conserved_per_layer", "descent_factors",
         )
     },
+    **{
+        f"observables.{name} of layers": (
+            getattr(observables, name), {**ALIGNED, "layers": [1]},
+            {"layers": [1, "1", [0], [2], [-1], [1.0], [True], [None], 1.0, Hostile(), abs, {1}]},
+        )
+        for name in ("conserved", "conserved_per_layer")
+    },
     "observables.dominance_ratio": (
         observables.dominance_ratio, {**ALIGNED, "alpha": 2}, {**WRONG_FLOW_OR_WEIGHTS, "alpha": NOT_POSITIVE},
     ),
@@ -290,13 +318,14 @@ def test_a_bad_argument_is_refused_in_one_line_that_names_it(name: str, argument
 
 
 def test_the_table_has_every_public_function_and_class_with_arguments() -> None:
-    modules = data, initialization, losses, observables, descent, weights
+    modules = activation, data, initialization, losses, observables, descent, weights
     public = {getattr(flowsim, name) for name in flowsim.__all__}
     for module in modules:
         own = (value for name, value in vars(module).items() if not name.startswith("_"))
         public |= {value for value in own if callable(value) and value.__module__ == module.__name__}
     handed_out = {
-        "GradientDescent", "Solution", "IntegrationError", "NetworkWeights", "State", "DescentFactors", "Derived",
+        "GradientDescent", "Rule", "Activation", "Tanh", "Softplus",
+        "Solution", "IntegrationError", "NetworkWeights", "State", "DescentFactors", "Derived",
         "require_weights", "IntegrationInterrupt", "CrawlingWarning",
         "load",  # files: tests/test_saving.py
     }  # fmt: skip

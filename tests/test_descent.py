@@ -118,9 +118,11 @@ def test_divergence_is_the_rest_of_the_potentials_first_order(rule: str) -> None
     after = other.map(lambda layer: layer + torch.randn(layer.shape, generator=generator, dtype=layer.dtype))
     old, new = flow.rule.potentials(before), flow.rule.potentials(after)
     for level, found in enumerate(flow.rule.divergences(before, after)):
+        first, second = old[level], new[level]
+        assert found is not None and first is not None and second is not None
         move = after.layers[level + 1] - before.layers[level + 1]
         first_order = (flow.rule.feedback_matrices(before)[level] * move).sum(-2)
-        torch.testing.assert_close(found, new[level] - old[level] - first_order)
+        torch.testing.assert_close(found, second - first - first_order)
         assert (found >= 0).all()
         assert rule in ("fa", "adafa") or found.max() > 0.1
 

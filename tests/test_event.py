@@ -35,6 +35,7 @@ from flowsim.integrators.event import INTEGRATOR
 from flowsim.integrators.event.driver import order_for
 from flowsim.integrators.event.path import EventPath
 from flowsim.observables import conserved
+from flowsim.rules import is_one_of
 
 Problem = tuple[Flow, Weights]
 
@@ -355,7 +356,7 @@ def test_every_run_ends_conserves_decreases_and_does_not_depend_on_its_ensemble(
     (gaps,) = conserved(flow, at)
     size = 1 + at.hidden.abs().amax() ** 2 + at.output.abs().amax()
     assert (gaps - gaps[0]).abs().max() < 1e-9 * size, "Eq. (2)"
-    if isinstance(flow.rule, GradientDescent):
+    if is_one_of(flow.rule, GradientDescent):
         assert flow.risk(at).diff(dim=0).max() < 1e-9, "the risk falls under GD"
     # over one step of the rule, W_1 moves in the direction that the pattern says
     alone = solve(*single, t_final, rtol=1e-11, atol=1e-13).evaluate(times)

@@ -17,6 +17,7 @@ from flowsim import (
     SignFeedbackAlignment,
     Weights,
 )
+from flowsim.activation import LeakyReLU, Tanh
 from flowsim.initialization import deep_gaussian, gaussian
 
 SLOPE = 0.3
@@ -161,6 +162,13 @@ def test_a_repeated_sample_weighs_like_a_sample_counted_twice() -> None:
 DATA = Dataset([[1.0, 0.0], [0.6, 1.2]], [1, -1])
 
 
+class Looks:
+    """Has what is asked of a rule, but nothing to fall back upon."""
+
+    def feedback_matrices(self, weights: Any) -> Any:
+        return weights.layers[1:]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -168,6 +176,20 @@ DATA = Dataset([[1.0, 0.0], [0.6, 1.2]], [1, -1])
         ({"slope": float("nan")}, r"slope must lie in \[0, 1\], got nan"),
         ({"slope": 1.5}, r"slope must lie in \[0, 1\], got 1.5"),
         ({"rule": "fa"}, r"rule must be .* got 'fa'"),
+        (
+            {"rule": GradientDescent},
+            r"rule must be GradientDescent\(\), .* got the class GradientDescent",
+        ),
+        (
+            {"rule": FeedbackAlignment},
+            r"rule must be .* FeedbackAlignment\(feedback\), .* got the class FeedbackAlignment",
+        ),
+        ({"rule": Looks()}, r"rule must be .* derived from flowsim.Rule, got <"),
+        ({"slope": True}, r"slope must lie in \[0, 1\], got True"),
+        ({"slope": 0.3, "activation": Tanh()}, r"slope must not be given beside an activation, got 0.3 and Tanh\(\)"),
+        ({"slope": 0.3, "activation": LeakyReLU(0.3)}, r"slope must not be given beside an activation"),
+        ({"activation": Tanh}, r"activation must be LeakyReLU\(slope\), .* got the class Tanh"),
+        ({"activation": torch.tanh}, r"activation must be LeakyReLU\(slope\), .* got <built-in method tanh"),
         ({"loss": "hinge"}, r"loss must be one of .* got 'hinge'"),
         ({"loss": "cross-entropy"}, r"loss 'cross-entropy' needs class numbers"),
         ({"dataset": "data"}, r"dataset must be a flowsim.Dataset, got str"),

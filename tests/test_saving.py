@@ -14,6 +14,7 @@ from sample_problems import RULES, gaussian_data, sliding
 import flowsim
 from flowsim import (
     Dataset,
+    DirectFeedbackAlignment,
     FeedbackAlignment,
     Flow,
     GradientDescent,
@@ -23,9 +24,10 @@ from flowsim import (
     losses,
     solve,
 )
+from flowsim.activation import Tanh
 from flowsim.initialization import deep_gaussian
 from flowsim.rules import Rule
-from theorems.controls import TanhFlow
+from theorems.controls import DecayFlow
 
 TIMES = torch.tensor([0.0, 0.1, 0.77, 1.0], dtype=torch.float64)
 LOSSES = ["exponential", "logistic", "squared", losses.polynomial(1.3), losses.logistic]
@@ -88,7 +90,12 @@ def test_runge_kutta_and_deep_solutions_come_back_to_the_last_bit(tmp_path: Path
     deep = deep_gaussian((3, 4, 2, 3), 0)
     dataset = Dataset(torch.eye(3), [0, 1, 2], classes=3)
     backward = FeedbackAlignment(tuple(layer + 1 for layer in deep.layers[1:]))
-    for solution in (shallow, solve(Flow(dataset, backward, "cross-entropy"), deep, 1.0, method="dopri5", rtol=1e-6)):
+    direct = DirectFeedbackAlignment((torch.ones(3, 4), torch.eye(3, 2)))
+    runs = [
+        solve(Flow(dataset, rule, "cross-entropy"), deep, 1.0, method="dopri5", rtol=1e-6)
+        for rule in (backward, direct)
+    ]
+    for solution in (shallow, *runs):
         require_same(again(solution, tmp_path), solution)
         require_same(again(solution, tmp_path).extend(1.5), solution.extend(1.5))
 
@@ -104,15 +111,8 @@ def test_partial_solutions_come_back_with_their_status(method: str, tmp_path: Pa
     assert torch.equal(same[0].evaluate(1.0).hidden, solution[0].evaluate(1.0).hidden)
 
 
-class Mine:
-    """A rule of the user's."""
-
-    def __getattr__(self, name: str) -> Callable:
-        return getattr(GradientDescent(), name)
-
-
 class MyFeedback(FeedbackAlignment):
-    """Another one."""
+    """A rule of the user's."""
 
 
 def test_what_is_not_flowsims_cannot_be_saved_and_is_named(tmp_path: Path) -> None:
@@ -123,7 +123,11 @@ def test_what_is_not_flowsims_cannot_be_saved_and_is_named(tmp_path: Path) -> No
     for flow, message in [
         (Flow(dataset, mine), "rule must be one of flowsim's to be saved, got MyFeedback"),
         (Flow(dataset, GradientDescent(), loss), "loss must be one of flowsim's to be saved, got the Loss 'my own'"),
-        (TanhFlow(dataset, GradientDescent()), "flow must be a flowsim.Flow to be saved, got TanhFlow"),
+        (DecayFlow(dataset, GradientDescent()), "flow must be a flowsim.Flow to be saved, got DecayFlow"),
+        (
+            Flow(dataset, GradientDescent(), activation=Tanh()),
+            r"activation must be a leaky ReLU to be saved, got Tanh\(\)",
+        ),
     ]:
         solution = solve(flow, weights, 0.1, method="dopri5", rtol=1e-4)
         with pytest.raises(ValueError, match=message):
@@ -181,7 +185,7 @@ def test_numbers_that_are_not_finite_or_do_not_fit_are_refused(stored: dict[str,
         ("kind", lambda a: np.array("something else"), "kind must be 'flowsim solution', got 'something else'"),
         ("version", lambda a: a + 1, "version must be 1, got 2"),
         ("method", lambda a: np.array("rk4"), "method must be one of event, dopri5.* got 'rk4'"),
-        ("rule", lambda a: np.array("adam"), "rule must be one of gd, fa, sign-fa, got 'adam'"),
+        ("rule", lambda a: np.array("adam"), "rule must be one of gd, fa, direct-fa, sign-fa, got 'adam'"),
         ("loss", lambda a: np.array("hinge"), "loss must be one of .*, got 'hinge'"),
         ("slope", lambda a: a + 1, "slope must lie in"),
         ("rtol", lambda a: -a, "rtol must be a finite number above 0"),

@@ -17,10 +17,11 @@ from flowsim import (
     Weights,
     solve,
 )
+from flowsim.activation import Tanh
 from flowsim.initialization import deep_gaussian
 from flowsim.losses import exponential
 from flowsim.weights import stack
-from theorems.controls import TanhFlow
+from theorems.controls import DecayFlow
 
 
 def test_data_weights_and_feedback_broadcast_to_one_separable() -> None:
@@ -172,7 +173,14 @@ UNKNOWN = replace(exponential, name="unknown", series=None)
         ({"atol": -1.0}, "atol must be a finite number above 0, got -1.0"),
         ({"method": "rk4"}, "method must be one of event, dopri5, .* got 'rk4'"),
         ({"weights": deep_gaussian((1, 2, 2, 1), 0), "flow": DEEP}, "method 'event' is for two-layer networks, got 3"),
-        ({"flow": TanhFlow(*UNIT)}, "method 'event' is for flowsim.Flow, got TanhFlow; use method='dopri5'"),
+        (
+            {"flow": DecayFlow(*UNIT)},
+            "method 'event' is for flows that follow their rule, got DecayFlow; use method='dopri5'",
+        ),
+        (
+            {"flow": Flow(*UNIT, activation=Tanh())},
+            r"method 'event' needs a piecewise linear activation, got Tanh\(\); use method='dopri5'",
+        ),
         ({"flow": Flow(*UNIT, UNKNOWN)}, "method 'event' needs a loss with a Taylor series, got 'unknown'"),
         ({"max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
         ({"weights": Weights(torch.ones(1, 1), torch.tensor([math.nan]))}, "output must be finite, got nan at index"),

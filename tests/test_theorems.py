@@ -12,6 +12,7 @@ import torch
 from scipy.integrate import quad_vec
 
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Solution, Weights, solve
+from flowsim.activation import Softplus, Tanh
 from flowsim.data import orthogonally_separable
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.integrators.event import driver, series
@@ -34,7 +35,7 @@ from theorems import (
 )
 from theorems.cases import MODULES, outcome
 from theorems.check import Case, DoesNotApplyError, Statement, check, hypotheses_of
-from theorems.controls import DecayFlow, SoftplusFlow, TanhFlow
+from theorems.controls import DecayFlow
 from theorems.ensembles import Scope, Shape
 from theorems.measurement import infimum, measure
 from theorems.observation import Observation, observe
@@ -129,7 +130,7 @@ def test_a_theorem_that_does_not_apply_is_refused_and_so_is_a_control_that_break
 
 
 def fails(statement: Statement, flow: Flow, weights: Weights, t_final: float = 1e-3) -> set[str]:
-    method = "event" if ensembles.has_events(type(flow), len(weights.layers)) else "dopri5"
+    method = "event" if ensembles.has_events(type(flow), flow.activation, len(weights.layers)) else "dopri5"
     solution = solve(flow, weights, t_final, method=method, rtol=1e-12)
     return {item.name for item in hypotheses_of(statement, solution) if not item.holds}
 
@@ -191,8 +192,8 @@ NEGATIVE_SUM = with_gaps(gaussian(4, 5, 0).hidden, FA, -1.0)
             GOOD,
             {"SVM margin > 0"},
         ),
-        (theorem_5_2.STATEMENT, TanhFlow(SEPARABLE, FA), GOOD, {"phi'(z) z = phi(z)"}),
-        (theorem_5_2.STATEMENT, SoftplusFlow(SEPARABLE, FA), GOOD, {"phi'(z) z = phi(z)"}),
+        (theorem_5_2.STATEMENT, Flow(SEPARABLE, FA, activation=Tanh()), GOOD, {"phi'(z) z = phi(z)"}),
+        (theorem_5_2.STATEMENT, Flow(SEPARABLE, FA, activation=Softplus()), GOOD, {"phi'(z) z = phi(z)"}),
         (theorem_5_2.BIAS_LEFT_OUT, Flow(SEPARABLE, FA), GOOD, {"the bias counts as an incoming weight"}),
         (theorem_5_2.STATEMENT, DecayFlow(SEPARABLE, FA), GOOD, {"d theta/dt = -fa"}),
     ],

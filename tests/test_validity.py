@@ -12,6 +12,7 @@ from torch import Tensor
 
 import flowsim.integrators.event.driver as event_driver
 from flowsim import Dataset, DeepWeights, FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, Weights, solve
+from flowsim.activation import Activation, LeakyReLU
 from flowsim.data import orthogonally_separable
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.integrators.event.watch import KINK, SIGN, TO_INACTIVE
@@ -208,17 +209,18 @@ def test_drifts_of_deep_runs_and_of_their_companions_are_those_of_their_toleranc
     assert own < looser
 
 
-class Clipped(Flow):
+class Clipped(Activation):
     """Leaky ReLU up to z = 1, beyond it 1 + tanh(z - 1): homogeneous at the start only."""
 
-    def activation(self, pre_activations: Tensor) -> tuple[Tensor, Tensor]:
-        value, slope = super().activation(pre_activations)
-        beyond, rest = pre_activations > 1, torch.tanh(pre_activations - 1)
+    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = LeakyReLU(0.3)(z)
+        beyond, rest = z > 1, torch.tanh(z - 1)
         return torch.where(beyond, 1 + rest, value), torch.where(beyond, 1 - rest.square(), slope)
 
 
 def test_an_activation_that_is_homogeneous_at_the_start_only_does_not_apply() -> None:
-    flow, weights = problem(FA, Clipped)
+    leaky, weights = problem(FA)
+    flow = Flow(leaky.dataset, FA, activation=Clipped())
     solution = solve(flow, weights, 60.0, method="dopri8", rtol=1e-13, atol=1e-15)
     most = flow.pre_activations(solution.evaluate([0.0, 5.0, 60.0]))[0].amax((-2, -1))
     assert most[1] < 1 < most[2]

@@ -161,7 +161,7 @@ def _described(statement: Statement, solution: Solution, margins: Sequence[Margi
         "samples": solution.flow.dataset.samples,
         "dimension": solution.flow.dataset.dimension,
         "widths": [layer.shape[-2] for layer in start.layers[:-1]],
-        "slope": solution.flow.slope,
+        "slope": solution.flow.activation.leaky_slope,
         "t_final": solution.t_final,
         "trajectories": solution.batch_shape.numel(),
         "claims": {claim.name: _worst(claim, margin, solution) for claim, margin in pairs},

@@ -1,4 +1,4 @@
-"""What breaks a hypothesis on purpose, for controls: flows with something added, and a run in two parts."""
+"""What breaks a hypothesis on purpose, for controls: a flow with something added, and a run in two parts."""
 
 from __future__ import annotations
 
@@ -8,38 +8,34 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from flowsim import Flow, Solution
+from flowsim import Dataset, Flow, Rule, Solution
+from flowsim.activation import Activation
 from flowsim.events import Events
 from flowsim.flow import Slopes
+from flowsim.losses import Loss
 from flowsim.solution import Curve, Path
 from flowsim.weights import AnyWeights, NetworkWeights
 
 
-class TanhFlow(Flow):
-    """The activation is tanh, which is not positively homogeneous: phi'(z) z is not phi(z)."""
-
-    def activation(self, pre_activations: Tensor) -> tuple[Tensor, Tensor]:
-        """tanh(z) and 1 - tanh(z)^2."""
-        values = torch.tanh(pre_activations)
-        return values, 1 - values.square()
-
-
-class SoftplusFlow(Flow):
-    """The activation is softplus, log(1 + e^z): a smooth ReLU, but not homogeneous."""
-
-    def activation(self, pre_activations: Tensor) -> tuple[Tensor, Tensor]:
-        """log(1 + e^z) and 1 / (1 + e^-z)."""
-        return -functional.logsigmoid(-pre_activations), torch.sigmoid(pre_activations)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class DecayFlow(Flow):
     """Weight decay is added to the rule: d theta / dt = -fa - decay theta."""
 
-    decay: float = 0.1
+    decay: float
     stays_in_span: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        rule: Rule,
+        loss: str | Loss = "exponential",
+        slope: float | None = None,
+        activation: Activation | None = None,
+        decay: float = 0.1,
+    ) -> None:
+        object.__setattr__(self, "decay", decay)
+        super().__init__(dataset, rule, loss, slope, activation)
 
     def velocity(
         self, weights: AnyWeights, slopes: Slopes | None = None, feedback: Sequence[Tensor] | None = None

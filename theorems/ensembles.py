@@ -27,6 +27,7 @@ from flowsim import (
     data,
     solve,
 )
+from flowsim.activation import Activation
 from flowsim.initialization import adafa, deep_gaussian, gaussian, random_signs, with_gaps
 from flowsim.losses import Loss
 from flowsim.rules import Rule
@@ -83,9 +84,9 @@ class Scope:
         return (*QUICK, Shape(64 if kind == "separable" else 16, 5, 0.7), *(WIDE if wide else ()))
 
 
-def has_events(flow_type: type, layers: int) -> bool:
-    """Whether the event-driven integrator can solve it: two layers, and the flow itself."""
-    return layers == 2 and flow_type is Flow
+def has_events(flow_type: type[Flow], activation: Activation | None, layers: int) -> bool:
+    """Whether the event-driven integrator can solve it: two layers, leaky ReLU (None), and nothing but the rule."""
+    return layers == 2 and flow_type.follows_rule and (activation is None or activation.leaky_slope is not None)
 
 
 def solved(
@@ -93,7 +94,7 @@ def solved(
 ) -> Solution[AnyWeights]:
     """The solution at the tolerances of the checks, times `looser`, on the device."""
     on_device = flow.map_matrices(weights, lambda matrix: matrix.to(device))
-    method = "event" if has_events(type(flow), len(weights.layers)) else "dopri8"
+    method = "event" if has_events(type(flow), flow.activation, len(weights.layers)) else "dopri8"
     return solve(*on_device, t_final, method=method, rtol=looser * RTOL, atol=looser * ATOL, max_steps=MAX_STEPS)
 
 
@@ -211,15 +212,16 @@ def any_run(
     hidden_layers: int = 1,
     bias: bool = False,
     flow_type: type[Flow] = Flow,
+    activation: Activation | None = None,
 ) -> Solution:
     """Gaussian inputs, weights and feedback, arbitrary labels: what Theorem 5.2 and Proposition 5.3 are about.
 
     Two-layer networks run long, and slide. A Runge-Kutta method cannot slide: its runs are short, and where a neuron
     slides before the end, they end a tenth short of that. With a bias, the last input is 1.
     """
-    long = has_events(flow_type, hidden_layers + 1)
+    long = has_events(flow_type, activation, hidden_layers + 1)
     shape = shape if long else SHORT
-    flow, start = _any_problem(rule, seeds, shape, loss, outputs, hidden_layers, bias, flow_type)
+    flow, start = _any_problem(rule, seeds, shape, loss, outputs, hidden_layers, bias, flow_type, activation)
     if long:
         return solved(flow, start, T_FINAL, device)
     try:
@@ -235,8 +237,9 @@ def _any_problem(
     loss: str,
     outputs: int | None,
     hidden_layers: int,
-    bias: bool,
-    flow_type: type[Flow],
+    bias: bool = False,
+    flow_type: type[Flow] = Flow,
+    activation: Activation | None = None,
 ) -> tuple[Flow, DeepWeights]:
     samples = shape.samples
     widths = (DIMENSION, *[shape.width] * hidden_layers, outputs or 1)
@@ -264,13 +267,14 @@ def _any_problem(
         "adafa": adafa(start),
         "sign-fa": SignFeedbackAlignment(SCALE),
     }
-    return flow_type(data.stack(datasets), rules[rule], loss, shape.slope), start
+    slope = shape.slope if activation is None else None
+    return flow_type(data.stack(datasets), rules[rule], loss, slope, activation), start
 
 
 @cache
 def changed_feedback_run(seeds: int, device: str) -> Solution:
     """FA whose feedback changes from B to another matrix midway; the solution's flow has B."""
-    flow, start = _any_problem("fa", seeds, Shape(SAMPLES, 4, SLOPE), "logistic", None, 1, False, Flow)
+    flow, start = _any_problem("fa", seeds, Shape(SAMPLES, 4, SLOPE), "logistic", None, 1)
     other = FeedbackAlignment(deep_gaussian((DIMENSION, 4, 1), 900).layers[1])
 
     def at(looser: float) -> Solution:

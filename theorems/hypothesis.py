@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim import Solution
+from flowsim import Rule, Solution
+from flowsim.rules import is_one_of
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ def fact(name: str, true: bool) -> Hypothesis:
     return Hypothesis(name, torch.tensor(0.0 if true else -torch.inf))
 
 
-def is_rule(solution: Solution, *rules: type) -> Hypothesis:
+def is_rule(solution: Solution, *rules: type[Rule]) -> Hypothesis:
     """The hypothesis that the learning rule is one of the given."""
     name = " or ".join(rule.__name__ for rule in rules)
-    return fact(f"rule is {name}", isinstance(solution.flow.rule, rules))
+    return fact(f"rule is {name}", is_one_of(solution.flow.rule, *rules))
 
 
 def layers_not_zero(solution: Solution) -> Hypothesis:

@@ -19,7 +19,6 @@ from torch import Tensor
 from flowsim import Flow, Solution
 from flowsim.losses import named
 from flowsim.observables import DescentFactors, descent_factors
-from flowsim.rules import SignFeedbackAlignment
 from flowsim.solution import Pieces
 from flowsim.weights import NetworkWeights
 from theorems.polynomial import NODES, PLACES
@@ -103,7 +102,7 @@ def observe(
     initial = solution.start.with_layers(
         [layer.reshape(-1, *layer.shape[-2:])[trajectory] for layer in solution.start.layers]
     )  # fmt: skip
-    by_sign = isinstance(flow.rule, SignFeedbackAlignment)
+    by_sign = flow.rule.at_zero == "jumps"
     whole = pieces if whole is None else whole
     if not by_sign:
         feedback = flow.rule.feedback_matrices(weights)
@@ -129,7 +128,7 @@ def _at(solution: Solution, pieces: Pieces, places: Tensor) -> tuple[Float[Tenso
 
 def has_kinks(flow: Flow) -> bool:
     """Whether the activation is the leaky ReLU (with slope 1 as well)."""
-    return type(flow).activation is Flow.activation
+    return flow.activation.leaky_slope is not None
 
 
 def in_chunks(solution: Solution, pieces: Pieces) -> Iterator[slice]:
@@ -143,9 +142,7 @@ def in_chunks(solution: Solution, pieces: Pieces) -> Iterator[slice]:
 
 def _rule_only(flow: Flow) -> Flow:
     """The flow without what a control adds to its rule; its activation is kept."""
-    if type(flow).velocity is Flow.velocity:
-        return flow
-    return Flow(flow.dataset, flow.rule, flow.loss, flow.slope)
+    return flow if flow.follows_rule else Flow(flow.dataset, flow.rule, flow.loss, activation=flow.activation)
 
 
 def prescribed(observation: Observation) -> NetworkWeights:

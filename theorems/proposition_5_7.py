@@ -19,6 +19,7 @@ from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, SignFeedbackAlignment, Solution
 from flowsim.losses import named
+from flowsim.rules import is_one_of
 from theorems import ensembles
 from theorems.check import Case, Statement
 from theorems.constants import (
@@ -114,16 +115,16 @@ def _hypotheses(kind: str, stated: bool, solution: Solution) -> list[Hypothesis]
     setting = [
         is_rule(solution, FeedbackAlignment, SignFeedbackAlignment),
         fact("two layers, labels +-1", scalar),
+        fact("leaky ReLU", has_kinks(flow)),
     ]
     if not all(hypothesis.holds for hypothesis in setting):
         return setting
     return [
         *setting,
-        fact("leaky ReLU", has_kinks(flow)),
         fact("exponential loss", named(flow.loss).name == "exponential"),
         Hypothesis("gamma > 0", torch.tensor(flow.slope, dtype=torch.float64), strict=True),
         fact("mu as stated", stated),
-        *([gaps_not_negative(solution)] if isinstance(flow.rule, FeedbackAlignment) else []),
+        *([gaps_not_negative(solution)] if is_one_of(flow.rule, FeedbackAlignment) else []),
         total_gap_positive(solution),
         *_data_hypotheses(kind, solution),
     ]

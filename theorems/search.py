@@ -290,7 +290,7 @@ def problem(target: Target, setting: Setting, point: Float[Tensor, " k"]) -> Pro
     """The instance of a point, as `--data` reads it."""
     flow, weights = instances(target, setting, point.unsqueeze(0))
     tensors = {"inputs": flow.dataset.inputs, "labels": flow.dataset.labels, **weights.tensors}
-    if isinstance(flow.rule, FeedbackAlignment):
+    if target.rule == "fa":
         (feedback,) = flow.rule.feedback_matrices(weights)
         tensors["feedback"] = feedback.squeeze(-2)
     arrays = {name: tensor[0].cpu().numpy() for name, tensor in tensors.items()}

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowsim import Flow
+from flowsim import Flow, Solution
+from flowsim.activation import Softplus, Tanh
 from flowsim.observables import conserved
 from flowsim.weights import NetworkWeights
 from theorems import ensembles
 from theorems.check import Case, Statement
-from theorems.controls import DecayFlow, SoftplusFlow, TanhFlow
+from theorems.controls import DecayFlow
 from theorems.ensembles import Scope
-from theorems.hypothesis import fact
+from theorems.hypothesis import Hypothesis, fact
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
 from theorems.validity import homogeneous
@@ -50,13 +51,19 @@ def _gaps(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, Tensor]:
     return values, (values + norms).abs() + norms
 
 
+def has_law(solution: Solution) -> Hypothesis:
+    """The feedback of every hidden layer is the gradient of a potential, as the rule says."""
+    potentials = solution.flow.rule.potentials(solution.start)
+    return fact("B is the gradient of Psi", all(potential is not None for potential in potentials))
+
+
 STATEMENT = Statement(
     name="theorem_5_2",
     title="Theorem 5.2, conservation of alignment",
     formula=r"\Psi(W_{l+1}[:,i]) - \tfrac12 |W_l[i,:]|^2 = \mathrm{const}, \qquad "
     r"\Psi(w) = \langle w, b \rangle \ (\mathrm{FA}), \quad s|w|_1 \ (\mathrm{sign\text{-}FA}), \quad "
     r"\tfrac12|w|^2 \ (\mathrm{GD})",
-    hypotheses=lambda solution: [homogeneous(solution)],
+    hypotheses=lambda solution: [homogeneous(solution), has_law(solution)],
     claims=[Claim("Psi(t) - |w(t)|^2 / 2 = Psi(0) - |w(0)|^2 / 2", "equality", deviation)],
 )
 
@@ -100,9 +107,9 @@ def cases(scope: Scope) -> list[Case]:
         case("FA, 4 layers, logistic", "fa", hidden_layers=3),
         Case(STATEMENT, "FA with biases", "theorem", [with_bias]),
         Case(BIAS_LEFT_OUT, "FA, biases left out", "control", [with_bias]),
-        control("FA, tanh", "fa", flow_type=TanhFlow),
-        control("sign-FA, 3 layers, tanh", "sign-fa", hidden_layers=2, flow_type=TanhFlow),
-        control("FA, softplus", "fa", flow_type=SoftplusFlow),
+        control("FA, tanh", "fa", activation=Tanh()),
+        control("sign-FA, 3 layers, tanh", "sign-fa", hidden_layers=2, activation=Tanh()),
+        control("FA, softplus", "fa", activation=Softplus()),
         control("FA with weight decay", "fa", flow_type=DecayFlow),
         Case(
             STATEMENT,

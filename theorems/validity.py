@@ -18,7 +18,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import Solution
-from flowsim.rules import SignFeedbackAlignment
 from flowsim.solution import Pieces
 from theorems.hypothesis import Hypothesis, fact
 from theorems.measurement import chosen, extreme, halves, twice
@@ -62,7 +61,7 @@ def keeps_its_sides(solution: Solution) -> Hypothesis:
     """
     name = "side_ij z_ij >= 0 between events"
     pieces, count = solution.pieces, solution.batch_shape.numel()
-    by_sign = isinstance(solution.flow.rule, SignFeedbackAlignment)
+    by_sign = solution.flow.rule.at_zero == "jumps"
     if not has_kinks(solution.flow) or (solution.flow.slope == 1 and not by_sign):
         return fact(name, True)
     lowest, seen, error = _lowest(solution, pieces, pieces)
@@ -106,7 +105,7 @@ def _on_sides(seen: Observation) -> list[Float[Tensor, "nodes pieces rows m"]]:
     layers = zip(seen.flow.pre_activations(seen.weights), seen.sides, strict=True) if seen.flow.slope < 1 else ()
     for z, side in layers:
         found += [torch.where(side == 0, sign, side) * z for sign in ((1, -1) if (side == 0).any() else (1,))]
-    if isinstance(seen.flow.rule, SignFeedbackAlignment):
+    if seen.flow.rule.at_zero == "jumps":
         found += [matrix.sign() * layer for matrix, layer in zip(seen.feedback, seen.weights.layers[1:], strict=True)]
     return found
 
@@ -117,7 +116,7 @@ def _sizes(seen: Observation) -> list[Float[Tensor, "pieces rows m"]]:
     found = []
     for size, side in zip(reach(seen.flow, seen.weights), seen.sides, strict=True) if seen.flow.slope < 1 else ():
         found += [size.amax(0)] * (2 if (side == 0).any() else 1)
-    if isinstance(seen.flow.rule, SignFeedbackAlignment):
+    if seen.flow.rule.at_zero == "jumps":
         found += [layer.abs().amax((0, 2, 3)).reshape(-1, 1, 1) for layer in seen.weights.layers[1:]]
     return [torch.where(size > 0, size, 1.0) for size in found]
 

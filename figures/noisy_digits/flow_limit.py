@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from figures.noisy_digits.images import Images
-from figures.noisy_digits.protocol import RULES, EachItsOwn, Problem, Protocol, problem
+from figures.noisy_digits.protocol import RULES, Problem, Protocol, problem
 from figures.style import BLACK, grid, panels
 from figures.style import RULES as COLOURS
-from flowsim import Dataset, FeedbackAlignment, Flow, SignFeedbackAlignment, Weights, descent, solve
+from flowsim import Dataset, Flow, Weights, descent, solve
 from flowsim.observables import conserved_per_layer
 from flowsim.progress import Tell
 
@@ -79,16 +79,9 @@ def _largest_difference(left: Weights, right: Weights) -> Tensor:
 def alone(runs: Problem, number: int) -> tuple[Flow, Weights]:
     """The first run of a rule by itself, as integrators can solve it."""
     weights = Weights(*(layer[number, 0, 0] for layer in runs.weights.layers))
-    rule = runs.flow.rule
-    assert isinstance(rule, EachItsOwn)
-    own = rule.rules[number]
-    if isinstance(own, SignFeedbackAlignment):
-        own = SignFeedbackAlignment(rule.scale[number].item())
-    elif isinstance(own, FeedbackAlignment):
-        own = own.map_matrices(weights, lambda matrix: matrix[0, 0])
     data = runs.flow.dataset
     alone = Dataset(data.inputs[0, 0], data.labels[0, 0], data.classes)
-    return Flow(alone, own, runs.flow.loss, runs.flow.slope), weights
+    return Flow(alone, runs.rule.alone(number, weights), runs.flow.loss, runs.flow.slope), weights
 
 
 def draw(measured: Measured) -> Figure:

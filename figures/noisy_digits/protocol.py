@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from figures.noisy_digits.images import Images
-from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights
-from flowsim.rules import Rule
+from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Rule, SignFeedbackAlignment, Weights
 from flowsim.weights import NetworkWeights
 
 RULES = ("GD", "FA", "adaFA", "sign-FA")
@@ -70,18 +69,22 @@ def papers(dataset: str) -> Protocol:
     return Protocol(dataset, samples=4000, tests=10_000, widths=PAPER_WIDTHS, repeats=6, epochs=6000, every=5)
 
 
+OneRule = GradientDescent | FeedbackAlignment | SignFeedbackAlignment
+
+
 @dataclass(frozen=True, eq=False)
-class EachItsOwn:
+class EachItsOwn(Rule):
     """Rules of an ensemble whose first dimension is the rule: entry r of it follows rules[r], times scale[r].
 
-    Feedback, potentials and divergences are linear in the scale; it makes the feedback of sign-FA s sign(V).
+    Feedback, potentials and divergences are linear in the scale; it makes the feedback of sign-FA s sign(V). It is for
+    steps of all runs at once; integrators take them one by one, see `alone`.
 
     Args:
         rules: the library's, one for each entry of the first dimension.
         scale: `rules x 1 x widths`.
     """
 
-    rules: tuple[Rule, ...]
+    rules: tuple[OneRule, ...]
     scale: Float[Tensor, "rules 1 widths"]
 
     def feedback_matrices(self, weights: NetworkWeights) -> tuple[Tensor, ...]:
@@ -96,14 +99,24 @@ class EachItsOwn:
         """D_Psi, `rules x repeats x widths x m`."""
         return self._each(lambda rule, own, other: rule.divergences(own, other), before, after)
 
-    def map_matrices(self, weights: NetworkWeights, function: Callable[[Tensor], Tensor]) -> EachItsOwn:
-        """With `function` applied to each rule's matrices."""
-        mapped = [rule.map_matrices(own, function) for rule, own in zip(self.rules, _apart(weights), strict=True)]
-        return EachItsOwn(tuple(mapped), self.scale)
+    def map_matrices(self, weights: NetworkWeights, function: Callable[[Tensor], Tensor]) -> Rule:
+        """Refused: what the function makes of the first dimension is not known.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("rule EachItsOwn must be taken apart to be solved: use `alone` for one run")
+
+    def alone(self, number: int, weights: NetworkWeights) -> OneRule:
+        """That of the first run of a rule, given its weights without batch dimensions."""
+        rule = self.rules[number]
+        if rule.at_zero == "jumps":
+            return SignFeedbackAlignment(self.scale[number].flatten()[0].item())
+        return rule.map_matrices(weights, lambda matrix: matrix[0, 0])
 
     def _each(
         self,
-        of: Callable[[Rule, NetworkWeights, NetworkWeights], tuple[Tensor, ...]],
+        of: Callable[[OneRule, NetworkWeights, NetworkWeights], tuple[Tensor, ...]],
         weights: NetworkWeights,
         other: NetworkWeights | None = None,
     ) -> tuple[Tensor, ...]:
@@ -125,6 +138,7 @@ class Problem(NamedTuple):
     flow: Flow
     test: Flow
     weights: Weights
+    rule: EachItsOwn
 
 
 def problem(protocol: Protocol, images: Images, device: str = "cpu") -> Problem:
@@ -152,7 +166,7 @@ def problem(protocol: Protocol, images: Images, device: str = "cpu") -> Problem:
     weights = Weights(hidden.expand(each).clone(), output.expand(each).clone())
     scale = torch.ones(len(RULES), 1, len(protocol.widths), dtype=torch.float64, device=device)
     scale[RULES.index("sign-FA"), 0] = (2 / (torch.tensor(protocol.widths, dtype=torch.float64) + CLASSES)).sqrt()
-    rules: dict[str, Rule] = {
+    rules: dict[str, OneRule] = {
         "GD": GradientDescent(),
         "FA": FeedbackAlignment(feedback),
         "adaFA": FeedbackAlignment(output),
@@ -160,7 +174,7 @@ def problem(protocol: Protocol, images: Images, device: str = "cpu") -> Problem:
     }
     rule = EachItsOwn(tuple(rules[name] for name in RULES), scale)
     flow, at_test = (Flow(dataset, rule, "cross-entropy", protocol.slope) for dataset in (train, test))
-    return Problem(flow, at_test, weights)
+    return Problem(flow, at_test, weights, rule)
 
 
 Part = tuple[np.ndarray, np.ndarray]

@@ -16,7 +16,6 @@ from torchdiffeq import odeint
 from flowsim.events import Events
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Integrator, Settings, smallest_margin, too_steep, unnoticed
-from flowsim.rules import SignFeedbackAlignment
 from flowsim.weights import NetworkWeights
 
 METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
@@ -292,10 +291,10 @@ class _Recorder:
 def _switches(flow: Flow, weights: NetworkWeights) -> list[tuple[int, bool, Float[Tensor, "*batch rows neurons"]]]:
     """Whatever makes the velocity jump where it changes sign: hidden layer, whether it is a kink, values.
 
-    Pre-activations, and under sign-FA the outgoing weights, whose signs are the feedback.
+    Pre-activations, and under sign-FA the outgoing weights, at whose zeros the feedback jumps.
     """
     kinks = [(layer, True, values) for layer, values in enumerate(flow.pre_activations(weights), 1)]
-    if not isinstance(flow.rule, SignFeedbackAlignment):
+    if flow.rule.at_zero != "jumps":
         return kinks
     return kinks + [(layer, False, values) for layer, values in enumerate(weights.layers[1:], 1)]
 

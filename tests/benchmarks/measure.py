@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from problems import T_FINAL
 
@@ -114,15 +113,14 @@ def _runs(method: str, flow: Flow, weights: Weights, rtol: float) -> list[Run]:
 
 def separate(flow: Flow, weights: Weights) -> list[tuple[Flow, Weights]]:
     """The trajectories of an ensemble under FA."""
-    dataset, rule = flow.dataset, flow.rule
-    assert isinstance(rule, FeedbackAlignment) and isinstance(rule.feedback, torch.Tensor)
+    dataset, matrices = flow.dataset, flow.rule.feedback_matrices(weights)[0]
     return [
         (
             Flow(Dataset(inputs, labels), FeedbackAlignment(feedback), flow.loss, flow.slope),
             Weights(hidden, output),
         )
         for inputs, labels, feedback, hidden, output in zip(
-            dataset.inputs, dataset.labels, rule.feedback, weights.hidden, weights.output, strict=True
+            dataset.inputs, dataset.labels, matrices.squeeze(-2), weights.hidden, weights.output, strict=True
         )
     ]
 

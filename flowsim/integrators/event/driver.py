@@ -23,7 +23,6 @@ from flowsim.integrators.event.series import Series, Sliding, summed, taylor
 from flowsim.integrators.event.switch import corrected, start, switched
 from flowsim.integrators.event.watch import negligible, times, watched
 from flowsim.losses import named
-from flowsim.rules import GradientDescent
 from flowsim.solution import LOOSER
 from flowsim.weights import NetworkWeights, Weights
 
@@ -64,7 +63,8 @@ def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> EventPath:
         settings: whose tolerance gives the order of the series.
 
     Raises:
-        ValueError: for networks with more than two layers, a flow other than `Flow`, a loss without a series.
+        ValueError: for networks with more than two layers; a flow that adds to its rule; an activation other than leaky
+            ReLU; a rule or a loss without a series.
     """
     _require_supported(flow, weights)
     kinks = Kinks.of(flow.dataset.inputs)
@@ -179,8 +179,20 @@ def _require_supported(flow: Flow, weights: NetworkWeights) -> None:
         raise ValueError(
             f"method 'event' is for two-layer networks, got {len(weights.layers)} layers; use method='dopri5'"
         )
-    if type(flow) is not Flow:
-        raise ValueError(f"method 'event' is for flowsim.Flow, got {type(flow).__name__}; use method='dopri5'")
+    if not flow.follows_rule:
+        raise ValueError(
+            f"method 'event' is for flows that follow their rule, got {type(flow).__name__}; use method='dopri5'"
+        )
+    if flow.activation.leaky_slope is None:
+        raise ValueError(
+            f"method 'event' needs a piecewise linear activation, got {flow.activation!r}; use method='dopri5'"
+        )
+    at_rest = torch.zeros(2, *weights.layers[1].shape, dtype=torch.float64, device=weights.layers[1].device)
+    if not flow.rule.fixed and flow.rule.feedback_term(at_rest, at_rest[:1]) is None:
+        raise ValueError(
+            "method 'event' needs a rule with the Taylor series of its feedback (fixed, or feedback_term), "
+            f"got {type(flow.rule).__name__}; use method='dopri5'"
+        )
     if named(flow.loss).series is None:
         raise ValueError(
             f"method 'event' needs a loss with a Taylor series, got {named(flow.loss).name!r}; use method='dopri5'"
@@ -244,7 +256,7 @@ def _round(
     if hit.what.shape[-1]:
         front, settled = switched(flow, kinks, front, hit, hidden_before, series, monomials)
         _fail(failed, ~settled, lambda at: UNSETTLED)
-    if isinstance(flow.rule, GradientDescent):  # only that of neurons that slide is watched
+    if flow.rule.at_zero == "vanishes":  # only that of neurons that slide is watched
         output = front.weights.output
         sign = torch.where(output == 0, front.mode.sign, output.sign().to(front.mode.sign.dtype))
         front = replace(front, mode=Mode(front.mode.side, sign))

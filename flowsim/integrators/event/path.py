@@ -17,7 +17,6 @@ from flowsim.integrators.event.kinks import Kinks
 from flowsim.integrators.event.roots import powers
 from flowsim.integrators.event.scratch import Scratch
 from flowsim.integrators.event.series import Series, Sliding, summed, taylor
-from flowsim.rules import SignFeedbackAlignment
 from flowsim.weights import NetworkWeights, Weights
 
 CHUNK = 2**22
@@ -217,7 +216,7 @@ class EventPath:
             changed = (before != after) & exists[trajectory].unsqueeze(-1)
             step, sample, neuron = torch.nonzero(changed, as_tuple=True)
             columns.append((part[step], sample, neuron, before[changed], after[changed]))
-            if isinstance(self.flow.rule, SignFeedbackAlignment):
+            if self.flow.rule.at_zero == "jumps":
                 before, after = signs[part - 1], signs[part]
                 step, _, neuron = torch.nonzero(before != after, as_tuple=True)
                 columns.append(

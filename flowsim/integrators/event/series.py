@@ -18,7 +18,7 @@ from flowsim.integrators.event.front import Mode
 from flowsim.integrators.event.kinks import Kinks, listed
 from flowsim.integrators.event.scratch import Scratch
 from flowsim.losses import named
-from flowsim.rules import GradientDescent, SignFeedbackAlignment
+from flowsim.rules import Rule
 from flowsim.weights import Weights
 
 
@@ -93,10 +93,19 @@ def summed(terms: Float[Tensor, "terms ensemble p q"], factors: Float[Tensor, "e
 
 def feedback(flow: Flow, weights: Weights, mode: Mode) -> Float[Tensor, "ensemble k m"]:
     """B in this mode: under sign-FA by the stored signs, which are right on both sides of v = 0."""
-    if isinstance(flow.rule, SignFeedbackAlignment):
-        return flow.rule.scale * mode.sign.to(weights.hidden.dtype)
-    (matrix,) = flow.rule.feedback_matrices(weights)
-    return matrix
+    (matrix,) = flow.rule.feedback_in_mode(weights, (mode.sign,))
+    return matrix.expand_as(weights.layers[1])
+
+
+def _feedback_terms(
+    rule: Rule, output: Float[Tensor, "terms ensemble k m"], matrices: Float[Tensor, "terms ensemble k m"]
+) -> Float[Tensor, "ensemble terms*k m"]:
+    """The terms of B as rows, the last of which is computed here from those of v."""
+    if len(matrices) > 1:
+        term = rule.feedback_term(output, matrices[:-1])
+        assert term is not None
+        matrices[-1] = term
+    return matrices.transpose(0, 1).flatten(1, 2)
 
 
 def taylor(
@@ -115,7 +124,7 @@ def taylor(
 
     With H = phi' * Z and e = -dl/df / n, the terms of order k are
 
-        Z_k = X W_k^T,   f_k = sum_l H_l v_{k-l},   e_k by the recursion of the loss,   E_k = (e b)_k,
+        Z_k = X W_k^T,   f_k = sum_l H_l v_{k-l},   e_k by the recursion of the loss,   E_k = sum_l e_l b_{k-l},
         v_{k+1} = sum_l e_l^T H_{k-l} / (k+1),   W_{k+1} = (phi' * E_k)^T X / (k+1), along the kinks of sliding neurons.
     """
     inputs, targets = flow.dataset.inputs, flow.dataset.targets
@@ -145,8 +154,8 @@ def taylor(
     contributions = first.new_empty(sliding.trajectory.numel(), n)
 
     per_sample = (unit / n).reshape(-1, 1, 1)  # e in units: then all that is linear in it is, too
-    descent = isinstance(flow.rule, GradientDescent)
-    hidden[0], output[0] = first.mT, last
+    matrices = scratch.empty("B", order, batch, k_out, m)
+    hidden[0], output[0], matrices[0] = first.mT, last, matrix
     for k, (w, following, z_k, f, e) in enumerate(zip(hidden[:-1], hidden[1:], z[:-1], outputs, e_terms, strict=True)):
         torch.bmm(inputs, w, out=z_k)
         torch.mul(slopes, z_k, out=h[k])
@@ -155,10 +164,10 @@ def taylor(
         torch.bmm(all_v[..., : (k + 1) * m], active_by_neuron[:, -(k + 1) * m :], out=f)
         torch.mul(errors.send(f.mT), per_sample, out=e)
         v[k + 1].baddbmm_(all_e[..., : (k + 1) * n], active[:, -(k + 1) * n :], beta=0, alpha=1 / (k + 1))
-        if descent:
+        if not flow.rule.fixed:
             start = (order - 1 - k) * k_out
             past_e[..., start : start + k_out] = e
-            error = torch.bmm(past_e[..., start:], output[: k + 1].transpose(0, 1).flatten(1, 2))
+            error = torch.bmm(past_e[..., start:], _feedback_terms(flow.rule, output[: k + 1], matrices[: k + 1]))
         else:
             error = e * matrix if k_out == 1 else torch.bmm(e, matrix)
         following.baddbmm_(inputs.mT, torch.mul(slopes, error, out=drive), beta=0, alpha=1 / (k + 1))

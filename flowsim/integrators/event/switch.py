@@ -18,7 +18,6 @@ from flowsim.integrators.event.kinks import Kinks, listed
 from flowsim.integrators.event.series import Series, feedback
 from flowsim.integrators.event.watch import KINK, SIGN, TO_ACTIVE, TO_INACTIVE, Watch, row_of
 from flowsim.losses import named
-from flowsim.rules import GradientDescent
 from flowsim.weights import Weights
 
 ON_KINK = 64 * EPS
@@ -203,7 +202,7 @@ def _settled(
     where = trajectory[at], kink[at, place], neuron[at]
     leaving = after[at, place] != 0
     slow = speed[at, place] == 0
-    if isinstance(flow.rule, GradientDescent):  # E = 0 where v = 0: the speed is that of just after
+    if flow.rule.at_zero == "vanishes":  # E = 0 where v = 0: the speed is that of just after
         slow |= (output[trajectory, :, neuron] == 0).all(-1)[at]
     contact = torch.where(leaving, torch.where(slow, 2, 1), 0).to(torch.int8)
     front = replace(
@@ -233,7 +232,7 @@ def _row_errors(
     outputs = (slopes * z) @ front.weights.output[trajectory].mT
     e = named(flow.loss).negative_gradient(outputs, flow.dataset.targets[trajectory]) / flow.dataset.samples
     column = feedback(flow, front.weights, front.mode)[trajectory, :, neuron]
-    if isinstance(flow.rule, GradientDescent) and column.shape[-1] == 1:
+    if flow.rule.at_zero == "vanishes" and column.shape[-1] == 1:
         column = torch.where(column == 0, front.mode.sign[trajectory, :, neuron].to(e.dtype), column)
     error = (e @ column.unsqueeze(-1)).squeeze(-1)
     contributions = (e.abs() @ column.abs().unsqueeze(-1)).squeeze(-1)

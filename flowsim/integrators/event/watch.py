@@ -23,7 +23,6 @@ from flowsim.integrators.event.kinks import Kinks
 from flowsim.integrators.event.roots import earliest_roots
 from flowsim.integrators.event.scratch import Scratch
 from flowsim.integrators.event.series import Series, Sliding, summed
-from flowsim.rules import GradientDescent, SignFeedbackAlignment
 
 KINK, TO_ACTIVE, TO_INACTIVE, SIGN = range(4)
 
@@ -168,9 +167,9 @@ def _exits(flow: Flow, kinks: Kinks, series: Series, ratio: Tensor) -> list[Watc
 def _sign_changes(flow: Flow, front: Front, series: Series, ratio: Tensor) -> list[Watch]:
     """Output weights whose sign matters: all under sign-FA; under GD those of neurons that slide."""
     v = series.output
-    if isinstance(flow.rule, SignFeedbackAlignment):
+    if flow.rule.at_zero == "jumps":
         matters = torch.ones_like(front.sign_contact, dtype=torch.bool)
-    elif isinstance(flow.rule, GradientDescent) and v.shape[-2] == 1:
+    elif flow.rule.at_zero == "vanishes" and v.shape[-2] == 1:
         matters = (front.mode.side == 0).any(1, keepdim=True)
     else:
         return []
@@ -210,7 +209,7 @@ def times(flow: Flow, front: Front, watch: Watch) -> Float[Tensor, " events"]:
         return root
     trajectory, kind, row, neuron = watch.what[:, leaving]
     passes = watch.kind == SIGN
-    if isinstance(flow.rule, GradientDescent) and passes.any():
+    if flow.rule.at_zero == "vanishes" and passes.any():
         zero = torch.full_like(front.sign_contact[:, 0], torch.inf, dtype=root.dtype)
         zero[watch.trajectory[passes], watch.neuron[passes]] = root[passes]
         with_weight = (root[leaving] - zero[trajectory, neuron]).abs() <= TOGETHER
