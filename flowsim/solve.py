@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim.errors import IntegrationError, IntegrationInterrupt
+from flowsim.errors import CrawlingWarning, IntegrationError, IntegrationInterrupt
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, event, runge_kutta, unnoticed
 from flowsim.progress import reporting
@@ -60,10 +61,13 @@ def solve(
             solution says in its `status` where each trajectory stopped and why. All others go on to the end either way,
             and do not notice.
 
+    Warns:
+        CrawlingWarning: if a trajectory hardly moves and takes many steps all the same, once.
+
     Raises:
         ValueError: for arguments that do not fit each other, their rules, or the method.
         IntegrationError: if a trajectory cannot go on (overflow of the loss, steps below rounding, more than
-            max_steps steps); it hands over what all of them reached.
+            max_steps steps, or as many to be expected where it crawls); it hands over what all of them reached.
         IntegrationInterrupt: a KeyboardInterrupt, which hands that over too.
 
     >>> from flowsim import Dataset, SignFeedbackAlignment, Weights
@@ -140,8 +144,17 @@ def solved(
         settings, rtol=LOOSER * settings.rtol, atol=LOOSER * settings.atol, max_steps=2 * settings.max_steps
     )  # fmt: skip
     # not a closure: it can be pickled
-    companion = partial(_from_start, flow, weights, batch_shape, path.reached.clone(), looser, turned=True)
+    companion = partial(_companion, flow, weights, batch_shape, path.reached.clone(), looser)
     return Solution(flow, weights, settings, batch_shape, path, reduction, companion)
+
+
+def _companion(
+    flow: Flow, weights: AnyWeights, batch_shape: torch.Size, ends: Float[Tensor, " ensemble"], settings: Settings
+) -> Solution[AnyWeights]:
+    """A second solve, of which nobody is warned a second time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CrawlingWarning)
+        return _from_start(flow, weights, batch_shape, ends, settings, turned=True)
 
 
 def _handed_over(solution: Solution[AnyWeights], throw: bool) -> Solution[AnyWeights]:

@@ -1,11 +1,15 @@
 """How far a command is: a bar for those who watch, lines at growing intervals in a log, and never an error."""
 
+import contextlib
 import io
 import itertools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 
+from flowsim import Dataset, FeedbackAlignment, Flow, Weights, solve
 from flowsim.progress import reporting
 
 
@@ -75,3 +79,31 @@ def test_a_terminal_that_cannot_move_its_cursor_has_lines(monkeypatch: pytest.Mo
 def test_a_line_that_cannot_be_written_ends_nothing() -> None:
     with reporting(Full(), seconds(20.0)) as tell:
         tell(0.5, "case")
+
+
+@pytest.mark.parametrize(("count", "t_final"), [(1, 1e307), (4, 1e308)])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_changes_no_run_however_long(
+    count: int, t_final: float, terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+    weights = Weights(torch.full((count, 1, 1), 0.5), torch.full((count, 1), 0.3))
+    quiet = solve(flow, weights, t_final).evaluate(t_final)
+    monkeypatch.setattr(sys, "stderr", Terminal() if terminal else io.StringIO())
+    told = solve(flow, weights, t_final, progress=True).evaluate(t_final)
+    assert torch.equal(told.hidden, quiet.hidden)
+
+
+@pytest.mark.parametrize("method", ["event", "dopri5"])
+def test_a_solve_tells_the_share_of_the_way_of_all_trajectories(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[float] = []
+
+    @contextlib.contextmanager
+    def listening() -> Iterator[Callable[[float, str], None]]:
+        yield lambda share, doing: shares.append(share)
+
+    monkeypatch.setattr("flowsim.solve.reporting", listening)
+    flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+    solve(flow, Weights(torch.full((4, 1, 1), 0.5), torch.full((4, 1), 0.3)), 2.0, method=method, progress=True)
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0, rel=1e-12)

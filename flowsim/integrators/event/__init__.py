@@ -4,6 +4,7 @@ Between events the activation pattern is fixed and the flow analytic. A step tak
 the first event within it, goes exactly there, and chooses the next mode.
 
     driver      begin and proceed: steps, their length, and what stops them
+    crawl       tells runs that hardly move
     front       where the trajectories are: weights, and the mode (sides of the kinks, signs of the output weights)
     kinks       kinks, which parallel inputs share
     series      the Taylor series in a mode

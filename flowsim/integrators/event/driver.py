@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, smallest_margin, too_steep, unnoticed
+from flowsim.integrators.event.crawl import Crawl
 from flowsim.integrators.event.front import EPS, Front, Mode, largest
 from flowsim.integrators.event.kinks import Kinks
 from flowsim.integrators.event.path import EventPath, Record
@@ -138,18 +139,23 @@ class _Run:
             (front.of_trajectories(torch.nonzero(~going).squeeze(-1)),),
             len(self.records),
         )
+        self.crawl = Crawl(self.state.going.front)
 
     def advance(self) -> float:
         """One round of all trajectories under way. Also: the share of the way that they gained, in sum."""
         going, parked, _ = self.state
-        after, moving, failed = _round(self.before.order, going, self.settings, self.scratch)
+        after, moving, hit, failed = _round(self.before.order, going, self.settings, self.scratch)
         front = after.front
+        self.crawl.saw(front.index[hit])
         if moving.any():
             some = going.front if moving.all() else going.front.of_trajectories(torch.nonzero(moving).squeeze(-1))
             self.records.append(Record.of(some, self.resumed[some.index]))
         arrived = front.time >= front.end
         exhausted = front.steps - self.before.front.steps[front.index] >= self.settings.max_steps
         _fail(failed, exhausted & ~arrived, lambda at: _exhausted(self.settings))
+        left = self.before.front.steps[front.index] + self.settings.max_steps - front.steps
+        for position, reason in self.crawl.look(front, left).items():
+            failed.setdefault(position, reason)
         for position, reason in failed.items():
             self.reasons[int(front.index[position])] = reason
         stays = arrived.index_fill(0, torch.tensor(list(failed), dtype=torch.long, device=arrived.device), True)
@@ -215,8 +221,11 @@ def _state(flow: Flow, front: Front, position: int) -> str:
 
 def _round(
     order: int, going: Going, settings: Settings, scratch: Scratch
-) -> tuple[Going, Bool[Tensor, " ensemble"], dict[int, str]]:
-    """One step for each trajectory, or a correction of its mode. Also: which moved, and why some cannot go on."""
+) -> tuple[Going, Bool[Tensor, " ensemble"], Int[Tensor, " events"], dict[int, str]]:
+    """One step for each trajectory, or a correction of its mode.
+
+    Also: which moved, which had events, and why some cannot go on.
+    """
     front, flow, kinks = going.front, going.flow, going.kinks
     failed: dict[int, str] = {}
     sliding = Sliding.of(kinks, front.mode.side, front.touching())
@@ -260,7 +269,7 @@ def _round(
         output = front.weights.output
         sign = torch.where(output == 0, front.mode.sign, output.sign().to(front.mode.sign.dtype))
         front = replace(front, mode=Mode(front.mode.side, sign))
-    return Going(front, flow, kinks), moving, failed
+    return Going(front, flow, kinks), moving, hit.trajectory, failed
 
 
 def _fail(failed: dict[int, str], which: Bool[Tensor, " ensemble"], reason: Callable[[int], str]) -> None:
