@@ -207,14 +207,15 @@ def test_bounds_hold_for_any_weights() -> None:
 def test_bounds_are_wide_enough_for_the_rounding_of_their_own_sums(
     monkeypatch: pytest.MonkeyPatch, extended: type
 ) -> None:
-    """Pairs of rows that are opposite but for a height, at the best p that floats can say."""
+    """Pairs of rows that are opposite but for a height, at the best p: products cancel, and nothing is to spare."""
     monkeypatch.setattr(margin, "Extended", extended)
     generator = np.random.default_rng(0)
     for exponent in range(20):
         for _ in range(10):
-            (a, b), height = generator.uniform(0.5, 1, 2), 0.75 * 2.0**-exponent
-            rows = np.array([[a, height], [-b, height]])
-            bounds = margin._bounds(rows, np.array([b, a]))
+            height = generator.uniform(0.5, 1) * 2.0**-exponent
+            along, across = np.array([0.375, -0.5]), height * np.array([0.5, 0.375])
+            rows = np.stack([across + along, across - along])
+            bounds = margin._bounds(rows, np.ones(2))
             assert Fraction(bounds.lower) ** 2 <= exact_square(rows) <= Fraction(bounds.upper) ** 2
 
 
