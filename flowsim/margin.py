@@ -87,13 +87,13 @@ def _refined(scaled: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArr
     """The weights after two corrections for the residual of S S^T u = c on their support, if they stay positive."""
     support = weights > 0
     rows, u = scaled[support].astype(Extended), weights[support].astype(Extended)
-    triangle = np.linalg.qr(scaled[support].T, mode="r")
+    triangle = np.linalg.qr(scaled[support].T)[1]
     if triangle.shape[0] < triangle.shape[1] or (np.diag(triangle) == 0).any():
         return weights
     level = (rows @ (u @ rows)).mean()
     for _ in range(2):
         residual = (level - rows @ (u @ rows)).astype(np.float64)
-        half = solve_triangular(triangle, residual, trans="T", check_finite=False)
+        half = solve_triangular(triangle, residual, trans=1, check_finite=False)
         u = u + solve_triangular(triangle, half, check_finite=False)
     refined = np.zeros(len(weights), dtype=Extended)
     refined[support] = u

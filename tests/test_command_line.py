@@ -192,7 +192,7 @@ BAD_ARRAYS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("2-d feedback", {"feedback": np.ones((2, 4))}, ["feedback", "(2, 4)"]),
     ("feedback as a row", {"feedback": np.ones((1, 4))}, ["feedback", "(1, 4)"]),
     ("0-d feedback", {"feedback": np.ones(())}, ["feedback", "()"]),
-    ("no neurons", {"hidden": np.ones((0, 2)), "output": np.ones(0), "feedback": np.ones(0)}, ["hidden", "(0, 2)"]),
+    ("no neurons", {"hidden": np.ones((0, 2)), "output": np.ones(0), "feedback": np.ones(0)}, ["feedback", "(0,)"]),
     *(
         (f"no {key}", {key: None}, ["problem.npz", f"lacks the key '{key}'"])
         for key in ("inputs", "labels", "hidden", "output", "feedback")

@@ -203,12 +203,20 @@ def test_bounds_hold_for_any_weights() -> None:
         assert Fraction(bounds.lower) ** 2 <= square <= Fraction(bounds.upper) ** 2
 
 
-def test_bounds_are_wide_enough_for_the_rounding_of_their_own_sums() -> None:
-    """At the best p they enclose the margin without room for an error: exactly known on a pair of rows."""
-    for exponent in range(0, 40):
-        height = 2.0**-exponent
-        bounds = margin._bounds(np.array([[0.75, 0.75 * height], [-0.75, 0.75 * height]]), np.array([0.1, 0.1]))
-        assert bounds.lower <= 0.75 * height <= bounds.upper
+@pytest.mark.parametrize("extended", [np.longdouble, np.float64])
+def test_bounds_are_wide_enough_for_the_rounding_of_their_own_sums(
+    monkeypatch: pytest.MonkeyPatch, extended: type
+) -> None:
+    """Pairs of rows that are opposite but for a height, at the best p: products cancel, and nothing is to spare."""
+    monkeypatch.setattr(margin, "Extended", extended)
+    generator = np.random.default_rng(0)
+    for exponent in range(20):
+        for _ in range(10):
+            height = generator.uniform(0.5, 1) * 2.0**-exponent
+            along, across = np.array([0.375, -0.5]), height * np.array([0.5, 0.375])
+            rows = np.stack([across + along, across - along])
+            bounds = margin._bounds(rows, np.ones(2))
+            assert Fraction(bounds.lower) ** 2 <= exact_square(rows) <= Fraction(bounds.upper) ** 2
 
 
 def test_the_margin_of_an_ensemble_is_on_the_shape_of_its_members() -> None:
