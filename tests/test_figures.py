@@ -213,6 +213,7 @@ def three(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     names = ["first", "second", "third"]
     monkeypatch.setattr(command, "MODULES", {name: module(lambda: None) for name in names})
+    monkeypatch.setattr(progress, "FIRST", math.inf)
     return names
 
 

@@ -1,6 +1,8 @@
 """The search for counterexamples: instances meet the hypotheses, planted ones are found, files say the same again."""
 
 import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
@@ -11,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from flowsim import Dataset, Weights
+from flowsim import Dataset, Weights, progress
 from theorems import equation_1, lemma_5_4, own_data, proposition_5_7, search
 from theorems.__main__ import main
 from theorems.check import Statement
@@ -185,6 +187,73 @@ def test_an_interrupt_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.M
     assert found[0].file.is_file()
     assert found[0].check.margin is not None
     assert len(calls) == 3
+
+
+def test_a_search_that_fails_costs_neither_what_it_had_found_nor_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls, margins = [], search.margins
+
+    def wrong(target: Target, setting: Setting, points: torch.Tensor) -> torch.Tensor:
+        calls.append(target)
+        if target.rule == "fa" and len(calls) == 2:
+            raise ValueError("own")
+        return margins(target, setting, points)
+
+    monkeypatch.setattr(search, "margins", wrong)
+    report = tmp_path / "report.json"
+    arguments = ["equation_1", "--search", "0.002", "--output", str(tmp_path), "--json", str(report)]
+    assert main(arguments) == 1
+    found = json.loads(report.read_text())["search"]
+    assert [item["verdict"] for item in found] == ["holds", "undecided", "holds"]
+    assert found[1]["claim"] == "internal error: ValueError: own"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "internal error in equation_1, FA, any data: ValueError: own (please report)"
+
+
+def test_a_file_that_cannot_be_written_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST", math.inf)
+    first, second = (tmp_path / target.file for target in TARGETS[:2])
+    first.symlink_to("/dev/full")
+    report = tmp_path / "report.json"
+    assert main(["equation_1", "--search", "0.002", "--output", str(tmp_path), "--json", str(report)]) == 2
+    found = json.loads(report.read_text())["search"]
+    assert [item["verdict"] for item in found] == ["undecided", "holds"]
+    assert second.is_file()
+    assert capsys.readouterr().err == f"error: {first} cannot be written: No space left on device\n"
+
+
+def test_an_interrupted_search_has_the_status_of_shells_and_says_that_it_is_not_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, margins = [], search.margins
+
+    def interrupted(target: Target, setting: Setting, points: torch.Tensor) -> torch.Tensor:
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return margins(target, setting, points)
+
+    monkeypatch.setattr(search, "margins", interrupted)
+    path = tmp_path / "report.json"
+    assert main(["equation_1", "--search", "5", "--output", str(tmp_path), "--json", str(path)]) == 130
+    found = json.loads(path.read_text())
+    assert found["complete"] is False
+    assert [item["case"] for item in found["search"]] == ["FA, any data"]
+
+
+def test_lines_say_how_far_a_search_is_where_nobody_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FIRST", "LONGEST"):
+        monkeypatch.setattr(progress, name, 0.0)
+    console = Console(file=StringIO(), width=150)
+    list(search.search(0.002, ["equation_1"], "cpu", tmp_path, console))
+    assert isinstance(console.file, StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert any(re.match(r"equation_1, FA, any data: \S+: \d+ % after \d+ s$", line) for line in lines)
+    shares = [int(line.split(": ")[-1].split(" %")[0]) for line in lines]
+    assert shares == sorted(shares) and shares[-1] == 100, "of the whole search, not of one target"
 
 
 def test_a_counterexample_is_said_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
