@@ -32,7 +32,7 @@ from flowsim import (
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.integrators import Settings
 from flowsim.integrators.event import INTEGRATOR
-from flowsim.integrators.event.driver import order_for
+from flowsim.integrators.event.driver import _trusted, order_for
 from flowsim.integrators.event.path import EventPath
 from flowsim.observables import conserved
 
@@ -551,6 +551,22 @@ def test_what_is_handed_back_can_be_differentiated_and_changed() -> None:
     for count in solution.statistics.values():
         count.add_(1)
     solution.events.time.mul_(2.0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_a_step_is_as_long_wherever_the_trajectory_is_in_the_ensemble(count: int) -> None:
+    """To the last bit, which torch's own powers do not promise: they are rounded by their place in memory."""
+    generator = torch.Generator().manual_seed(0)
+    sizes, changes = (
+        torch.rand(terms, 64, generator=generator, dtype=torch.float64) * 10.0 ** -torch.arange(terms).unsqueeze(-1)
+        for terms in (9, 7)
+    )
+    allowed, rounding = torch.full((64,), 1e-10, dtype=torch.float64), torch.full((64,), 1e-16, dtype=torch.float64)
+    share, _ = _trusted(sizes, changes, allowed, rounding, 1e-5)
+    for first in range(64 - count):
+        part = slice(first, first + count)
+        some = sizes[:, part].contiguous(), changes[:, part].contiguous(), allowed[part], rounding[part]
+        assert torch.equal(_trusted(*some, 1e-5)[0], share[part])
 
 
 # Where it cannot go on
