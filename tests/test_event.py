@@ -580,11 +580,13 @@ def test_more_steps_than_stated_stop_the_run_with_what_was_reached() -> None:
         solve(flow, weights, 100.0, max_steps=40)
     reached = caught.value.solution
     assert reached is not None
-    assert reached.t_final == caught.value.time > 0
-    same = solve(flow, weights, caught.value.time).evaluate(caught.value.time).hidden[caught.value.index]
-    torch.testing.assert_close(reached.evaluate(caught.value.time).hidden, same, rtol=0, atol=1e-12)
-    assert reached.statistics["steps"] == 40
-    assert reached.error(caught.value.time).hidden.max() < 1e-7
+    assert reached.status.time[caught.value.index] == caught.value.time > 0
+    assert reached.t_final == reached.status.time.max()
+    assert reached.statistics["steps"].tolist() == [40, 40]
+    for index, end in enumerate(reached.status.time):
+        same = solve(flow, weights, end.item()).evaluate(end).hidden[index]
+        torch.testing.assert_close(reached.evaluate(end, torch.tensor(index)).hidden, same, rtol=0, atol=1e-12)
+        assert reached.error(end, torch.tensor(index)).hidden.max() < 1e-7
 
 
 def test_a_loss_that_grows_beyond_all_numbers_stops_the_run() -> None:
