@@ -38,7 +38,7 @@ def derivatives(flow: Flow, weights: Weights) -> list[tuple[torch.Tensor, ...]]:
     """d^k theta / dt^k: each is the derivative of the one before in the direction of the velocity."""
 
     def velocity(*layers: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return flow.velocity(Weights(*layers)).layers
+        return flow.velocity(weights.with_layers(layers)).layers  # which, unlike Weights, keeps derivatives
 
     functions = [velocity]
     for _ in range(ORDER - 1):

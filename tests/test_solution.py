@@ -266,6 +266,8 @@ def test_for_every_loss_a_trajectory_that_uses_up_its_steps_changes_no_other(los
     some = solve(flow, weights, 5.0, max_steps=most, throw=False)
     assert torch.equal(some.status.ended, steps <= most)
     assert "max_steps" in some.status.reason[int(steps.argmax())]
+    stopped = ~some.status.ended
+    assert some.extend(6.0, throw=False).status.time[stopped].equal(some.status.time[stopped])
     kept = torch.nonzero(steps <= most).flatten()
     alone = solve(*flow.map_matrices(weights, lambda matrix: matrix[kept]), 5.0)
     times = torch.linspace(0, 5, 17, dtype=torch.float64)
