@@ -6,8 +6,8 @@
     descent_factors       |grad|, |fa|, their cosine and inner product            Eq. (1)
     dominance_ratio       <grad, fa> / (L - L*)^alpha                             Def. 4.2
 
-Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`. All raise a ValueError for weights that
-do not fit the flow.
+Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`. All raise a ValueError for arguments
+that are no flow and weights; those that need the outputs, for weights that do not fit the data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from flowsim.flow import Flow, Slopes
 from flowsim.validation import require_count, require_positive, shown
-from flowsim.weights import NetworkWeights
+from flowsim.weights import NetworkWeights, require_weights
 
 
 def accuracy(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
@@ -170,7 +170,8 @@ def dominance_ratio(flow: Flow, weights: NetworkWeights, alpha: float) -> Float[
 def _layers(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, ...]:
     if not isinstance(flow, Flow):
         raise ValueError(f"flow must be a flowsim.Flow, got {type(flow).__name__}: the order is flow, weights")
-    return flow.layers_of(weights)
+    require_weights("weights", weights)
+    return weights.layers
 
 
 def _inner(left: tuple[Tensor, ...] | list[Tensor], right: tuple[Tensor, ...] | list[Tensor]) -> Tensor:

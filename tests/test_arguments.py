@@ -107,6 +107,7 @@ NO_RULES = [
 
 Case = tuple[Callable, dict[str, Any], dict[str, list]]
 ALIGNED = {"flow": FLOW, "weights": WEIGHTS}
+WRONG_TYPES = {"flow": NO_FLOWS, "weights": NO_WEIGHTS}
 WRONG_FLOW_OR_WEIGHTS = {"flow": NO_FLOWS, "weights": NO_FITTING_WEIGHTS}
 
 CASES: dict[str, Case] = {
@@ -271,10 +272,12 @@ CASES: dict[str, Case] = {
         initialization.adafa, {"weights": WEIGHTS}, {"weights": NO_WEIGHTS},
     ),
     **{
-        f"observables.{name}": (getattr(observables, name), ALIGNED, WRONG_FLOW_OR_WEIGHTS)
-        for name in (
-            "accuracy", "alignment", "network_alignment", "conserved", "conserved_per_layer", "descent_factors",
+        f"observables.{name}": (getattr(observables, name), ALIGNED, wrong)
+        for names, wrong in (
+            (("accuracy", "descent_factors"), WRONG_FLOW_OR_WEIGHTS),
+            (("alignment", "network_alignment", "conserved", "conserved_per_layer"), WRONG_TYPES),
         )
+        for name in names
     },
     **{
         f"observables.{name} of layers": (
