@@ -482,8 +482,11 @@ def test_standard_output_that_is_full_is_said_in_one_line_and_the_run_is_written
     write_problem()
     command_line = [sys.executable, "-m", "flowsim", "simulate", "problem.npz", "--rule", "fa", "--t-final", "1",
                     "--times", "3", "--output", "run.npz"]  # fmt: skip
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
-        ended = subprocess.run(command_line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        ended = subprocess.run(
+            command_line, env=buffered, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        )
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-1] == "error: standard output cannot be written: No space left on device"
     assert "Traceback" not in ended.stderr and "Exception ignored" not in ended.stderr

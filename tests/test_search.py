@@ -201,8 +201,9 @@ def test_a_search_that_fails_costs_neither_what_it_had_found_nor_others(
         return margins(target, setting, points)
 
     monkeypatch.setattr(search, "margins", wrong)
+    monkeypatch.setattr(search, "_clock", lambda *_: evaluations(search.RESTARTS + 1))
     report = tmp_path / "report.json"
-    arguments = ["equation_1", "--search", "0.002", "--output", str(tmp_path), "--json", str(report)]
+    arguments = ["equation_1", "--search", "5", "--output", str(tmp_path), "--json", str(report)]
     assert main(arguments) == 1
     found = json.loads(report.read_text())["search"]
     assert [item["verdict"] for item in found] == ["holds", "undecided", "holds"]
