@@ -80,11 +80,12 @@ def test_velocity_equals_automatic_differentiation_with_the_error_sent_to_each_l
 
 def test_the_gradient_is_still_that_of_the_risk() -> None:
     dataset, layers, _ = random_problem("squared", 2, 1)
+    weights = DeepWeights(tuple(layers))
     leaves = [layer.requires_grad_() for layer in layers]
     rule = DirectFeedbackAlignment((normal(3, 4), normal(3, 4)))
     flow = Flow(dataset, rule, "squared", SLOPE)
-    expected = torch.autograd.grad(flow.risk(DeepWeights(tuple(leaves))).sum(), leaves)
-    for ours, theirs in zip(flow.gradient(DeepWeights(tuple(leaves))).layers, expected, strict=True):
+    expected = torch.autograd.grad(flow.risk(weights.with_layers(leaves)).sum(), leaves)
+    for ours, theirs in zip(flow.gradient(weights).layers, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
 
 

@@ -81,8 +81,7 @@ def test_a_line_that_cannot_be_written_ends_nothing() -> None:
         tell(0.5, "case")
 
 
-@pytest.mark.parametrize(("count", "t_final"), [(1, 1e307), (4, 1e308)])
-@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize(("count", "t_final", "terminal"), [(1, 1e307, True), (4, 1e308, False)])
 def test_progress_changes_no_run_however_long(
     count: int, t_final: float, terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +101,7 @@ def test_a_solve_tells_the_share_of_the_way_of_all_trajectories(method: str, mon
     def listening() -> Iterator[Callable[[float, str], None]]:
         yield lambda share, doing: shares.append(share)
 
-    monkeypatch.setattr("flowsim.solve.reporting", listening)
+    monkeypatch.setattr(sys.modules["flowsim.solve"], "reporting", listening)
     flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
     solve(flow, Weights(torch.full((4, 1, 1), 0.5), torch.full((4, 1), 0.3)), 2.0, method=method, progress=True)
     assert shares == sorted(shares)
