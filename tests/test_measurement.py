@@ -460,3 +460,18 @@ def test_the_quadrature_error_of_the_integral_counts(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("theorems.measurement.FEWER", INTEGRALS)
     (blind,) = measure([claim], solution, rate)
     assert -blind.margin.item() > 100 * blind.error.item(), "without the second rule it would be a violation"
+
+
+def test_an_error_counts_relative_to_the_smallest_size_of_its_piece() -> None:
+    """What is compared is off by 1e-3 all along, and its size grows tenfold on every piece: 1e-3 at the start."""
+    solution = separable()
+    companion = solution.companion
+
+    def values(seen: Observation) -> Compared:
+        start, end = seen.pieces.start, seen.pieces.end
+        size = (1 + 9 * (seen.times - start) / (end - start)).unsqueeze(-1)
+        return Compared(2 * size + 1e-3 * (seen.solution is companion), size)
+
+    (found,) = measure([Claim("grows", "inequality", values)], solution)
+    assert found.margin.item() == pytest.approx(2, rel=1e-9)
+    assert found.error.item() == pytest.approx(1e-3, rel=1e-3)
