@@ -17,6 +17,7 @@ from flowsim.flow import Slopes
 from flowsim.weights import AnyWeights
 from theorems import theorem_5_2
 from theorems.check import hypotheses_of
+from theorems.observation import observe, prescribed
 
 DATA = Dataset([[1.0, 0.0], [0.6, 1.2]], [1, -1])
 
@@ -134,3 +135,13 @@ def test_a_flow_of_ones_own_is_not_taken_for_its_rule() -> None:
     solution = solve(own, weights, 0.01, method="dopri5", rtol=1e-12)
     (broken,) = [item for item in hypotheses_of(theorem_5_2.STATEMENT, solution) if not item.holds]
     assert broken.name == "d theta/dt = -fa"
+
+
+@pytest.mark.parametrize("activation", [LeakyReLU(0.7), Tanh()])
+def test_what_a_rule_prescribes_keeps_the_activation_of_a_flow_that_adds_to_it(activation: Activation) -> None:
+    flow, weights = separable(1)
+    solution = solve(Twice(flow.dataset, flow.rule, activation=activation), weights, 0.01, method="dopri5", rtol=1e-8)
+    seen = observe(solution, solution.pieces)
+    expected = Flow(flow.dataset, flow.rule, activation=activation).velocity(seen.weights)
+    # slopes at the ends of pieces, which may be kinks, are one-sided: there the two may differ
+    torch.testing.assert_close(prescribed(seen).layers[0][1:-1], expected.layers[0][1:-1], rtol=1e-12, atol=1e-14)
