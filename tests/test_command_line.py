@@ -491,3 +491,14 @@ def test_standard_output_that_is_full_is_said_in_one_line_and_the_run_is_written
     assert ended.stderr.splitlines()[-1] == "error: standard output cannot be written: No space left on device"
     assert "Traceback" not in ended.stderr and "Exception ignored" not in ended.stderr
     assert read_run()["times"].shape == (3,)
+
+
+def test_an_output_is_not_where_standard_output_goes() -> None:
+    """The line about the run would be lost, or end up in the middle of the arrays."""
+    write_problem()
+    command_line = [sys.executable, "-m", "flowsim", "simulate", "problem.npz", "--rule", "fa", "--t-final", "1",
+                    "--output", "log"]  # fmt: skip
+    with open("log", "w") as log:
+        ended = subprocess.run(command_line, stdout=log, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (2, "error: --output log must be another file than standard output\n")
+    assert Path("log").read_text() == ""
