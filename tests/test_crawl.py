@@ -1,6 +1,7 @@
 """Runs that crawl are told, and no others are."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,9 @@ import torch
 from sample_problems import RULES, gaussian_data, separable
 
 from flowsim import CrawlingWarning, Dataset, FeedbackAlignment, Flow, GradientDescent, IntegrationError, Weights, solve
+from flowsim.integrators.event.crawl import WINDOW, Crawl
+from flowsim.integrators.event.kinks import Kinks
+from flowsim.integrators.event.switch import start
 from flowsim.rules import Rule
 
 
@@ -42,6 +46,35 @@ def test_runs_at_rest_are_told_once_with_what_is_left(loss: str, t_final: float)
     told = float(message.split("take about ")[1].split(" ")[0])
     steps = [int(solve(*cannot_be_fitted(loss), t, throw=False).statistics["steps"]) for t in (t_final / 2, t_final)]
     assert 0.2 * (steps[1] - steps[0]) < told < 2.2 * (steps[1] - steps[0])
+
+
+@pytest.mark.parametrize(
+    ("growth", "moves", "eventful", "crawls"),
+    [(1.0, 0.0, False, True), (1.1, 1e-2, False, True), (1.5, 0.0, False, False), (0.5, 0.0, False, False),
+     (1.0, 0.05, False, False), (1.0, 0.0, True, False)],
+)  # fmt: skip
+def test_what_crawls_are_steady_steps_without_events_in_which_nothing_moves(
+    growth: float, moves: float, eventful: bool, crawls: bool
+) -> None:
+    """A window of steps takes `growth` times the time of the one before, and moves the weights by `moves`."""
+    flow, weights = gaussian_data("fa", 1, samples=3, dimension=2, width=2)
+    weights = Weights.sharing(*weights.layers)
+    front, _ = start(flow, Kinks.of(flow.dataset.inputs), weights)
+    front = replace(front, end=torch.full_like(front.time, 1e9))
+    crawl, length, found = Crawl(front), 1.0, {}
+    for window in range(6):
+        if eventful:
+            crawl.saw(front.index)
+        for step in range(WINDOW):
+            number = window * WINDOW + step + 1
+            share = torch.tensor([1 + moves * number / WINDOW], dtype=torch.float64)
+            front = replace(
+                front, time=front.time + length / WINDOW, steps=front.steps + 1,
+                weights=weights.map(lambda tensor, share=share: tensor * share),
+            )  # fmt: skip
+            found |= crawl.look(front, torch.tensor([1000]))
+        length *= growth
+    assert bool(found) is crawls
 
 
 def test_in_an_ensemble_the_one_that_crawls_is_named() -> None:

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from sample_problems import gaussian_data
 
-from flowsim import Dataset, Flow, Weights
+from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Rule, SignFeedbackAlignment, Weights
 from flowsim.integrators.event.driver import Step, _advanced
 from flowsim.integrators.event.front import Front, Mode, largest
 from flowsim.integrators.event.kinks import Kinks
@@ -13,7 +14,7 @@ from flowsim.integrators.event.roots import powers
 from flowsim.integrators.event.scratch import Scratch
 from flowsim.integrators.event.series import Series, Sliding, taylor
 from flowsim.integrators.event.switch import start
-from flowsim.integrators.event.watch import KINK, watched
+from flowsim.integrators.event.watch import KINK, SIGN, watched
 
 ORDER = 5
 
@@ -74,3 +75,26 @@ def test_a_contact_ends_with_the_step_but_where_the_neuron_stays_or_takes_none()
     assert stayed.contact.equal(front.contact)
     assert stayed.steps.tolist() == [0]
     assert stayed.idle.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "watched_at"),
+    [(GradientDescent(), [0]), (SignFeedbackAlignment(), [0, 1]), (FeedbackAlignment(torch.ones(1, 1, 2)), [])],
+    ids=["vanishes", "jumps", "nothing"],
+)
+def test_output_weights_near_0_are_watched_as_the_rule_says_what_happens_there(
+    rule: Rule, watched_at: list[int]
+) -> None:
+    """Neuron 0 slides, neuron 1 does not: where the feedback vanishes with the weight only that of neuron 0 matters."""
+    flow = Flow(Dataset(torch.tensor([[[1.0, 0.0], [0.6, 1.2]]]), torch.tensor([[-1.0, -1.0]])), rule)
+    hidden = torch.tensor([[[0.0, 0.5], [0.3, 0.5]]], dtype=torch.float64)
+    weights = Weights(hidden, torch.full((1, 1, 2), 1e-3, dtype=torch.float64))
+    kinks, scratch = Kinks.of(flow.dataset.inputs), Scratch(torch.float64, hidden.device)
+    front = start(flow, kinks, weights)[0]
+    side = front.mode.side.clone()
+    side[0, 0, 0] = 0
+    front = replace(front, mode=Mode(side, front.mode.sign))
+    sliding = Sliding.of(kinks, side, front.touching())
+    series = taylor(flow, kinks, weights, front.mode, sliding, torch.ones(1).double(), ORDER, scratch)
+    watch, _ = watched(flow, kinks, front, series, powers(torch.ones(1, dtype=torch.float64), ORDER), scratch)
+    assert watch.neuron[watch.kind == SIGN].tolist() == watched_at
