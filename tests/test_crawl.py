@@ -51,7 +51,7 @@ def test_runs_at_rest_are_told_once_with_what_is_left(loss: str, t_final: float)
 @pytest.mark.parametrize(
     ("growth", "moves", "eventful", "crawls"),
     [(1.0, 0.0, False, True), (1.1, 1e-2, False, True), (1.5, 0.0, False, False), (0.5, 0.0, False, False),
-     (1.0, 0.05, False, False), (1.0, 0.0, True, False)],
+     (1.0, 0.05, False, False), (1.0, 1e-4, False, True), (1.0, 0.0, True, False)],
 )  # fmt: skip
 def test_what_crawls_are_steady_steps_without_events_in_which_nothing_moves(
     growth: float, moves: float, eventful: bool, crawls: bool

@@ -29,6 +29,13 @@ STEADY = 1.25
 """Steps stay as they are if a window takes no longer or shorter than this times the one before."""
 
 
+FASTER = 1.01
+"""Weights that move by more than this times as much as in the window before are on their way from a saddle."""
+
+NOISE = 1e-9
+"""Less than this part of the largest weight is noise, whose growth says nothing."""
+
+
 class Crawl:
     """Looks at trajectories under way every WINDOW rounds; warns of the first that crawls, once."""
 
@@ -77,7 +84,7 @@ class Crawl:
         moved = largest([now - then for now, then in pairs]) / front.size
         ratio = gained / self.gained[index]
         calm = ~self.eventful[index] & (moved < MOVED) & (front.steps - old.steps >= WINDOW)
-        calm &= (ratio < STEADY) & (ratio > 1 / STEADY) & (moved <= self.moved[index].clamp(min=1e-9))
+        calm &= (ratio < STEADY) & (ratio > 1 / STEADY) & (moved <= FASTER * self.moved[index].clamp(min=NOISE))
         self.since[index] = torch.where(calm & (self.calm[index] > 0), self.since[index], old.time)
         self.calm[index] = torch.where(calm, self.calm[index] + 1, 0)
         self.gained[index], self.moved[index] = gained, moved
