@@ -475,3 +475,17 @@ def test_an_error_counts_relative_to_the_smallest_size_of_its_piece() -> None:
     (found,) = measure([Claim("grows", "inequality", values)], solution)
     assert found.margin.item() == pytest.approx(2, rel=1e-9)
     assert found.error.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_claim_of_squares_has_the_margin_of_the_numbers_themselves() -> None:
+    """o = t - 10 against 2, as o |o| against 4: the margin is min o / 2 - 1 = -6, where o < 0; and 1.5 for t + 5."""
+    solution = separable()
+    for shift, expected in ((-10.0, -6.0), (5.0, 1.5)):
+
+        def values(seen: Observation, shift: float = shift) -> Compared:
+            number = (seen.times + shift).unsqueeze(-1)
+            return Compared(number * number.abs() - 4, torch.full_like(number, 4.0))
+
+        (found,) = measure([Claim("squares", "inequality", values, squares=True)], solution)
+        assert found.margin.item() == pytest.approx(expected, rel=1e-9)
+        assert found.surely.item() == pytest.approx(expected, rel=1e-5)
