@@ -26,7 +26,7 @@ def along(
         observables: by name.
         rate: the observation's `integral` is its integral from 0.
     """
-    before = None if rate is None else integrals_before(rate, solution, solution)
+    before = None if rate is None else integrals_before(rate, solution)
     found = []
     for trajectory in range(solution.batch_shape.numel()):
         which = torch.nonzero(solution.pieces.trajectory == trajectory).squeeze(-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
 import math
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from torch import Tensor
 
+import flowsim
 from flowsim.files import whole
 from theorems.pictures import BLACK, BLUE, COLOURS, GREY, ORANGE
 
@@ -119,7 +119,7 @@ def save(
         OSError: if one of the two cannot be written; the other one is nevertheless.
     """
     title, caption = title_and_caption(module)
-    version = f"flowsim {importlib.metadata.version('flowsim')}"
+    version = f"flowsim {flowsim.__version__}"
     source = f"python -m figures {command or name}; seeds {', '.join(map(str, seeds))}"
     metadata = {
         "png": {"Title": title, "Description": caption, "Source": source, "Software": version},

@@ -8,8 +8,9 @@ import importlib.metadata
 
 from flowsim import data
 from flowsim.data import Dataset
-from flowsim.errors import CrawlingWarning, IntegrationError, IntegrationInterrupt
+from flowsim.errors import IntegrationError, IntegrationInterrupt
 from flowsim.flow import Flow
+from flowsim.integrators.event.crawl import CrawlingWarning
 from flowsim.rules import (
     DirectFeedbackAlignment,
     FeedbackAlignment,
@@ -17,9 +18,8 @@ from flowsim.rules import (
     Rule,
     SignFeedbackAlignment,
 )
-from flowsim.saving import load
 from flowsim.solution import Solution
-from flowsim.solve import solve
+from flowsim.solve import load, solve
 from flowsim.weights import DeepWeights, Weights
 
 __version__ = importlib.metadata.version("flowsim")

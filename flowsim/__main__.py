@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 from collections.abc import Sequence
 
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+import flowsim
 from flowsim import (
     Dataset,
     FeedbackAlignment,
@@ -125,7 +125,7 @@ def simulated(options: argparse.Namespace, flow: Flow, weights: Weights) -> tupl
         "loss_function": options.loss,
         "t_final": options.t_final,
         "method": options.method,
-        "version": importlib.metadata.version("flowsim"),
+        "version": flowsim.__version__,
     }
     line = (
         f"{options.output}: t = {solution.t_final:g}, loss {run['loss'][0]:.6g} -> {run['loss'][-1]:.6g}, "

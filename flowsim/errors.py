@@ -1,11 +1,10 @@
-"""What goes wrong while solving: errors that hand over what was reached, and what is warned of."""
+"""What goes wrong while solving: errors that hand over what was reached."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from flowsim.solution import Solution
+from flowsim.solution import Solution
 
 
 class IntegrationError(RuntimeError):
@@ -33,7 +32,3 @@ class IntegrationInterrupt(KeyboardInterrupt):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.solution,), self.__dict__
-
-
-class CrawlingWarning(RuntimeWarning):
-    """A trajectory hardly moves, and takes many short steps all the same."""

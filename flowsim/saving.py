@@ -36,7 +36,6 @@ from flowsim.rules import (
     is_one_of,
 )
 from flowsim.solution import Path, Solution, flattened
-from flowsim.solve import solved
 from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import DeepWeights, NetworkWeights, Weights
 
@@ -64,16 +63,22 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
     write_npz(os.fspath(path), {key: _plain(value) for key, value in arrays.items()})
 
 
-def load(path: str | os.PathLike[str]) -> Solution:
-    """Return the solution that `Solution.save` wrote to a file, on the CPU.
+class Parts(NamedTuple):
+    """What a solution is made of."""
+
+    flow: Flow
+    weights: NetworkWeights
+    settings: Settings
+    batch_shape: torch.Size
+    path: Path
+    reduction: Reduction
+
+
+def read(path: str | os.PathLike[str]) -> Parts:
+    """Return what a solution was made of that `save` wrote to a file, on the CPU.
 
     Raises:
         ValueError: if the file cannot be read, or holds anything else, or something that does not fit the rest.
-
-    >>> load("missing.npz")
-    Traceback (most recent call last):
-        ...
-    ValueError: missing.npz cannot be read: No such file or directory
     """
     path = os.fspath(path)
     arrays = read_npz(path, ("kind", "version"))
@@ -84,11 +89,11 @@ def load(path: str | os.PathLike[str]) -> Solution:
         version = file.integer("version", least=1)
         if version != VERSION:
             raise ValueError(f"version must be {VERSION}, got {version}: read it with the flowsim that wrote it")
-        solution = _read(file)
+        parts = _read(file)
         file.require_all_read()
     except ValueError as error:
         raise ValueError(f"{path} is not a solution that can be read: {error}") from None
-    return solution
+    return parts
 
 
 def _plain(value: Any) -> Any:
@@ -314,7 +319,7 @@ def _require_times(times: Tensor, trajectory: Tensor, ends: Tensor) -> None:
         raise ValueError("step_time must go from 0 to end_time, in order, for each trajectory")
 
 
-def _read(file: _File) -> Solution:
+def _read(file: _File) -> Parts:
     settings = Settings(
         file.text("method", ("event", *METHODS)), file.positive("rtol"), file.positive("atol"),
         file.integer("max_steps", least=1),
@@ -330,10 +335,9 @@ def _read(file: _File) -> Solution:
     file.numbers("end_time" if settings.method == "event" else "rejected", (len(reasons),))
     ensemble = flow.map_matrices(weights, lambda matrix: flattened(matrix, batch_shape))
     reduction = _read_reduction(file, *ensemble)
-    read = _read_event if settings.method == "event" else _read_tracks
-    return solved(
-        flow, weights, settings, batch_shape, read(file, reduction, settings, reasons), reduction
-    )  # fmt: skip
+    read_path = _read_event if settings.method == "event" else _read_tracks
+    path = read_path(file, reduction, settings, reasons)
+    return Parts(flow, weights, settings, batch_shape, path, reduction)
 
 
 # --- arrays ---

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import os
 import sys
 import traceback
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
 
+import flowsim
 from flowsim.errors import IntegrationError
 from flowsim.files import unwritten
 
@@ -21,8 +21,9 @@ INTERRUPTED = 130
 
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Let a command take `--version`, which prints one line."""
-    version = f"flowsim {importlib.metadata.version('flowsim')}"
-    parser.add_argument("--version", action="version", version=version, help="print the version and exit")
+    parser.add_argument(
+        "--version", action="version", version=f"flowsim {flowsim.__version__}", help="print the version and exit"
+    )
 
 
 def say(text: str) -> bool:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,15 +15,10 @@ from torch import Tensor
 
 from flowsim.events import Events
 from flowsim.flow import Flow
+from flowsim.integrators import Settings
 from flowsim.reduction import Reduction
 from flowsim.validation import as_finite, as_indices
 from flowsim.weights import AnyWeights, NetworkWeights
-
-if TYPE_CHECKING:
-    from flowsim.integrators import Settings
-
-LOOSER = 30.0
-"""Ratio of the companion's tolerances to the solution's."""
 
 ROUNDINGS = 4
 """Times that lie so many units of rounding beyond the end, relative to it, are taken as the end: 0.1 + 0.2 for 0.3."""
@@ -70,6 +65,14 @@ class Path(Protocol):
     def statistics(self) -> dict[str, Tensor]:
         """Counts of work, one entry per trajectory."""
         ...
+
+
+class Solver(NamedTuple):
+    """What a solution asks of those who make solutions and write them, and who hand themselves in."""
+
+    extended: Callable[..., Any]
+    selected: Callable[..., Any]
+    save: Callable[..., None]
 
 
 Curve = Callable[[Tensor, Tensor], NetworkWeights]
@@ -140,6 +143,7 @@ class Solution(Generic[AnyWeights]):
     batch_shape: torch.Size
     path: Path
     reduction: Reduction[AnyWeights]
+    solver: Solver
     solve_looser: Callable[[], Solution[AnyWeights]]
 
     def __repr__(self) -> str:
@@ -150,9 +154,7 @@ class Solution(Generic[AnyWeights]):
         )
 
     def __getitem__(self, index: Any) -> Solution[AnyWeights]:
-        from flowsim.solve import selected  # noqa: PLC0415, solve makes solutions
-
-        return selected(self, index)
+        return self.solver.selected(self, index)
 
     def extend(self, t_final: float, *, progress: bool = False, throw: bool = True) -> Solution[AnyWeights]:
         """Return the solution on [0, t_final], which goes on from where this one ends, in the mode that it has there.
@@ -164,9 +166,7 @@ class Solution(Generic[AnyWeights]):
             ValueError: if t_final is not later than what was reached.
             IntegrationError: as in `solve`.
         """
-        from flowsim.solve import extended  # noqa: PLC0415
-
-        return extended(self, t_final, progress=progress, throw=throw)
+        return self.solver.extended(self, t_final, progress=progress, throw=throw)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the solution to an .npz file, which `flowsim.load` reads.
@@ -174,9 +174,7 @@ class Solution(Generic[AnyWeights]):
         Raises:
             ValueError: if the file cannot be written, or for a rule, a loss or a flow that is not flowsim's.
         """
-        from flowsim.saving import save  # noqa: PLC0415
-
-        save(self, path)
+        self.solver.save(self, path)
 
     @cached_property
     def t_final(self) -> float:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim.errors import CrawlingWarning, IntegrationError, IntegrationInterrupt
+from flowsim.errors import IntegrationError, IntegrationInterrupt
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, event, runge_kutta, unnoticed
+from flowsim.integrators.event.crawl import CrawlingWarning
 from flowsim.progress import reporting
 from flowsim.reduction import Reduction, reduce
-from flowsim.solution import LOOSER, Path, Solution, flattened
+from flowsim.saving import read, save
+from flowsim.solution import Path, Solution, Solver, flattened
 from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import AnyWeights, require_finite
 
@@ -140,12 +142,9 @@ def solved(
     reduction: Reduction[AnyWeights],
 ) -> Solution[AnyWeights]:  # fmt: skip
     """The solution that a path is, whose companion is solved up to where each trajectory got."""
-    looser = replace(
-        settings, rtol=LOOSER * settings.rtol, atol=LOOSER * settings.atol, max_steps=2 * settings.max_steps
-    )  # fmt: skip
     # not a closure: it can be pickled
-    companion = partial(_companion, flow, weights, batch_shape, path.reached.clone(), looser)
-    return Solution(flow, weights, settings, batch_shape, path, reduction, companion)
+    companion = partial(_companion, flow, weights, batch_shape, path.reached.clone(), settings.looser)
+    return Solution(flow, weights, settings, batch_shape, path, reduction, SOLVER, companion)
 
 
 def _companion(
@@ -169,6 +168,20 @@ def _handed_over(solution: Solution[AnyWeights], throw: bool) -> Solution[AnyWei
     time, reason = solution.path.reached[index].item(), reasons[index]
     assert reason is not None
     raise IntegrationError(time, reason, index, solution if solution.t_final > 0 else None)
+
+
+def load(path: str | os.PathLike[str]) -> Solution:
+    """Return the solution that `Solution.save` wrote to a file, on the CPU.
+
+    Raises:
+        ValueError: if the file cannot be read, or holds anything else, or something that does not fit the rest.
+
+    >>> load("missing.npz")
+    Traceback (most recent call last):
+        ...
+    ValueError: missing.npz cannot be read: No such file or directory
+    """
+    return solved(*read(path))
 
 
 def extended(solution: Solution[AnyWeights], t_final: float, *, progress: bool, throw: bool) -> Solution[AnyWeights]:
@@ -202,3 +215,7 @@ def selected(solution: Solution[AnyWeights], index: Any) -> Solution[AnyWeights]
         flow, weights, solution.settings, chosen.shape, solution.path.of_trajectories(some),
         solution.reduction.of_trajectories(some),
     )  # fmt: skip
+
+
+SOLVER = Solver(extended, selected, save)
+"""What solutions made here ask."""

@@ -307,7 +307,7 @@ def test_the_integrated_bound_uses_the_integral_of_the_total_product() -> None:
     edges = [0.0, *kinks.tolist(), solution.t_final]
     parts = [quad_vec(lambda s: total(np.array(s)), a, b, epsrel=1e-11)[0] for a, b in itertools.pairwise(edges)]
     pieces = solution.pieces
-    before = measurement.integrals_before(proposition_5_7.total_product, solution, solution)[0][-1]
+    before = measurement.integrals_before(proposition_5_7.total_product, solution)[0][-1]
     last = observe(solution, Pieces(*(column[-1:] for column in pieces)))
     over = polynomial.INTEGRALS[-1] @ proposition_5_7.total_product(last) * (pieces.end - pieces.start)[-1]
     assert (before + over).item() == pytest.approx(np.sum(parts), rel=1e-9)

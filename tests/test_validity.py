@@ -19,11 +19,9 @@ from flowsim.integrators.event.watch import KINK, SIGN, TO_INACTIVE
 from flowsim.rules import Rule
 from theorems import (
     ensembles,
-    equation_1,
     lemma_5_4,
-    proposition_5_3,
+    own_data,
     proposition_5_7,
-    theorem_5_1,
     theorem_5_2,
     thresholds,
     validity,
@@ -33,14 +31,8 @@ from theorems.controls import DecayFlow
 from theorems.observation import observe
 
 SIDES, FOLLOWS = "side_ij z_ij >= 0 between events", "d theta/dt = -fa"
-STATEMENTS = [
-    equation_1.STATEMENT,
-    theorem_5_1.statement(2, theorem_5_1.mu_measured(2, 0.99)),
-    theorem_5_2.STATEMENT,
-    proposition_5_3.STATEMENT,
-    lemma_5_4.STATEMENT,
-    proposition_5_7.SEPARABLE,
-]
+STATEMENTS = own_data.STATEMENTS[:6]
+"""One of each; the sixth is Proposition 5.7 on orthogonally separable data, as here."""
 DATA = orthogonally_separable(4, 6, 0.2, 0)
 SIGNS = random_signs(5, 0)
 FA, SIGN_FA = FeedbackAlignment(SIGNS), SignFeedbackAlignment(0.5)

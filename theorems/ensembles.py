@@ -29,9 +29,9 @@ from flowsim import (
 )
 from flowsim.activation import Activation
 from flowsim.initialization import adafa, deep_gaussian, gaussian, random_signs, with_gaps
+from flowsim.integrators import LOOSER
 from flowsim.losses import Loss
 from flowsim.rules import Rule
-from flowsim.solution import LOOSER
 from flowsim.weights import AnyWeights, stack
 from theorems.controls import joined
 

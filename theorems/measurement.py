@@ -195,18 +195,20 @@ def extreme(
 # --- integrals over time ---
 
 
-def integrals_before(
-    rate: Rate, curve: Solution, mode_of: Solution
+def integrals_before(rate: Rate, solution: Solution) -> tuple[Float[Tensor, " pieces"], Float[Tensor, " pieces"]]:
+    """The integral of the rate from 0 to the start of each piece, and its quadrature error so far."""
+    pieces = solution.pieces
+    parts = [_integrated(observe(solution, chosen(pieces, part)), rate) for part in in_chunks(solution, pieces)]
+    return _summed_before(parts, pieces.trajectory)
+
+
+def _summed_before(
+    parts: Sequence[tuple[Tensor, Tensor]], trajectory: Int[Tensor, " pieces"]
 ) -> tuple[Float[Tensor, " pieces"], Float[Tensor, " pieces"]]:
-    """The integral of the rate along a curve from 0 to the start of each piece, and its quadrature error so far."""
-    pieces, parts = mode_of.pieces, []
-    for part in in_chunks(mode_of, pieces):
-        seen = observe(mode_of, chosen(pieces, part))
-        seen = seen if curve is mode_of else observe(curve, chosen(pieces, part), like=seen)
-        parts.append(torch.stack([column[-1] for column in _integrated(seen, rate)]))
-    over = torch.cat(parts, 1)
-    before = [along(column, pieces.trajectory, lambda rows: rows.cumsum(1)) - column for column in over]
-    return before[0], before[1]
+    """The integral before each piece and its error, from those over each piece of all parts."""
+    over = [torch.cat([column[-1] for column in columns]) for columns in zip(*parts, strict=True)]
+    integral, error = (along(column, trajectory, lambda rows: rows.cumsum(1)) - column for column in over)
+    return integral, error
 
 
 def add_integral(
@@ -235,8 +237,11 @@ class _Before:
     @classmethod
     def of(cls, rate: Rate, solution: Solution) -> _Before:
         """Of all pieces of a solution."""
-        pairs = [integrals_before(rate, curve, solution) for curve in (solution, solution.companion)]
-        return cls((pairs[0][0], pairs[1][0]), (pairs[0][1], pairs[1][1]))
+        pieces, parts = solution.pieces, []
+        for part in in_chunks(solution, pieces):
+            parts.append([_integrated(seen, rate) for seen in _observed(solution, chosen(pieces, part))])
+        own, companion = (_summed_before(curve, pieces.trajectory) for curve in zip(*parts, strict=True))
+        return cls((own[0], companion[0]), (own[1], companion[1]))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> _Before:
         """With a function applied to all columns."""

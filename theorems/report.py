@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import html
-import importlib.metadata
 import itertools
 import json
 import platform
@@ -27,6 +26,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+import flowsim
 from flowsim.files import whole
 from theorems.check import Check, Statement
 from theorems.pictures import Picture, nearest, pictures
@@ -120,7 +120,7 @@ def summary(
 ) -> dict[str, Any]:
     """What `--json` writes; it is not complete if the command was interrupted."""
     return {
-        "version": importlib.metadata.version("flowsim"),
+        "version": flowsim.__version__,
         "device": device,
         "dtype": "float64",
         "seconds": round(seconds, 3),

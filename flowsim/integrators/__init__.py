@@ -23,6 +23,9 @@ from torch import Tensor
 from flowsim.flow import Flow
 from flowsim.weights import NetworkWeights
 
+LOOSER = 30.0
+"""Ratio of a companion's tolerances to those of the solution that it estimates the error of."""
+
 INTERRUPTED = "interrupted from the keyboard"
 """The reason of trajectories that can go on."""
 
@@ -35,6 +38,11 @@ class Settings:
     rtol: float
     atol: float
     max_steps: int
+
+    @property
+    def looser(self) -> Settings:
+        """Those of the companion, which may take twice as many steps."""
+        return Settings(self.method, LOOSER * self.rtol, LOOSER * self.atol, 2 * self.max_steps)
 
 
 class Integrator(NamedTuple):

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from flowsim.errors import CrawlingWarning
 from flowsim.integrators.event.front import Front, largest
 
 WINDOW = 100
@@ -28,12 +27,15 @@ how the weights change move them by 0.17 and more, where there are no events (me
 STEADY = 1.25
 """Steps stay as they are if a window takes no longer or shorter than this times the one before."""
 
-
 FASTER = 1.01
 """Weights that move by more than this times as much as in the window before are on their way from a saddle."""
 
 NOISE = 1e-9
 """Less than this part of the largest weight is noise, whose growth says nothing."""
+
+
+class CrawlingWarning(RuntimeWarning):
+    """A trajectory hardly moves, and takes many short steps all the same."""
 
 
 class Crawl:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flowsim.flow import Flow
-from flowsim.integrators import INTERRUPTED, Settings, smallest_margin, too_steep, unnoticed
+from flowsim.integrators import INTERRUPTED, LOOSER, Settings, smallest_margin, too_steep, unnoticed
 from flowsim.integrators.event.crawl import Crawl
 from flowsim.integrators.event.front import EPS, Front, Mode, largest
 from flowsim.integrators.event.kinks import Kinks
@@ -24,7 +24,6 @@ from flowsim.integrators.event.series import Series, Sliding, summed, taylor
 from flowsim.integrators.event.switch import corrected, start, switched
 from flowsim.integrators.event.watch import negligible, times, watched
 from flowsim.losses import named
-from flowsim.solution import LOOSER
 from flowsim.weights import NetworkWeights, Weights
 
 TIE = 8 * EPS
