@@ -81,15 +81,16 @@ class Event(NamedTuple):
 class Solution(NamedTuple):
     layers: list[Array]
     events: list[Event]
-    most_slides: int  # in any mode
-    unstable: int  # times that the only consistent mode had a slide that does not attract
 
 
 class NotOneModeError(RuntimeError):
-    """Several modes go on from an event, or none: `modes` lists them."""
+    """Several modes go on from an event, or none: `modes` are the consistent ones.
+
+    Met only where a sample's whole layer, or a neuron's whole weight vector, arrives at 0.
+    """
 
     def __init__(self, time: float, modes: list[Mode]) -> None:
-        super().__init__(f"{len(modes)} consistent modes at t = {time}")
+        super().__init__(f"{len(modes)} consistent modes at t = {time}, not one that attracts")
         self.modes = modes
 
 
@@ -176,8 +177,9 @@ def motion(problem: Problem, state: Array, mode: Mode) -> Motion:
 
 def inside(problem: Problem, now: Motion) -> Array:
     """Positive where delta is strictly between gamma e and e, negative outside."""
-    share = now.signal / now.drive
-    return (1 - share) * (share - problem.slope)
+    with np.errstate(divide="ignore", invalid="ignore"):  # e = 0 where signs cancel: then no signal but 0 is inside
+        share = now.signal / now.drive
+        return (1 - share) * (share - problem.slope)
 
 
 def guards(problem: Problem, state: Array, mode: Mode) -> Array:
@@ -217,17 +219,13 @@ def consistent_modes(problem: Problem, state: Array, mode: Mode, kinks: Array, f
     return found
 
 
-def decide(
-    problem: Problem, time: float, state: Array, mode: Mode, kinks: Array, flipped: Array
-) -> tuple[Mode, bool]:
-    """The mode that goes on, and whether its slides attract."""
+def decide(problem: Problem, time: float, state: Array, mode: Mode, kinks: Array, flipped: Array) -> Mode:
+    """The only mode that goes on and whose slides attract."""
     found = consistent_modes(problem, state, mode, kinks, flipped)
-    stable = [attracts(problem, state, tried) for tried in found]
-    if len(found) > 1 and sum(stable) == 1:
-        return found[stable.index(True)], True
-    if len(found) != 1:
+    stable = [tried for tried in found if attracts(problem, state, tried)]
+    if len(stable) != 1:
         raise NotOneModeError(time, found)
-    return found[0], stable[0]
+    return stable[0]
 
 
 def integrate(problem: Problem, start: float, state: Array, end: float, mode: Mode, tolerances: dict) -> Array:
@@ -270,11 +268,12 @@ def next_event(
 
 def events_between(problem: Problem, time: float, before: Mode, after: Mode) -> list[Event]:
     found = []
-    for layer, (old, new) in enumerate(zip(*(split(m.sides, problem.kink_shapes) for m in (before, after)), strict=True)):
-        found += [Event(time, layer + 1, i, j, old[i, j], new[i, j]) for i, j in np.argwhere(old != new).tolist()]
-    for layer, (old, new) in enumerate(zip(*(split(m.signs, problem.weight_shapes) for m in (before, after)), strict=True)):
-        found += [Event(time, layer, -1, j, old[i, j], new[i, j]) for i, j in np.argwhere(old != new).tolist()]
-    return [Event(*(number if k == 0 else int(number) for k, number in enumerate(event))) for event in found]
+    for old, new, shapes in zip(before, after, (problem.kink_shapes, problem.weight_shapes), strict=True):
+        for level, (one, other) in enumerate(zip(split(old, shapes), split(new, shapes), strict=True)):
+            for i, j in np.argwhere(one != other).tolist():
+                place = (level, -1, j) if old is before.signs else (level + 1, i, j)
+                found.append(Event(time, *place, int(one[i, j]), int(other[i, j])))
+    return found
 
 
 def solve(problem: Problem, rtol: float = 1e-12) -> Solution:
@@ -283,21 +282,20 @@ def solve(problem: Problem, rtol: float = 1e-12) -> Solution:
     sides = np.concatenate([np.sign(z).ravel() for z in starting_z(problem)]).astype(int)
     mode = Mode(sides, np.sign(state).astype(int))
     nothing, kinks = np.zeros(0, int), np.flatnonzero(sides == 0)
-    mode, stable = decide(problem, time, state, mode, kinks, nothing)
-    events, most, unstable = [], int((mode.sides == 0).sum()), int(not stable)
+    mode = decide(problem, time, state, mode, kinks, nothing)
+    events: list[Event] = []
     while True:
         time, state, fired = next_event(problem, time, state, mode, tolerances)
         if fired is None:
-            return Solution(split(state, problem.weight_shapes), events, most, unstable)
+            return Solution(split(state, problem.weight_shapes), events)
         signs, flipped = mode.signs.copy(), nothing
         kinks = np.flatnonzero((mode.sides == 0) | (guards(problem, state, mode)[: len(sides)] < AT_ZERO))
         if fired >= len(sides):
             flipped = np.array([fired - len(sides)])
             signs[flipped] *= -1
         old = mode
-        mode, stable = decide(problem, time, state, Mode(old.sides, signs), kinks, flipped)
+        mode = decide(problem, time, state, Mode(old.sides, signs), kinks, flipped)
         events += events_between(problem, time, old, mode)
-        most, unstable = max(most, int((mode.sides == 0).sum())), unstable + (not stable)
 
 
 def starting_z(problem: Problem) -> list[Array]:
