@@ -192,7 +192,7 @@ def guards(problem: Problem, state: Array, mode: Mode) -> Array:
 
 
 def is_consistent(problem: Problem, state: Array, mode: Mode, kinks: Array, flipped: Array) -> bool:
-    """Whether the flow in this mode keeps slid kinks in their boxes, and leads the others and weights to their sides."""
+    """Whether the flow in this mode keeps slid kinks in their boxes, and leads other kinks and weights to their sides."""
     try:
         now = motion(problem, state + MOMENT * motion(problem, state, mode).velocity, mode)
     except np.linalg.LinAlgError:
@@ -248,22 +248,25 @@ def next_event(
         dense = solver.dense_output()
         guard = lambda t, dense=dense: guards(problem, dense(t).T, mode)  # noqa: E731
         times = np.linspace(start, solver.t, POINTS + 1)
-        for row, values in enumerate(guard(times)[1:]):
+        for before, after, values in zip(times[:-1], times[1:], guard(times)[1:], strict=True):
             if (~armed & (values < -WRONG)).any():
-                raise RuntimeError(f"wrong mode at t = {times[row + 1]}")
+                raise RuntimeError(f"wrong mode at t = {after}")
             fired = np.flatnonzero(armed & (values < 0))
             if len(fired):
-                bracket = times[row], times[row + 1]
-                zeros = [float(brentq(lambda t, k=k: guard(t)[k], *bracket, xtol=1e-15)) for k in fired]  # type: ignore
-                first = int(fired[np.argmin(zeros)])
-                # The dense output is less exact than the steps: one Newton step with its slope.
-                near, width = min(zeros), 1e-3 * (solver.t - start)
-                slope = (guard(near + width)[first] - guard(near - width)[first]) / (2 * width)
+                near, first = first_zero(guard, before, after, fired)
+                # The dense output is less exact than the steps: one Newton step, with its slope.
                 there = integrate(problem, start, state, near, mode, tolerances)
-                exact = near - guards(problem, there, mode)[first] / slope
+                slope = float(np.diff(guard(near + np.array([-1e-3, 1e-3]) * (solver.t - start))[:, first])[0])
+                exact = near - guards(problem, there, mode)[first] * 2e-3 * (solver.t - start) / slope
                 return exact, integrate(problem, start, state, exact, mode, tolerances), first
             armed |= values > AT_ZERO
     return problem.t_final, solver.y.copy(), None
+
+
+def first_zero(guard: Callable[[float], Array], before: float, after: float, fired: Array) -> tuple[float, int]:
+    """Of the guards that are positive before and negative after: when, and which."""
+    zeros = [(brentq(lambda t, k=k: guard(t)[k], before, after, xtol=1e-15), int(k)) for k in fired]
+    return min(zeros)  # type: ignore[return-value]
 
 
 def events_between(problem: Problem, time: float, before: Mode, after: Mode) -> list[Event]:
@@ -272,7 +275,7 @@ def events_between(problem: Problem, time: float, before: Mode, after: Mode) -> 
         for level, (one, other) in enumerate(zip(split(old, shapes), split(new, shapes), strict=True)):
             for i, j in np.argwhere(one != other).tolist():
                 place = (level, -1, j) if old is before.signs else (level + 1, i, j)
-                found.append(Event(time, *place, int(one[i, j]), int(other[i, j])))
+                found.append(Event(float(time), *place, int(one[i, j]), int(other[i, j])))
     return found
 
 

@@ -1,19 +1,24 @@
 """Narrow deep problems whose runs slide, and what the reference makes of them: kept in `reference_runs.npz`.
 
-    PYTHONPATH=tests python -m conformance.reference_runs    writes that file again
+PYTHONPATH=tests python -m conformance.reference_runs    writes that file again
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from conformance.reference import Event, Problem, Solution, solve
+from flowsim import Dataset, DeepWeights, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment
+from flowsim.rules import Rule
 
 RUNS = Path(__file__).with_name("reference_runs.npz")
-SEEDS = (6, 7, 31, 73, 91, 32, 39, 116, 495, 500, 22, 83, 88, 95, 442, 520)
+SEEDS = (6, 7, 31, 73, 91, 32, 39, 116, 495, 500, 22, 83, 88, 95, 442, 520, 631, 658, 1068)
 
 
 def random_problem(seed: int) -> Problem:
@@ -21,7 +26,7 @@ def random_problem(seed: int) -> Problem:
     rng = np.random.default_rng(seed)
     samples, dimension = rng.integers(3, 7), rng.integers(2, 5)
     widths = [dimension, *rng.integers(2, 5, 2 + seed % 2), 1]
-    layers = [rng.standard_normal((m, k)) / np.sqrt(k) for k, m in zip(widths[:-1], widths[1:], strict=True)]
+    layers = [rng.standard_normal((m, k)) / np.sqrt(k) for k, m in itertools.pairwise(widths)]
     feedback = [rng.standard_normal(layer.shape) for layer in layers[1:]]
     rule = ["gd", "fa", "sign-fa"][seed // 2 % 3]
     return Problem(
@@ -36,12 +41,25 @@ def random_problem(seed: int) -> Problem:
     )
 
 
+def flow_and_weights(problem: Problem) -> tuple[Flow, DeepWeights]:
+    """The same problem for flowsim."""
+    rules: dict[str, Callable[[], Rule]] = {
+        "gd": GradientDescent,
+        "fa": lambda: FeedbackAlignment([torch.from_numpy(matrix) for matrix in problem.feedback]),
+        "sign-fa": SignFeedbackAlignment,
+    }
+    dataset = Dataset(torch.from_numpy(problem.inputs), torch.from_numpy(problem.targets[:, 0]))
+    flow = Flow(dataset, rules[problem.rule](), problem.loss, problem.slope)
+    return flow, DeepWeights(tuple(torch.from_numpy(layer) for layer in problem.layers))
+
+
 class Features(NamedTuple):
     """How many events of a run are of the kinds that are hard to get right."""
 
     deep_entries: int  # slides that begin in a layer above the first
     exits: int
-    with_other_layers: int  # events after which kinks of several layers slide
+    in_two_layers: int  # sides or signs that change so that then kinks of several layers slide
+    of_one_sample: int  # the same, with one sample sliding in several layers
     flips_while_sliding: int  # signs of weights that change while some kink slides
     at_once: int  # sides that change together with another one
 
@@ -49,20 +67,20 @@ class Features(NamedTuple):
 def features(events: list[Event]) -> Features:
     """For a run that begins without a slide."""
     slid: set[tuple[int, int, int]] = set()
-    deep = exits = several = flips = at_once = 0
+    deep = exits = layers = samples = flips = at_once = 0
     for event in events:
-        kink = event[1:4]
         if event.sample < 0:
             flips += bool(slid)
         elif event.after == 0:
-            slid.add(kink)
+            slid.add(event[1:4])
             deep += event.layer > 1
         elif event.before == 0:
-            slid.remove(kink)
+            slid.remove(event[1:4])
             exits += 1
+        layers += len({layer for layer, _, _ in slid}) > 1
+        samples += len({(layer, sample) for layer, sample, _ in slid}) > len({sample for _, sample, _ in slid})
         at_once += sum(other.time == event.time for other in events) > 1
-        several += len({layer for layer, _, _ in slid}) > 1
-    return Features(deep, exits, several, flips, at_once)
+    return Features(deep, exits, layers, samples, flips, at_once)
 
 
 def save_runs(runs: dict[int, tuple[Problem, Solution]], path: Path = RUNS) -> None:
