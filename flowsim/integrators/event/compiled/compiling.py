@@ -1,0 +1,82 @@
+"""How the core is compiled: by numba, once per machine, and again when one of its files changes.
+
+numba looks at the file of a function alone to tell whether what it stored is still right, not at the files of the
+functions that it calls. Here what is stored lies in a directory named by the contents of all files of the core.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+COMPILED = "compiled"
+"""The file that says that everything was compiled and stored."""
+
+
+def _contents(folder: Path) -> str:
+    """A hash of all files that the compiled code depends on."""
+    digest = hashlib.sha256(f"{numba.__version__} {np.__version__}".encode())
+    for path in sorted([*folder.glob("*.py"), folder.parent / "tolerances.py"]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _stored() -> Path:
+    """Where compiled code is stored: in numba's cache directory if one is set, in the user's otherwise."""
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    for base in (chosen, os.path.join(home, "flowsim"), os.path.join(tempfile.gettempdir(), f"flowsim-{os.getuid()}")):
+        if base:
+            folder = Path(base) / f"core-{_contents(Path(__file__).parent)}"
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                if os.access(folder, os.W_OK):
+                    return folder
+            except OSError:
+                continue
+    return Path(tempfile.mkdtemp(prefix="flowsim-core-"))
+
+
+STORED = _stored()
+
+
+def compiled(function: Callable[..., Any] | None = None, *, reassociate: bool = False) -> Any:
+    """Compile a function of the core, which only others of the core call.
+
+    Products and sums may be contracted; only with `reassociate` may sums be taken in another order.
+    """
+    if function is None:
+        return lambda given: compiled(given, reassociate=reassociate)
+    flags = {"contract", "reassoc"} if reassociate else {"contract"}
+    return numba.njit(fastmath=flags, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """Compile a function that Python calls, with all that it calls, and store it; it runs without the lock."""
+    before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = str(STORED)  # type: ignore[attr-defined]
+    try:
+        return numba.njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")(function)
+    finally:
+        numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """Say on stderr that the core is compiled, unless that was done before on this machine."""
+    done = STORED / COMPILED
+    if done.exists():
+        yield
+        return
+    print("flowsim: compiling the event-driven core, once on this machine (about half a minute)", file=sys.stderr)
+    yield
+    done.touch()
