@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from flowsim.integrators.event.kinks import Kinks
+from flowsim.integrators.event.switch import start
 from sample_problems import RULES, gaussian_data, separable
 
 from flowsim import CrawlingWarning, Dataset, FeedbackAlignment, Flow, GradientDescent, IntegrationError, Weights, solve
 from flowsim.integrators.event.crawl import WINDOW, Crawl
-from flowsim.integrators.event.kinks import Kinks
-from flowsim.integrators.event.switch import start
 from flowsim.rules import Rule
 
 

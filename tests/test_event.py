@@ -10,6 +10,7 @@ import filippov_reference as reference
 import numpy as np
 import pytest
 import torch
+from flowsim.integrators.event.driver import _trusted, order_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_problems import RULES, gaussian_data, separable, sliding
@@ -32,7 +33,6 @@ from flowsim import (
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.integrators import Settings
 from flowsim.integrators.event import INTEGRATOR
-from flowsim.integrators.event.driver import _trusted, order_for
 from flowsim.integrators.event.path import EventPath
 from flowsim.observables import conserved
 from flowsim.rules import is_one_of

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import lsq_linear
-
 from flowsim.integrators.event.filippov import filippov_sides
+from scipy.optimize import lsq_linear
 
 
 def attracting(k: int, r: int, seed: int) -> tuple[torch.Tensor, ...]:

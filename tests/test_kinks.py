@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from flowsim.integrators.event.kinks import Kinks, listed
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Weights, solve
-from flowsim.integrators.event.kinks import Kinks, listed
 
 X = torch.tensor([1.0, 2.0, -0.5], dtype=torch.float64)
 INPUTS = torch.stack([X, torch.tensor([0.0, 1.0, 1.0]).double(), -2 * X, torch.zeros(3).double(), 0.25 * X]).unsqueeze(

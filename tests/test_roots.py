@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from flowsim.integrators.event.roots import earliest_roots, first_root, powers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from flowsim.integrators.event.roots import earliest_roots, first_root, powers
 
 EPS = torch.finfo(torch.float64).eps
 

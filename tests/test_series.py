@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from sample_problems import RULES, gaussian_data
-from torch.func import jvp
-
-from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights, losses
 from flowsim.integrators.event.front import Mode
 from flowsim.integrators.event.kinks import Kinks
 from flowsim.integrators.event.scratch import Scratch
 from flowsim.integrators.event.series import Series, Sliding, taylor
+from sample_problems import RULES, gaussian_data
+from torch.func import jvp
+
+from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights, losses
 from flowsim.losses import Loss
 from flowsim.rules import Rule
 

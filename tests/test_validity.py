@@ -6,16 +6,16 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
+import flowsim.integrators.event.driver as event_driver
 import pytest
 import torch
+from flowsim.integrators.event.watch import KINK, SIGN, TO_INACTIVE
 from torch import Tensor
 
-import flowsim.integrators.event.driver as event_driver
 from flowsim import Dataset, DeepWeights, FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, Weights, solve
 from flowsim.activation import Activation, LeakyReLU
 from flowsim.data import orthogonally_separable
 from flowsim.initialization import gaussian, random_signs, with_gaps
-from flowsim.integrators.event.watch import KINK, SIGN, TO_INACTIVE
 from flowsim.rules import Rule
 from theorems import (
     ensembles,

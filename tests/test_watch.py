@@ -4,9 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sample_problems import gaussian_data
-
-from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Rule, SignFeedbackAlignment, Weights
 from flowsim.integrators.event.driver import Step, _advanced
 from flowsim.integrators.event.front import Front, Mode, largest
 from flowsim.integrators.event.kinks import Kinks
@@ -15,6 +12,9 @@ from flowsim.integrators.event.scratch import Scratch
 from flowsim.integrators.event.series import Series, Sliding, taylor
 from flowsim.integrators.event.switch import start
 from flowsim.integrators.event.watch import KINK, SIGN, watched
+from sample_problems import gaussian_data
+
+from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Rule, SignFeedbackAlignment, Weights
 
 ORDER = 5
 

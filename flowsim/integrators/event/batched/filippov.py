@@ -6,14 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-ZERO = 1e-13
-"""A speed dz/dt is taken for 0 if it is at most so large, relative to the sum of the sizes of what adds up to it."""
-
-BLOCKED = 1e-15
-"""A drive is taken for an end of its interval if it is so near, relative to the interval. Well below ZERO."""
+from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, ZERO
 
 
-def filippov_sides(
+def choose_sides(
     normals: Float[Tensor, "rows k r"],
     rest: Float[Tensor, "rows r"],
     active: Float[Tensor, "rows k"],
@@ -57,7 +53,7 @@ def filippov_sides(
     todo = (side * speed < rounding) & exists  # where it starts is right already if it leaves every kink to its side
     if not todo.any():
         return side, speed, ~todo.any(-1)
-    for _ in range(20 + 10 * gram.shape[-1]):
+    for _ in range(EXCHANGES[0] + EXCHANGES[1] * gram.shape[-1]):
         free = (side == 0) & exists
         fixed = torch.where(free, 0.0, drive)
         right = -(linear + (gram @ fixed.unsqueeze(-1)).squeeze(-1))
