@@ -63,7 +63,7 @@ def find_first_root(polynomials: Float[Tensor, "polynomials terms"]) -> Float[Te
 def find_earliest_roots(
     polynomials: Float[Tensor, "polynomials terms"], group: Int[Tensor, " polynomials"], groups: int, within: float
 ) -> Float[Tensor, " polynomials"]:
-    """As `find_first_root`, but infinite where it may be left out: more than `within` later than the first of its group.
+    """As `find_first_root`, but infinite where it may be left out: `within` later than the first of its group, or more.
 
     Only the polynomial of each group whose root seems to be the first is solved at once; another one is solved only if
     it is not positive any more `within` after that root.
