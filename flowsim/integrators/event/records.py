@@ -132,16 +132,6 @@ class Record:
     side: Int8[Tensor, "steps kinks"]
     sign: Int8[Tensor, "steps entries"]
 
-    def of_rows(self, rows: Int[Tensor, " some"]) -> Record:
-        """Some of the steps."""
-        return Record(self.layout, *(getattr(self, name)[rows] for name in COLUMNS))
-
-    @classmethod
-    def of_all(cls, records: Sequence[Record]) -> Record:
-        """Blocks put behind one another."""
-        columns = ([getattr(record, name) for record in records] for name in COLUMNS)
-        return cls(records[0].layout, *(torch.cat(column) for column in columns))
-
 
 COLUMNS = tuple(item.name for item in fields(Record) if item.name != "layout")
 """What a record holds of each step."""

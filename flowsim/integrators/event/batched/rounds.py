@@ -61,7 +61,7 @@ def take_round(order: int, going: Going, settings: Settings, scratch: Scratch) -
     step = _choose_step(batch, series, _measure_changes(flow, series), allowed, settings, scratch)
     add_reasons(failed, step.vanishes, lambda at: f"the step size fell below rounding: {_describe(going, at)}")
     watch, still = set_watch(flow, kinks, batch, series, step.ratio, scratch)
-    batch, watch, moving = _correct_modes(going, series, step, watch, allowed)
+    batch, watch, moving = _hold_to_correct(going, series, step, watch, allowed)
     root = find_times(flow, batch, watch)
     share = torch.ones_like(batch.time).scatter_reduce(0, watch.trajectory, root, "amin")
     hit = watch.where(torch.isfinite(root) & (root <= share[watch.trajectory] + TIE))
@@ -100,7 +100,7 @@ def _describe(going: Going, position: int) -> str:
     return f"velocities reach {speed:.3g} at the smallest margin y f = {lowest:.4g}"
 
 
-def _correct_modes(
+def _hold_to_correct(
     going: Going, series: Series, step: Step, watch: Watch, allowed: Float[Tensor, " ensemble"]
 ) -> tuple[Batch, Watch, Bool[Tensor, " ensemble"]]:
     """Change modes in which something would happen at once; those trajectories do not move.

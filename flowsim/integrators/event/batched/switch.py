@@ -143,16 +143,20 @@ def switch_modes(
     trajectory, neuron = torch.nonzero(decide, as_tuple=True)
     settled = torch.ones_like(batch.index, dtype=torch.bool)
     if trajectory.numel():
-        # d/dt of the step's polynomial at its end, up to a factor: the direction of travel
-        orders = torch.arange(1, monomials.shape[-1], dtype=monomials.dtype, device=monomials.device)
-        weighted = (orders * monomials[trajectory, :-1]).unsqueeze(-1)
-        travel = (weighted * series.hidden[1:, trajectory, :, neuron]).sum(1)
+        travel = _find_travel(series, monomials, trajectory, neuron)
         # a neuron may have come close to w = 0: what it had before says how exact z is
         both = torch.stack([hidden[trajectory, neuron] for hidden in (hidden_before, batch.weights.hidden)])
         width = torch.linalg.vector_norm(both, dim=-1).amax(0)
         batch, decided = _settle(flow, kinks, batch, trajectory, neuron, arrived, width, travel)
         settled[trajectory[~decided]] = False
     return batch, settled
+
+
+def _find_travel(series: Series, monomials: Tensor, trajectory: Tensor, neuron: Tensor) -> Float[Tensor, "rows r"]:
+    """The directions in which neurons travel: d/dt of the step's polynomial at its end, up to a factor."""
+    orders = torch.arange(1, monomials.shape[-1], dtype=monomials.dtype, device=monomials.device)
+    weighted = (orders * monomials[trajectory, :-1]).unsqueeze(-1)
+    return (weighted * series.hidden[1:, trajectory, :, neuron]).sum(1)
 
 
 def _settle(
@@ -189,10 +193,7 @@ def _settle(
     rest = ((slopes * error).unsqueeze(-2) @ inputs).squeeze(-2)
     first = side.gather(1, kink)
     if travel is not None:
-        heading = (normals @ travel.unsqueeze(-1)).squeeze(-1)
-        speed = torch.linalg.vector_norm(travel, dim=-1, keepdim=True)
-        resting = heading.abs() <= RESTING * near.length.gather(1, kink) * speed
-        first = torch.where((first == 0) | resting, first, heading.sign().to(first.dtype))
+        first = _cross_by_travel(first, normals, near.length.gather(1, kink), travel)
     after, speed, decided = choose_sides(normals, rest, active, inactive, first, contributions)
     at, place = torch.nonzero(there, as_tuple=True)
     where = trajectory[at], kink[at, place], neuron[at]
@@ -208,6 +209,19 @@ def _settle(
         contact=batch.contact.index_put(where, contact),
     )
     return batch, decided
+
+
+def _cross_by_travel(
+    side: Int[Tensor, "rows k"],
+    normals: Float[Tensor, "rows k r"],
+    length: Float[Tensor, "rows k"],
+    travel: Float[Tensor, "rows r"],
+) -> Int[Tensor, "rows k"]:
+    """The sides that neurons travel to; as given where they slide, or travel along the kink."""
+    heading = (normals @ travel.unsqueeze(-1)).squeeze(-1)
+    speed = torch.linalg.vector_norm(travel, dim=-1, keepdim=True)
+    resting = heading.abs() <= RESTING * length * speed
+    return torch.where((side == 0) | resting, side, heading.sign().to(side.dtype))
 
 
 def _pseudo_invert(normals: Float[Tensor, "rows k r"]) -> Float[Tensor, "rows k r"]:
