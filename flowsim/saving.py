@@ -20,10 +20,10 @@ from flowsim.data import Dataset
 from flowsim.files import read_npz, write_npz
 from flowsim.flow import Flow
 from flowsim.integrators import Settings
-from flowsim.integrators.event.driver import order_for
-from flowsim.integrators.event.front import Front, Mode, largest
-from flowsim.integrators.event.kinks import Kinks
-from flowsim.integrators.event.path import EventPath, Record
+from flowsim.integrators.event import KERNELS
+from flowsim.integrators.event.kernel import order_for
+from flowsim.integrators.event.path import EventPath
+from flowsim.integrators.event.records import COLUMNS, Front, Layout, Record
 from flowsim.integrators.runge_kutta import METHODS, RungeKuttaPath, Track
 from flowsim.losses import LOSSES, Loss, polynomial
 from flowsim.reduction import Reduction
@@ -39,7 +39,7 @@ from flowsim.solution import Path, Solution, flattened
 from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import DeepWeights, NetworkWeights, Weights
 
-KIND, VERSION = "flowsim solution", 1
+KIND, VERSION = "flowsim solution", 2
 CLOSE = 1e-9
 """How nearly the coordinates of a file must fit what they were made from, relative to it."""
 
@@ -222,15 +222,14 @@ def _read_reduction(file: _File, flow: Flow, weights: NetworkWeights) -> Reducti
 
 def _path_arrays(path: Path) -> Arrays:
     if isinstance(path, EventPath):
+        (kernel,) = (name for name, kernel in KERNELS.items() if kernel == path.kernel)
         everyone = torch.arange(len(path.reasons), device=path.reached.device)
-        merged = path.of_trajectories(everyone)
-        (record,), front = merged.records, merged.front
+        (record,) = path.of_trajectories(everyone).records
         return {
-            **{f"step_{item.name}": getattr(record, item.name) for item in fields(Record)},
-            "end_hidden": front.weights.hidden, "end_output": front.weights.output,
-            "end_side": front.mode.side, "end_sign": front.mode.sign,
-            **{f"end_{name}": getattr(front, name) for name in FRONT},
-        }  # fmt: skip
+            "kernel": kernel,
+            **{f"step_{name}": getattr(record, name) for name in COLUMNS},
+            **{f"end_{item.name}": getattr(path.front, item.name) for item in fields(Front) if item.name != "layout"},
+        }
     if isinstance(path, RungeKuttaPath):
         tracks = path.tracks
         return {
@@ -243,54 +242,55 @@ def _path_arrays(path: Path) -> Arrays:
     raise ValueError(f"solution must be as `solve` gave it to be saved, got the path {type(path).__name__}; pickle it")
 
 
-FRONT = ("time", "contact", "sign_contact", "unit", "steps", "rounds", "idle")
-"""What of the end of a path is stored, besides weights and mode; the rest follows from it."""
-
-
 def _read_event(file: _File, reduction: Reduction, settings: Settings, reasons: tuple[str | None, ...]) -> EventPath:
     flow, weights = reduction.flow, reduction.weights
-    if len(weights.layers) != 2:
-        raise ValueError(f"method 'event' is for two-layer networks, got {len(weights.layers)} layers")
-    (count, n, r), (m, k) = flow.dataset.inputs.shape, weights.layers[1].mT.shape[-2:]
-    front = Front(
-        index=torch.arange(count),
-        time=file.at_least_zero("end_time", (count,)),
-        end=file.numbers("end_time", (count,)),
-        weights=Weights.sharing(file.numbers("end_hidden", (count, m, r)), file.numbers("end_output", (count, k, m))),
-        mode=Mode(file.small("end_side", (count, n, m), -1, 1), file.small("end_sign", (count, k, m), -1, 1)),
-        size=torch.empty(0),
-        contact=file.small("end_contact", (count, n, m), 0, 2),
-        sign_contact=file.small("end_sign_contact", (count, k, m), 0, 127),
-        unit=file.numbers("end_unit", (count,), finite=False),
-        steps=file.counts("end_steps", (count,)),
-        rounds=file.counts("end_rounds", (count,)),
-        idle=file.counts("end_idle", (count,)),
-    )
-    front = Front(**{**vars(front), "size": largest(front.weights.layers)})
-    index = file.counts("step_index", (None,))
-    steps = len(index)
-    record = Record(
-        index,
-        file.at_least_zero("step_time", (steps,)),
-        file.at_least_zero("step_opens", (steps,)),
-        file.numbers("step_hidden", (steps, m, r)),
-        file.numbers("step_output", (steps, k, m)),
-        file.small("step_side", (steps, n, m), -1, 1),
-        file.small("step_sign", (steps, k, m), -1, 1),
-    )
-    if not torch.equal(index, torch.repeat_interleave(torch.arange(count), front.steps)):
+    kernel = KERNELS[file.text("kernel", KERNELS)]
+    initial, _ = kernel.begin(flow, weights, settings)  # refuses what the kernel is not for
+    layout = initial.layout
+    front, record = _read_front(file, layout, len(reasons)), _read_record(file, layout)
+    index = record.index
+    if not torch.equal(index, torch.repeat_interleave(torch.arange(len(reasons)), front.steps)):
         raise ValueError("step_index must name each trajectory as often as end_steps says, in order")
     _require_times(record.time, index, front.time)
     starts = record.opens == record.time
     if not (starts | (record.opens == torch.nextafter(record.time, torch.tensor(torch.inf)))).all():
         raise ValueError("step_opens must be the times of the steps, or the next numbers")
     first = torch.nonzero(index.diff(prepend=index.new_tensor([-1]))).flatten()
-    for name, states, given in zip(("hidden", "output"), (record.hidden, record.output), weights.layers, strict=True):
-        if not torch.equal(states[first], given[index[first]]):
-            raise ValueError(f"step_{name} must start from the initial weights")
-    return EventPath(
-        flow, weights, Kinks.of(flow.dataset.inputs), order_for(settings.rtol), (record,), front, reasons
-    )  # fmt: skip
+    given = initial.weights[index[first]]
+    if not ((record.weights[first] - given).abs().amax(-1) <= CLOSE * given.abs().amax(-1)).all():
+        raise ValueError("step_weights must start from the initial weights")
+    return EventPath(flow, weights, order_for(settings.rtol), (record,), front, reasons, kernel)
+
+
+def _read_front(file: _File, layout: Layout, count: int) -> Front:
+    kinks, entries = (count, layout.kinks), (count, layout.entries)
+    return Front(
+        layout=layout,
+        time=file.at_least_zero("end_time", (count,)),
+        weights=file.numbers("end_weights", (count, layout.parameters)),
+        side=file.small("end_side", kinks, -1, 1),
+        sign=file.small("end_sign", entries, -1, 1),
+        contact=file.small("end_contact", kinks, 0, 2),
+        sign_contact=file.small("end_sign_contact", entries, 0, 127),
+        unit=file.numbers("end_unit", (count,), finite=False),
+        steps=file.counts("end_steps", (count,)),
+        rounds=file.counts("end_rounds", (count,)),
+        idle=file.counts("end_idle", (count,)),
+    )
+
+
+def _read_record(file: _File, layout: Layout) -> Record:
+    index = file.counts("step_index", (None,))
+    steps = len(index)
+    return Record(
+        layout,
+        index,
+        file.at_least_zero("step_time", (steps,)),
+        file.at_least_zero("step_opens", (steps,)),
+        file.numbers("step_weights", (steps, layout.parameters)),
+        file.small("step_side", (steps, layout.kinks), -1, 1),
+        file.small("step_sign", (steps, layout.entries), -1, 1),
+    )
 
 
 def _read_tracks(

@@ -1,7 +1,6 @@
 """Runs that crawl are told, and no others are."""
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +8,8 @@ import torch
 from sample_problems import RULES, gaussian_data, separable
 
 from flowsim import CrawlingWarning, Dataset, FeedbackAlignment, Flow, GradientDescent, IntegrationError, Weights, solve
-from flowsim.integrators.event.crawl import WINDOW, Crawl
-from flowsim.integrators.event.kinks import Kinks
-from flowsim.integrators.event.switch import start
+from flowsim.integrators.event.crawl import Crawl, split_hopeless
+from flowsim.integrators.event.tolerances import WINDOW
 from flowsim.rules import Rule
 
 
@@ -57,24 +55,42 @@ def test_what_crawls_are_steady_steps_without_events_in_which_nothing_moves(
     growth: float, moves: float, eventful: bool, crawls: bool
 ) -> None:
     """A window of steps takes `growth` times the time of the one before, and moves the weights by `moves`."""
-    flow, weights = gaussian_data("fa", 1, samples=3, dimension=2, width=2)
-    weights = Weights.sharing(*weights.layers)
-    front, _ = start(flow, Kinks.of(flow.dataset.inputs), weights)
-    front = replace(front, end=torch.full_like(front.time, 1e9))
-    crawl, length, found = Crawl(front), 1.0, {}
-    for window in range(6):
-        if eventful:
-            crawl.saw(front.index)
-        for step in range(WINDOW):
-            number = window * WINDOW + step + 1
-            share = torch.tensor([1 + moves * number / WINDOW], dtype=torch.float64)
-            front = replace(
-                front, time=front.time + length / WINDOW, steps=front.steps + 1,
-                weights=weights.map(lambda tensor, share=share: tensor * share),
-            )  # fmt: skip
-            found |= crawl.look(front, torch.tensor([1000]))
+    weights, time, steps = torch.tensor([[0.3, -2.0]], dtype=torch.float64), torch.zeros(1).double(), torch.tensor([0])
+    one, ends = torch.tensor([0]), torch.tensor([1e9], dtype=torch.float64)
+    crawl, length, found = Crawl(time, weights, steps), 1.0, []
+    for window in range(1, 7):
+        time, steps = time + length, steps + WINDOW
+        found += crawl.look(one, time, weights * (1 + moves * window), steps, torch.tensor([eventful]), ends)
         length *= growth
     assert bool(found) is crawls
+    hopeless, slow = split_hopeless(found, [1000])
+    assert hopeless == found
+    assert slow == []
+
+
+def test_trajectories_are_judged_alone_as_they_are_together() -> None:
+    """Three of them; the second is not under way any more after the second window."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    zeros, none = torch.zeros(3).double(), torch.zeros(3, dtype=torch.long)
+    together = Crawl(zeros, start, none)
+    alone = [Crawl(zeros[:1], start[at : at + 1], none[:1]) for at in range(3)]
+    lengths = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    found = []
+    for window in range(1, 6):
+        index = torch.tensor([0, 1, 2] if window < 3 else [0, 2])
+        weights = start * (1 + window * torch.tensor([[1e-3], [0.0], [0.2]]).double())
+        steps, ends = none + window * WINDOW, torch.full((3,), 1e6, dtype=torch.float64)
+        rows = window * lengths, weights, steps, torch.zeros(3, dtype=torch.bool), ends
+        found = together.look(index, *(row[index] for row in rows))
+        single = [alone[at].look(torch.tensor([0]), *(row[at : at + 1] for row in rows)) for at in index.tolist()]
+        assert found == [item._replace(position=at) for at, items in enumerate(single) for item in items]
+        assert [index[item.position].item() for item in found] == ([0] if window >= 4 else [])
+    (item,) = found
+    assert item.since == 1.0
+    assert item.speed == pytest.approx(1e-3 / 1.005)
+    assert item.left == pytest.approx((1e6 - 5) * WINDOW)
+    assert split_hopeless(found, [10**9, 0]) == ([], found)
 
 
 def test_in_an_ensemble_the_one_that_crawls_is_named() -> None:

@@ -32,8 +32,10 @@ from flowsim import (
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.integrators import Settings
 from flowsim.integrators.event import INTEGRATOR
-from flowsim.integrators.event.driver import _trusted, order_for
+from flowsim.integrators.event.batched.rounds import _trust
+from flowsim.integrators.event.kernel import order_for
 from flowsim.integrators.event.path import EventPath
+from flowsim.integrators.event.records import COLUMNS
 from flowsim.observables import conserved
 from flowsim.rules import is_one_of
 
@@ -260,7 +262,7 @@ def test_there_are_at_most_12_steps_for_10_events_and_100_more(problem: Callable
 def stored_bytes(solution: Solution) -> int:
     path = solution.path
     assert isinstance(path, EventPath)
-    stored = [getattr(record, name) for record in path.records for name in vars(record)]
+    stored = [getattr(record, name) for record in path.records for name in COLUMNS]
     return sum(tensor.numel() * tensor.element_size() for tensor in stored)
 
 
@@ -563,11 +565,11 @@ def test_a_step_is_as_long_wherever_the_trajectory_is_in_the_ensemble(count: int
         for terms in (9, 7)
     )
     allowed, rounding = torch.full((64,), 1e-10, dtype=torch.float64), torch.full((64,), 1e-16, dtype=torch.float64)
-    share, _ = _trusted(sizes, changes, allowed, rounding, 1e-5)
+    share, _ = _trust(sizes, changes, allowed, rounding, 1e-5)
     for first in range(64 - count):
         part = slice(first, first + count)
         some = sizes[:, part].contiguous(), changes[:, part].contiguous(), allowed[part], rounding[part]
-        assert torch.equal(_trusted(*some, 1e-5)[0], share[part])
+        assert torch.equal(_trust(*some, 1e-5)[0], share[part])
 
 
 # Where it cannot go on

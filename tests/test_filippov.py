@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import lsq_linear
 
-from flowsim.integrators.event.filippov import filippov_sides
+from flowsim.integrators.event.batched.filippov import choose_sides
 
 
 def attracting(k: int, r: int, seed: int) -> tuple[torch.Tensor, ...]:
@@ -21,7 +21,7 @@ def attracting(k: int, r: int, seed: int) -> tuple[torch.Tensor, ...]:
 
 def sides(normals: torch.Tensor, rest: torch.Tensor, active: torch.Tensor, inactive: torch.Tensor, start: int) -> tuple:
     size = normals.norm(dim=-1).sum(-1) + rest.norm(dim=-1)
-    return filippov_sides(normals, rest, active, inactive, torch.full_like(active, start).to(torch.int8), size)
+    return choose_sides(normals, rest, active, inactive, torch.full_like(active, start).to(torch.int8), size)
 
 
 @pytest.mark.parametrize("start", [1, 0, -1])

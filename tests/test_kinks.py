@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Weights, solve
-from flowsim.integrators.event.kinks import Kinks, listed
+from flowsim.integrators.event.batched.kinks import Kinks, list_columns
 
 X = torch.tensor([1.0, 2.0, -0.5], dtype=torch.float64)
 INPUTS = torch.stack([X, torch.tensor([0.0, 1.0, 1.0]).double(), -2 * X, torch.zeros(3).double(), 0.25 * X]).unsqueeze(
@@ -100,9 +100,9 @@ def test_drives_on_the_two_sides_are_sums_over_the_samples_of_the_kink() -> None
 
 
 def test_listed_has_an_entry_for_every_column_of_the_longest_row() -> None:
-    index, there = listed(torch.tensor([[False, False], [False, False]]))
+    index, there = list_columns(torch.tensor([[False, False], [False, False]]))
     assert index.shape == there.shape == (2, 0)
-    index, there = listed(torch.tensor([[True, False, True], [False, False, True]]))
+    index, there = list_columns(torch.tensor([[True, False, True], [False, False, True]]))
     assert index[0].tolist() == [0, 2]
     assert index[1, 0] == 2
     assert there.tolist() == [[True, True], [True, False]]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowsim.integrators.event.roots import earliest_roots, first_root, powers
+from flowsim.integrators.event.batched.roots import find_earliest_roots, find_first_root, list_powers
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -20,11 +20,11 @@ def with_roots(*roots: complex) -> torch.Tensor:
 
 
 def first(*polynomials: torch.Tensor) -> list[float]:
-    return first_root(torch.stack(polynomials)).tolist()
+    return find_first_root(torch.stack(polynomials)).tolist()
 
 
 def test_powers_start_with_one() -> None:
-    assert powers(torch.tensor([0.0, 2.0]).double(), 3).tolist() == [[1, 0, 0, 0], [1, 2, 4, 8]]
+    assert list_powers(torch.tensor([0.0, 2.0]).double(), 3).tolist() == [[1, 0, 0, 0], [1, 2, 4, 8]]
 
 
 def test_the_first_of_several_roots_is_found_to_rounding() -> None:
@@ -62,7 +62,7 @@ def test_of_three_roots_too_close_to_be_told_apart_one_is_found(spread: float) -
     random = np.random.default_rng(0)
     centres = random.uniform(0.05, 0.95, 500)
     roots = centres[:, None] * (1 + spread * random.uniform(-1, 1, (500, 3)))
-    found = first_root(torch.stack([with_roots(*row, 1.7, -2.1) for row in roots])).numpy()
+    found = find_first_root(torch.stack([with_roots(*row, 1.7, -2.1) for row in roots])).numpy()
     assert (abs(found - centres) < spread + 1e-4).all()
 
 
@@ -79,9 +79,9 @@ def test_of_each_group_no_root_near_the_first_is_left_out(within: float) -> None
     polynomials = torch.tensor(random.standard_normal((2000, 10)))
     polynomials[:, 0] = polynomials[:, 0].abs()
     group = torch.tensor(random.integers(0, 300, 2000))
-    every = first_root(polynomials)
+    every = find_first_root(polynomials)
     least = torch.full((300,), math.inf, dtype=torch.float64).scatter_reduce(0, group, every, "amin")[group]
-    found = earliest_roots(polynomials, group, 300, within)
+    found = find_earliest_roots(polynomials, group, 300, within)
     left_out = torch.isinf(found) & torch.isfinite(every)
     assert left_out.sum() > 500
     assert (every[left_out] > least[left_out] + within).all()
@@ -103,10 +103,10 @@ def test_there_is_no_sign_change_before_the_root_and_one_at_it(coefficients: lis
     polynomial = torch.tensor([constant, *coefficients[1:]], dtype=torch.float64)
     (root,) = first(polynomial)
     grid = torch.linspace(0, 1, 2001, dtype=torch.float64)
-    values = (powers(grid, 9) * polynomial).sum(-1)
+    values = (list_powers(grid, 9) * polynomial).sum(-1)
     rounding = 64 * EPS * (1 + sum(map(abs, coefficients)))
     assert (values[grid < root - 1e-3] > -rounding).all()
     if math.isfinite(root):
-        assert abs((powers(torch.tensor(root, dtype=torch.float64), 9) * polynomial).sum().item()) <= rounding
+        assert abs((list_powers(torch.tensor(root, dtype=torch.float64), 9) * polynomial).sum().item()) <= rounding
     else:
         assert (values > -rounding).all()

@@ -100,6 +100,15 @@ def test_runge_kutta_and_deep_solutions_come_back_to_the_last_bit(tmp_path: Path
         require_same(again(solution, tmp_path).extend(1.5), solution.extend(1.5))
 
 
+def test_starts_on_a_kink_come_back_where_rounding_puts_them_exactly_there(tmp_path: Path) -> None:
+    flow, weights = gaussian_data("fa", 1, samples=5, dimension=3, width=4)
+    flow, weights = flow.map_matrices(weights, lambda matrix: matrix[0])
+    normal = flow.dataset.inputs[:1] / flow.dataset.inputs[:1].norm()
+    solution = solve(flow, Weights(weights.layers[0] - weights.layers[0] @ normal.T @ normal, weights.layers[1]), 1.0)
+    assert not torch.equal(solution.path.evaluate(*torch.zeros(2, 1).long()).layers[0][0], solution.weights.layers[0])
+    require_same(again(solution, tmp_path), solution)
+
+
 @pytest.mark.parametrize("method", ["event", "dopri5"])
 def test_partial_solutions_come_back_with_their_status(method: str, tmp_path: Path) -> None:
     flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
@@ -183,7 +192,7 @@ def test_numbers_that_are_not_finite_or_do_not_fit_are_refused(stored: dict[str,
     ("key", "change", "message"),
     [
         ("kind", lambda a: np.array("something else"), "kind must be 'flowsim solution', got 'something else'"),
-        ("version", lambda a: a + 1, "version must be 1, got 2"),
+        ("version", lambda a: a + 1, "version must be 2, got 3"),
         ("method", lambda a: np.array("rk4"), "method must be one of event, dopri5.* got 'rk4'"),
         ("rule", lambda a: np.array("adam"), "rule must be one of gd, fa, direct-fa, sign-fa, got 'adam'"),
         ("loss", lambda a: np.array("hinge"), "loss must be one of .*, got 'hinge'"),
@@ -217,8 +226,10 @@ def test_paths_that_do_not_fit_are_refused(stored: dict[str, np.ndarray], tmp_pa
         assert "step_side must hold numbers from -1 to 1" in changed("step_side", lambda a: a + 2)
         assert "end_contact must hold numbers from 0 to 2" in changed("end_contact", lambda a: a + 5)
         assert "step_opens must be the times" in changed("step_opens", lambda a: a + 1)
-        assert "step_hidden must start from" in changed("step_hidden", lambda a: a + 1)
+        assert "step_weights must start from" in changed("step_weights", lambda a: a + 1)
         assert "step_time must go" in changed("end_time", lambda a: a / 2)
+        assert "kernel must be one of batched" in changed("kernel", lambda a: np.array("mine"))
+        assert "version must be 2, got 1: read it with" in changed("version", lambda a: a - 1)
     else:
         assert "step_count must be 1 at least" in changed("step_count", lambda a: np.array([a.sum(), 0]))
         assert "step_time must have shape" in changed("step_count", lambda a: a * 2**40)

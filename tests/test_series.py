@@ -8,10 +8,10 @@ from sample_problems import RULES, gaussian_data
 from torch.func import jvp
 
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights, losses
-from flowsim.integrators.event.front import Mode
-from flowsim.integrators.event.kinks import Kinks
-from flowsim.integrators.event.scratch import Scratch
-from flowsim.integrators.event.series import Series, Sliding, taylor
+from flowsim.integrators.event.batched.batch import Mode
+from flowsim.integrators.event.batched.kinks import Kinks
+from flowsim.integrators.event.batched.scratch import Scratch
+from flowsim.integrators.event.batched.series import Series, Sliding, expand
 from flowsim.losses import Loss
 from flowsim.rules import Rule
 
@@ -31,7 +31,7 @@ def series_of(flow: Flow, weights: Weights, unit: float, side: torch.Tensor | No
     mode = Mode(side, weights.output.sign().to(torch.int8))
     sliding = Sliding.of(kinks, side, ((side == 0) & kinks.exists.unsqueeze(-1)).any(1))
     units = torch.full((len(side),), unit, dtype=torch.float64)
-    return taylor(flow, kinks, weights, mode, sliding, units, ORDER, Scratch(torch.float64, units.device))
+    return expand(flow, kinks, weights, mode, sliding, units, ORDER, Scratch(torch.float64, units.device))
 
 
 def derivatives(flow: Flow, weights: Weights) -> list[tuple[torch.Tensor, ...]]:

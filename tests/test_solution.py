@@ -30,7 +30,7 @@ from flowsim import (
 )
 from flowsim.initialization import adafa, deep_gaussian
 from flowsim.integrators import runge_kutta
-from flowsim.integrators.event import driver
+from flowsim.integrators.event.batched import rounds
 
 METHODS = pytest.mark.parametrize("method", ["event", "dopri5"])
 UNIT = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
@@ -294,7 +294,7 @@ def test_an_interruption_hands_over_what_was_reached_and_can_be_gone_on_from(
     flow, weights = separable(3)
     t_final = 5.0
     through = solve(flow, weights, t_final, method=method, rtol=1e-8)
-    module, name = (driver, "_advanced") if method == "event" else (runge_kutta, "_packed")
+    module, name = (rounds, "_move") if method == "event" else (runge_kutta, "_packed")
     calls, original = 0, getattr(module, name)
 
     def interrupted(*arguments: object) -> object:

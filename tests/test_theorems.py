@@ -15,7 +15,7 @@ from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedb
 from flowsim.activation import Softplus, Tanh
 from flowsim.data import orthogonally_separable
 from flowsim.initialization import gaussian, random_signs, with_gaps
-from flowsim.integrators.event import driver, series
+from flowsim.integrators.event.batched import rounds, series
 from flowsim.observables import dominance_ratio
 from flowsim.solution import Pieces
 from theorems import check as check_module
@@ -315,7 +315,7 @@ def test_the_integrated_bound_uses_the_integral_of_the_total_product() -> None:
 
 # Planted mistakes: the mathematics is altered, and a check or a hypothesis must notice
 
-original_descent, original_taylor, original_feedback = Flow._descent, series.taylor, series.feedback
+original_descent, original_taylor, original_feedback = Flow._descent, series.expand, series.find_feedback
 original_slopes, original_pieces = observation._slopes, Solution.pieces.func  # type: ignore[attr-defined]
 original_matrices = FeedbackAlignment.feedback_matrices
 
@@ -383,9 +383,9 @@ larger_product = enlarged(proposition_5_7.total_product)
 PLANTED: dict[str, tuple[Any, str, Any, str, str]] = {
     "hidden layer at half speed": (Flow, "_descent", halved_descent, "theorem_5_2", "FA, 3 layers, cross-entropy"),
     "hidden layer at half speed, Eq. 1": (Flow, "_descent", halved_descent, "equation_1", "GD, 3 layers"),
-    "half speed in the series": (driver, "taylor", halved_series, "theorem_5_2", "FA, 3 outputs, cross-entropy"),
-    "sign of the feedback": (series, "feedback", negated_in_series, "theorem_5_2", "FA, logistic"),
-    "B not fixed": (series, "feedback", not_fixed, "theorem_5_2", "FA, logistic"),
+    "half speed in the series": (rounds, "expand", halved_series, "theorem_5_2", "FA, 3 outputs, cross-entropy"),
+    "sign of the feedback": (series, "find_feedback", negated_in_series, "theorem_5_2", "FA, logistic"),
+    "B not fixed": (series, "find_feedback", not_fixed, "theorem_5_2", "FA, logistic"),
     "scale of sign-FA": (SignFeedbackAlignment, "potentials", without_scale, "theorem_5_2", "sign-FA, squared"),
     "1/2 of GD": (GradientDescent, "potentials", without_half, "theorem_5_2", "GD, exponential"),
     "phi' on the wrong side": (observation, "_slopes", on_the_other_side, "equation_1", "FA, separable"),

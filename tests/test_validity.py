@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import flowsim.integrators.event.driver as event_driver
+import flowsim.integrators.event.batched.rounds as event_rounds
 from flowsim import Dataset, DeepWeights, FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, Weights, solve
 from flowsim.activation import Activation, LeakyReLU
 from flowsim.data import orthogonally_separable
 from flowsim.initialization import gaussian, random_signs, with_gaps
-from flowsim.integrators.event.watch import KINK, SIGN, TO_INACTIVE
+from flowsim.integrators.event.batched.watch import KINK, SIGN, TO_INACTIVE
 from flowsim.rules import Rule
 from theorems import (
     ensembles,
@@ -55,13 +55,13 @@ def broken(solution: Solution) -> set[str]:
 
 def missing(kind: int, neuron: int) -> Any:
     """What may change the mode, without the events of a kind at a neuron."""
-    original = event_driver.watched
+    original = event_rounds.set_watch
 
-    def watched(*arguments: Any) -> Any:
+    def without(*arguments: Any) -> Any:
         found, still = original(*arguments)
         return found.where(~((found.kind == kind) & (found.neuron == neuron))), still
 
-    return watched
+    return without
 
 
 @pytest.mark.parametrize("rule", [FA, SIGN_FA], ids=["FA", "sign-FA"])
@@ -70,7 +70,7 @@ def test_an_event_that_both_solves_miss_is_noticed_by_every_statement(
 ) -> None:
     right = run(rule)
     assert broken(right) == set()
-    monkeypatch.setattr(event_driver, "watched", missing(KINK, 0))
+    monkeypatch.setattr(event_rounds, "set_watch", missing(KINK, 0))
     wrong = run(rule)
     assert wrong.error(30.0).hidden.max() < 1e-11, "the error estimate does not see it"
     off = (wrong.evaluate(30.0).hidden - right.evaluate(30.0).hidden).abs().max()
@@ -85,7 +85,7 @@ def test_a_missed_sign_flip_of_sign_fa_is_noticed(monkeypatch: pytest.MonkeyPatc
     flow = Flow(Dataset([[1.0]], [1]), SignFeedbackAlignment(), slope=0.5)
     start = Weights(torch.tensor([[2.0]]), torch.tensor([-0.1]))
     assert broken(solve(flow, start, 1.0, rtol=1e-13)) == set()
-    monkeypatch.setattr(event_driver, "watched", missing(SIGN, 0))
+    monkeypatch.setattr(event_rounds, "set_watch", missing(SIGN, 0))
     assert SIDES in broken(solve(flow, start, 1.0, rtol=1e-13))
 
 
@@ -103,8 +103,8 @@ def test_a_shallow_dip_below_a_kink_within_one_piece_is_noticed(monkeypatch: pyt
     def depth(solution: Solution) -> float:
         return flow.pre_activations(solution.evaluate(fine))[0][:, 0, 0].min().item()
 
-    original = event_driver.watched
-    monkeypatch.setattr(event_driver, "watched", missing(KINK, 0))
+    original = event_rounds.set_watch
+    monkeypatch.setattr(event_rounds, "set_watch", missing(KINK, 0))
     low, high = 0.0, 0.2
     for _ in range(30):
         middle = (low + high) / 2
@@ -113,7 +113,7 @@ def test_a_shallow_dip_below_a_kink_within_one_piece_is_noticed(monkeypatch: pyt
     assert -1.1e-6 < depth(wrong) < -1e-6
     assert SIDES in broken(wrong)
     assert SIDES not in broken(touching(0.19)), "well above the kink nothing is missed"
-    monkeypatch.setattr(event_driver, "watched", original)
+    monkeypatch.setattr(event_rounds, "set_watch", original)
     assert broken(touching(low)) == set()
 
 
@@ -124,7 +124,7 @@ def test_a_kink_ignored_while_sliding_and_one_slid_on_too_long_are_noticed(monke
     right = solve(flow, start, 20.0, rtol=1e-13, atol=1e-15)
     assert "sliding exit" in right.events.kind
     assert broken(right) == set()
-    monkeypatch.setattr(event_driver, "watched", missing(TO_INACTIVE, 0))
+    monkeypatch.setattr(event_rounds, "set_watch", missing(TO_INACTIVE, 0))
     assert FOLLOWS in broken(solve(flow, start, 20.0, rtol=1e-13, atol=1e-15))
 
 

@@ -7,19 +7,19 @@ import torch
 from sample_problems import gaussian_data
 
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Rule, SignFeedbackAlignment, Weights
-from flowsim.integrators.event.driver import Step, _advanced
-from flowsim.integrators.event.front import Front, Mode, largest
-from flowsim.integrators.event.kinks import Kinks
-from flowsim.integrators.event.roots import powers
-from flowsim.integrators.event.scratch import Scratch
-from flowsim.integrators.event.series import Series, Sliding, taylor
-from flowsim.integrators.event.switch import start
-from flowsim.integrators.event.watch import KINK, SIGN, watched
+from flowsim.integrators.event.batched.batch import Batch, Mode, find_largest
+from flowsim.integrators.event.batched.kinks import Kinks
+from flowsim.integrators.event.batched.roots import list_powers
+from flowsim.integrators.event.batched.rounds import Step, _move
+from flowsim.integrators.event.batched.scratch import Scratch
+from flowsim.integrators.event.batched.series import Series, Sliding, expand
+from flowsim.integrators.event.batched.switch import start_batch
+from flowsim.integrators.event.batched.watch import KINK, SIGN, set_watch
 
 ORDER = 5
 
 
-def at_contacts() -> tuple[Flow, Kinks, Front, Series]:
+def at_contacts() -> tuple[Flow, Kinks, Batch, Series]:
     """Neuron 0 slides on x_0 and x_1, and so stays on the kink of x_2 = x_0 + x_1; neuron 1 is about to leave x_3."""
     flow, weights = gaussian_data("fa", 1, samples=5, dimension=4, width=2)
     inputs = flow.dataset.inputs.clone()
@@ -31,48 +31,48 @@ def at_contacts() -> tuple[Flow, Kinks, Front, Series]:
     flow, weights = flow.map_matrices(Weights(hidden, weights.output), lambda matrix: matrix)
     weights = Weights(*weights.layers)
     kinks = Kinks.of(flow.dataset.inputs)
-    front, _ = start(flow, kinks, weights)
-    side, contact = front.mode.side.clone(), torch.zeros_like(front.contact)
+    batch, _ = start_batch(flow, kinks, weights)
+    side, contact = batch.mode.side.clone(), torch.zeros_like(batch.contact)
     side[0, :2, 0], side[0, 2, 0], contact[0, 2, 0] = 0, 1, 2
     contact[0, 3, 1] = 2
-    front = replace(front, mode=Mode(side, front.mode.sign), contact=contact)
-    sliding = Sliding.of(kinks, side, front.touching())
+    batch = replace(batch, mode=Mode(side, batch.mode.sign), contact=contact)
+    sliding = Sliding.of(kinks, side, batch.touching())
     scratch = Scratch(torch.float64, side.device)
-    return flow, kinks, front, taylor(flow, kinks, weights, front.mode, sliding, front.unit, ORDER, scratch)
+    return flow, kinks, batch, expand(flow, kinks, weights, batch.mode, sliding, batch.unit, ORDER, scratch)
 
 
 def test_a_neuron_that_slides_stays_on_kinks_that_depend_on_its_own_and_nothing_is_watched_there() -> None:
-    flow, kinks, front, series = at_contacts()
-    ratio = powers(torch.ones(1, dtype=torch.float64), ORDER)
-    watch, still = watched(flow, kinks, front, series, ratio, Scratch(torch.float64, ratio.device))
+    flow, kinks, batch, series = at_contacts()
+    ratio = list_powers(torch.ones(1, dtype=torch.float64), ORDER)
+    watch, still = set_watch(flow, kinks, batch, series, ratio, Scratch(torch.float64, ratio.device))
     assert still.nonzero().tolist() == [[0, 2, 0]]
     assert [0, KINK, 2, 0] not in watch.what.T.tolist()
 
 
 def test_at_a_contact_the_power_of_t_with_which_z_leaves_is_divided_out() -> None:
     """It leaves x_3 at a speed, which was not known: by t, not by t^2."""
-    flow, kinks, front, series = at_contacts()
-    ratio = powers(torch.full((1,), 0.5, dtype=torch.float64), ORDER)
-    watch, _ = watched(flow, kinks, front, series, ratio, Scratch(torch.float64, ratio.device))
+    flow, kinks, batch, series = at_contacts()
+    ratio = list_powers(torch.full((1,), 0.5, dtype=torch.float64), ORDER)
+    watch, _ = set_watch(flow, kinks, batch, series, ratio, Scratch(torch.float64, ratio.device))
     (row,) = [place for place, what in enumerate(watch.what.T.tolist()) if what == [0, KINK, 3, 1]]
-    expected = front.mode.side[0, 3, 1] * series.pre_activations[1:, 0, 3, 1] * ratio[0, 1:]
+    expected = batch.mode.side[0, 3, 1] * series.pre_activations[1:, 0, 3, 1] * ratio[0, 1:]
     torch.testing.assert_close(watch.polynomial[row, :-1], expected)
     assert watch.polynomial[row, -1] == 0
 
 
 def test_a_contact_ends_with_the_step_but_where_the_neuron_stays_or_takes_none() -> None:
-    _, _, front, series = at_contacts()
-    still = torch.zeros_like(front.contact, dtype=torch.bool)
+    _, _, batch, series = at_contacts()
+    still = torch.zeros_like(batch.contact, dtype=torch.bool)
     still[0, 2, 0] = True
     one, ones = torch.ones(1, dtype=torch.bool), torch.ones(1, dtype=torch.float64)
-    step = Step(ones, powers(ones, ORDER), ones, ~one, ~one, ~one)
-    moved = _advanced(front, series, step, ones, powers(ones, ORDER), one, still)
+    step = Step(ones, list_powers(ones, ORDER), ones, ~one, ~one, ~one)
+    moved = _move(batch, series, step, ones, list_powers(ones, ORDER), one, still)
     assert moved.contact.nonzero().tolist() == [[0, 2, 0]]
     assert moved.steps.tolist() == [1]
-    assert moved.size.equal(largest(moved.weights.layers))
-    assert not moved.size.equal(front.size)
-    stayed = _advanced(front, series, step, ones, powers(ones, ORDER), ~one, still)
-    assert stayed.contact.equal(front.contact)
+    assert moved.size.equal(find_largest(moved.weights.layers))
+    assert not moved.size.equal(batch.size)
+    stayed = _move(batch, series, step, ones, list_powers(ones, ORDER), ~one, still)
+    assert stayed.contact.equal(batch.contact)
     assert stayed.steps.tolist() == [0]
     assert stayed.idle.tolist() == [1]
 
@@ -90,11 +90,11 @@ def test_output_weights_near_0_are_watched_as_the_rule_says_what_happens_there(
     hidden = torch.tensor([[[0.0, 0.5], [0.3, 0.5]]], dtype=torch.float64)
     weights = Weights(hidden, torch.full((1, 1, 2), 1e-3, dtype=torch.float64))
     kinks, scratch = Kinks.of(flow.dataset.inputs), Scratch(torch.float64, hidden.device)
-    front = start(flow, kinks, weights)[0]
-    side = front.mode.side.clone()
+    batch = start_batch(flow, kinks, weights)[0]
+    side = batch.mode.side.clone()
     side[0, 0, 0] = 0
-    front = replace(front, mode=Mode(side, front.mode.sign))
-    sliding = Sliding.of(kinks, side, front.touching())
-    series = taylor(flow, kinks, weights, front.mode, sliding, torch.ones(1).double(), ORDER, scratch)
-    watch, _ = watched(flow, kinks, front, series, powers(torch.ones(1, dtype=torch.float64), ORDER), scratch)
+    batch = replace(batch, mode=Mode(side, batch.mode.sign))
+    sliding = Sliding.of(kinks, side, batch.touching())
+    series = expand(flow, kinks, weights, batch.mode, sliding, torch.ones(1).double(), ORDER, scratch)
+    watch, _ = set_watch(flow, kinks, batch, series, list_powers(torch.ones(1, dtype=torch.float64), ORDER), scratch)
     assert watch.neuron[watch.kind == SIGN].tolist() == watched_at

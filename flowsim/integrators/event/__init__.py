@@ -1,23 +1,70 @@
-"""The event-driven integrator: a two-layer flow as Taylor series between events (theorems/README.md, section 10).
+"""The event-driven integrator: a flow as Taylor series between events (theorems/README.md, section 10).
 
 Between events the activation pattern is fixed and the flow analytic. A step takes the Taylor series of the flow, finds
-the first event within it, goes exactly there, and chooses the next mode.
+the first event within it, goes exactly there, and chooses the next mode. What does so is a kernel; which one, for a
+flow, is said here.
 
-    driver      begin and proceed: steps, their length, and what stops them
+    batched     the kernel for two-layer networks: all trajectories of an ensemble at once
+    kernel      what a kernel is
+    records     what kernels write and others read: starts of steps, where the trajectories are
     crawl       tells runs that hardly move
-    front       where the trajectories are: weights, and the mode (sides of the kinks, signs of the output weights)
-    kinks       kinks, which parallel inputs share
-    series      the Taylor series in a mode
-    watch       what may change the mode within a step, as polynomials
-    roots       their first roots
-    switch      the mode after an event
-    filippov    where a neuron goes that sits on several kinks
-    path        the solution: dense output, events, statistics
+    tolerances  all thresholds, in order
+    path        the solution, whatever the kernel: dense output, events, statistics
 """
 
-from flowsim.integrators import Integrator
-from flowsim.integrators.event.driver import begin, proceed
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsim.flow import Flow
+from flowsim.integrators import Integrator, Settings, unnoticed
+from flowsim.integrators.event import batched
+from flowsim.integrators.event.kernel import Kernel, order_for
+from flowsim.integrators.event.path import EventPath
+from flowsim.weights import NetworkWeights
+
+KERNELS = {"batched": batched.KERNEL}
+"""The kernels by the names that files have for them."""
+
+
+def kernel_for(flow: Flow, weights: NetworkWeights) -> Kernel:
+    """The kernel for a flattened ensemble.
+
+    Raises:
+        ValueError: if there is none for such a flow.
+    """
+    batched.require_supported(flow, weights)
+    return batched.KERNEL
+
+
+def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> EventPath:
+    """The path of no steps of a flattened ensemble; the tolerance gives the order of the series.
+
+    Raises:
+        ValueError: if there is no kernel for such a flow.
+    """
+    kernel = kernel_for(flow, weights)
+    front, reasons = kernel.begin(flow, weights, settings)
+    return EventPath(flow, weights, order_for(settings.rtol), (), front, reasons, kernel)
+
+
+def proceed(
+    path: EventPath,
+    ends: Float[Tensor, " ensemble"],
+    settings: Settings,
+    advanced: Callable[[float], None] = unnoticed,
+) -> EventPath:
+    """Go on with every trajectory to an end of its own, by the kernel that the path has."""
+    records, front, reasons = path.kernel.proceed(
+        path.flow, path.front, path.order, path.reasons, ends, settings, advanced
+    )
+    return replace(path, records=(*path.records, *records), front=front, reasons=reasons)
+
 
 INTEGRATOR = Integrator(begin, proceed)
 
-__all__ = ["INTEGRATOR"]
+__all__ = ["INTEGRATOR", "KERNELS"]

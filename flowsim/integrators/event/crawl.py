@@ -6,104 +6,102 @@ are as long as these decay, however little the weights move. Their number is in 
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from flowsim.integrators.event.front import Front, largest
-
-WINDOW = 100
-"""Rounds, a step in each but at an event, that are looked at together."""
-
-WINDOWS = 3
-"""A trajectory crawls if it did so for so many windows in a row."""
-
-MOVED = 0.03
-"""Weights hardly move if they do by less than this part of the largest of them in a window. Steps that are limited by
-how the weights change move them by 0.17 and more, where there are no events (measured)."""
-
-STEADY = 1.25
-"""Steps stay as they are if a window takes no longer or shorter than this times the one before."""
-
-FASTER = 1.01
-"""Weights that move by more than this times as much as in the window before are on their way from a saddle."""
-
-NOISE = 1e-9
-"""Less than this part of the largest weight is noise, whose growth says nothing."""
+from flowsim.integrators.event.tolerances import FASTER, MOVED, NOISE, STEADY, WINDOW, WINDOWS
 
 
 class CrawlingWarning(RuntimeWarning):
     """A trajectory hardly moves, and takes many short steps all the same."""
 
 
+class Crawling(NamedTuple):
+    """A trajectory that crawls: its place among those looked at, since when, its speed, its steps, and how many more.
+
+    `speed` is in parts of the largest weight per unit of time.
+    """
+
+    position: int
+    since: float
+    speed: float
+    length: float
+    left: float
+
+    def __str__(self) -> str:
+        return (
+            f"since t = {self.since:.4g} the problem is stiff: the weights move by only {self.speed:.1g} of their size "
+            f"per unit of time, while a deviation from their path would decay fast, and keeps the steps at "
+            f"{self.length:.3g}; the rest would take about {self.left:.2g} steps. End at an earlier t_final, or give "
+            "more max_steps"
+        )
+
+
 class Crawl:
-    """Looks at trajectories under way every WINDOW rounds; warns of the first that crawls, once."""
+    """What was seen of trajectories, one or many, in the windows before. They are looked at after WINDOW rounds each.
 
-    def __init__(self, front: Front) -> None:
-        self.rounds = 0
-        self.warned = False
-        ensemble = int(front.index.max()) + 1 if len(front.index) else 0
-        like = front.time
-        self.calm = torch.zeros(ensemble, dtype=torch.long, device=like.device)
-        self.gained = like.new_full((ensemble,), torch.nan)
-        self.moved = like.new_full((ensemble,), torch.inf)
-        self.since = like.new_zeros(ensemble)
-        self.eventful = torch.ones(ensemble, dtype=torch.bool, device=like.device)
-        self.mark = front
+    Args:
+        time, weights, steps: of each trajectory at the start.
+    """
 
-    def saw(self, events: Int[Tensor, " events"]) -> None:
-        """Take note of the trajectories that had events."""
-        self.eventful[events] = True
+    def __init__(
+        self,
+        time: Float[Tensor, " ensemble"],
+        weights: Float[Tensor, "ensemble parameters"],
+        steps: Int[Tensor, " ensemble"],
+    ) -> None:
+        self.time, self.weights, self.steps = time.clone(), weights.clone(), steps.clone()
+        self.calm = torch.zeros_like(steps)
+        self.gained = torch.full_like(time, torch.nan)
+        self.moved = torch.full_like(time, torch.inf)
+        self.since = torch.zeros_like(time)
 
-    def look(self, front: Front, allowed: Int[Tensor, " ensemble"]) -> dict[int, str]:
-        """After a round: why some trajectories, by position, need not go on.
+    def look(
+        self,
+        index: Int[Tensor, " some"],
+        time: Float[Tensor, " some"],
+        weights: Float[Tensor, "some parameters"],
+        steps: Int[Tensor, " some"],
+        eventful: Bool[Tensor, " some"],
+        ends: Float[Tensor, " some"],
+    ) -> list[Crawling]:
+        """After a window: those that crawl of the trajectories `index`, which are under way.
 
-        `allowed` are the steps that they may take. Warns of the first trajectory that crawls, if it may go on.
+        `eventful` are those that had events in the window, `ends` where each of them is going.
         """
-        self.rounds += 1
-        if self.rounds % WINDOW or not len(front.index):
-            return {}
-        crawls = self._crawls(front)
-        if not crawls.any():
-            return {}
-        index, steps = front.index, (front.end - front.time) / self.gained[front.index] * WINDOW
-        hopeless = crawls & (steps > allowed)
-        failed = {at: self._words(front, at, steps[at].item()) for at in torch.nonzero(hopeless).flatten().tolist()}
-        slow = torch.nonzero(crawls & ~hopeless & (steps > WINDOWS * WINDOW)).flatten()
-        if len(slow) and not self.warned:
-            self.warned = True
-            at = int(slow[0])
-            message = f"trajectory {int(index[at])} crawls: {self._words(front, at, steps[at].item())}"
-            warnings.warn(message, CrawlingWarning, stacklevel=7)  # where solve was called
-        return failed
-
-    def _crawls(self, front: Front) -> Bool[Tensor, " ensemble"]:
-        index, old = front.index, self._old(front)
-        gained = front.time - old.time
-        pairs = zip(front.weights.layers, old.weights.layers, strict=True)
-        moved = largest([now - then for now, then in pairs]) / front.size
+        gained = time - self.time[index]
+        moved = (weights - self.weights[index]).abs().amax(-1) / weights.abs().amax(-1)
         ratio = gained / self.gained[index]
-        calm = ~self.eventful[index] & (moved < MOVED) & (front.steps - old.steps >= WINDOW)
+        calm = ~eventful & (moved < MOVED) & (steps - self.steps[index] >= WINDOW)
         calm &= (ratio < STEADY) & (ratio > 1 / STEADY) & (moved <= FASTER * self.moved[index].clamp(min=NOISE))
-        self.since[index] = torch.where(calm & (self.calm[index] > 0), self.since[index], old.time)
+        self.since[index] = torch.where(calm & (self.calm[index] > 0), self.since[index], self.time[index])
         self.calm[index] = torch.where(calm, self.calm[index] + 1, 0)
         self.gained[index], self.moved[index] = gained, moved
-        self.eventful[:] = False
-        self.mark = front
-        return self.calm[index] >= WINDOWS
+        self.time[index], self.weights[index], self.steps[index] = time, weights, steps
+        rows = torch.nonzero(self.calm[index] >= WINDOWS).flatten()
+        gained, moved = gained[rows], moved[rows]
+        columns = rows, self.since[index[rows]], moved / gained, gained / WINDOW, (ends - time)[rows] / gained * WINDOW
+        return [Crawling(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
-    def _old(self, front: Front) -> Front:
-        """The trajectories as they were when they were looked at before."""
-        return self.mark.of_trajectories(torch.searchsorted(self.mark.index, front.index))
 
-    def _words(self, front: Front, at: int, steps: float) -> str:
-        index = int(front.index[at])
-        speed: Float[Tensor, ""] = self.moved[index] / self.gained[index]
-        return (
-            f"since t = {self.since[index].item():.4g} the problem is stiff: the weights move by only "
-            f"{speed.item():.1g} of their size per unit of time, while a deviation from their path would decay fast, "
-            f"and keeps the steps at {self.gained[index].item() / WINDOW:.3g}; the rest would take about "
-            f"{steps:.2g} steps. End at an earlier t_final, or give more max_steps"
-        )
+def split_hopeless(found: list[Crawling], allowed: list[int]) -> tuple[list[Crawling], list[Crawling]]:
+    """Those that would take more steps than the trajectories may, and others of which one is to be warned.
+
+    `allowed` are the steps left to each trajectory that was looked at.
+    """
+    hopeless = [item for item in found if item.left > allowed[item.position]]
+    slow = [item for item in found if WINDOWS * WINDOW < item.left <= allowed[item.position]]
+    return hopeless, slow
+
+
+def warn_of(trajectory: int, found: Crawling) -> None:
+    """Warn of a trajectory that crawls, at the place outside of flowsim where the run was asked for."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == "flowsim":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(f"trajectory {trajectory} crawls: {found}", CrawlingWarning, stacklevel=level)

@@ -2,66 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from flowsim.events import Events
 from flowsim.flow import Flow
-from flowsim.integrators.event.front import Front, Mode
-from flowsim.integrators.event.kinks import Kinks
-from flowsim.integrators.event.roots import powers
-from flowsim.integrators.event.scratch import Scratch
-from flowsim.integrators.event.series import Series, Sliding, summed, taylor
-from flowsim.weights import NetworkWeights, Weights
+from flowsim.integrators.event.kernel import Kernel, Reasons
+from flowsim.integrators.event.records import COLUMNS, Front, Record
+from flowsim.weights import NetworkWeights
 
 CHUNK = 2**22
-"""Taylor coefficients of weights, summed at so many at a time in dense output, to bound its memory."""
-
-
-@dataclass(frozen=True, eq=False)
-class Record:
-    """The start of steps: one of each of some trajectories, or all of each, ordered by trajectory, then time.
-
-    `opens` is the first time that the step answers for. It is its start, but where a run was extended, the time of the
-    junction belongs to the step before, as it did before that.
-    """
-
-    index: Int[Tensor, " some"]
-    time: Float[Tensor, " some"]
-    opens: Float[Tensor, " some"]
-    hidden: Float[Tensor, "some m r"]
-    output: Float[Tensor, "some k m"]
-    side: Int[Tensor, "some n m"]
-    sign: Int[Tensor, "some k m"]
-
-    @classmethod
-    def of(cls, front: Front, resumed: Float[Tensor, " some"]) -> Record:
-        """The steps that start at a front; `resumed` is the time from which a trajectory was extended, or -1."""
-        later = torch.nextafter(front.time, front.time.new_tensor(torch.inf))
-        opens = torch.where(front.time == resumed, later, front.time)
-        weights, mode = front.weights, front.mode
-        return cls(front.index, front.time, opens, weights.hidden, weights.output, mode.side, mode.sign)
+"""Taylor coefficients of weights, summed at so many at a time in dense output, or entries of modes compared at so many
+at a time, to bound memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class EventPath:
-    """The starts of all steps, with the mode. The series of a step is computed again when it is asked for.
+    """The starts of all steps, with the mode. The kernel computes the series of a step again when it is asked for.
 
     `front` is where the trajectories ended, all of them, and `reasons` why some did not get to the end.
     """
 
     flow: Flow
     weights: NetworkWeights
-    kinks: Kinks
     order: int
     records: tuple[Record, ...]
     front: Front
-    reasons: tuple[str | None, ...]
+    reasons: Reasons
+    kernel: Kernel
 
     @property
     def reached(self) -> Float[Tensor, " ensemble"]:
@@ -73,68 +46,84 @@ class EventPath:
         counts, first = self.steps.count[some], self.steps.first[some]
         own = torch.repeat_interleave(torch.arange(len(some), device=some.device), counts)
         which = first[own] + torch.arange(len(own), device=some.device) - (counts.cumsum(0) - counts)[own]
-        columns = self._columns()
-        parts = {name: column[self.steps.order[which]] for name, column in columns.items()}
         flow, weights = self.flow.map_matrices(self.weights, lambda matrix: matrix[some])
         front = self.front.of_trajectories(some)
         moved = front.steps[own] > 0  # the others get theirs again
-        record = Record(**{name: part[moved] for name, part in parts.items()} | {"index": own[moved]})
-        return EventPath(
-            flow, weights, self.kinks.of_trajectories(some), self.order, (record,),
-            replace(front, index=torch.arange(len(some), device=some.device)),
-            tuple(self.reasons[index] for index in some.tolist()),
-        )  # fmt: skip
+        record = replace(self._rows(which[moved]), index=own[moved])
+        reasons = tuple(self.reasons[index] for index in some.tolist())
+        return EventPath(flow, weights, self.order, (record,), front, reasons, self.kernel)
+
+    # --- steps ---
 
     @cached_property
-    def _all_records(self) -> list[Record]:
+    def _blocks(self) -> list[Record]:
         """The records, and one for trajectories without a step, which answers for t = 0."""
-        unmoved = self.front.of_trajectories(torch.nonzero(self.front.steps == 0).squeeze(-1))
-        return [*self.records, Record.of(unmoved, torch.full_like(unmoved.time, -1.0))]
-
-    def _columns(self) -> dict[str, Tensor]:
-        """The fields of all records."""
-        return {
-            item.name: torch.cat([getattr(record, item.name) for record in self._all_records])
-            for item in fields(Record)
-        }
+        unmoved, front = torch.nonzero(self.front.steps == 0).squeeze(-1), self.front
+        states = (column[unmoved] for column in (front.time, front.time, front.weights, front.side, front.sign))
+        return [*self.records, Record(front.layout, unmoved, *states)]
 
     @cached_property
     def steps(self) -> Steps:
         """The steps of all trajectories in order."""
-        counts = [len(record.index) for record in self._all_records]
-        device = self.kinks.inputs.device
+        counts = [len(block.index) for block in self._blocks]
+        device = self.reached.device
         trajectory, time, opens = (
-            torch.cat([getattr(record, name) for record in self._all_records]) for name in ("index", "time", "opens")
+            torch.cat([getattr(block, name) for block in self._blocks]) for name in ("index", "time", "opens")
         )
         number = torch.repeat_interleave(torch.arange(len(counts), device=device), torch.tensor(counts, device=device))
         first = torch.tensor([0, *counts[:-1]], device=device).cumsum(0)
         place = torch.arange(len(time), device=device) - first[number]
         order = torch.argsort(trajectory, stable=True)  # records are in order of time
-        ensemble = len(self.kinks.inputs)
-        count = torch.bincount(trajectory, minlength=ensemble)
+        count = torch.bincount(trajectory, minlength=len(self.reached))
         return Steps(
             order, trajectory[order], time[order], opens[order], number[order], place[order],
             count, count.cumsum(0) - count,
         )  # fmt: skip
 
-    def _starts(self, which: Int[Tensor, " some"]) -> tuple[Weights, Mode]:
-        """State and mode at the start of some steps, given in increasing order of their records."""
-        number, place = self.steps.number[which], self.steps.place[which]
-        records, counts = torch.unique_consecutive(number, return_counts=True)
-        parts = [
-            [getattr(self._all_records[record], name)[chosen] for name in ("hidden", "output", "side", "sign")]
-            for record, chosen in zip(records.tolist(), place.split(counts.tolist()), strict=True)
-        ]
-        hidden, output, side, sign = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Weights.sharing(hidden, output), Mode(side, sign)
+    def _columns(self, which: Int[Tensor, " some"], *names: str) -> list[Tensor]:
+        """Columns of the records of some steps."""
+        number = self.steps.number[which]
+        order = torch.argsort(number, stable=True)
+        blocks, counts = torch.unique_consecutive(number[order], return_counts=True)
+        places = self.steps.place[which[order]].split(counts.tolist())
+        pairs = [(self._blocks[block], place) for block, place in zip(blocks.tolist(), places, strict=True)]
+        pairs = pairs or [(self._blocks[-1], order)]
+        back = torch.argsort(order)
+        return [torch.cat([getattr(block, name)[place] for block, place in pairs])[back] for name in names]
+
+    def _rows(self, which: Int[Tensor, " some"]) -> Record:
+        """Some steps as one block."""
+        return Record(self.front.layout, *self._columns(which, *COLUMNS))
+
+    def starts(self) -> tuple[Int[Tensor, " steps"], Float[Tensor, " steps"]]:
+        """The trajectory and the start of every step, ordered by trajectory, then time."""
+        moved = self.front.steps[self.steps.trajectory] > 0
+        return self.steps.trajectory[moved], self.steps.time[moved]
+
+    # --- dense output ---
 
     def evaluate(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> NetworkWeights:
         """The weights of trajectories, each at a time of its own."""
-        return self.weights.with_layers(self._terms_at(trajectory, times, derivative=False))
+        return self._sum_series(trajectory, times, derivative=False)
 
     def velocity(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> NetworkWeights:
         """d theta / dt of trajectories, each at a time of its own: while sliding, the Filippov velocity."""
-        return self.weights.with_layers(self._terms_at(trajectory, times, derivative=True))
+        return self._sum_series(trajectory, times, derivative=True)
+
+    def _sum_series(self, trajectory: Tensor, times: Tensor, derivative: bool) -> NetworkWeights:
+        steps, layout = self.steps, self.front.layout
+        which = steps.find(trajectory, times)
+        # neighbours share records, and steps
+        order = torch.argsort(steps.number[which] * len(steps.time) + which, stable=True)
+        sums = times.new_empty(len(times), layout.parameters)
+        for part in order.split(max(1, CHUNK // (self.order * layout.parameters))):
+            distinct, inverse = torch.unique_consecutive(which[part], return_inverse=True)
+            length = steps.end(distinct, self.reached) - steps.time[distinct]
+            length = torch.where(length > 0, length, 1.0)
+            share = (times[part] - steps.time[which[part]]) / length[inverse]
+            starts = self._rows(distinct)
+            sums[part] = self.kernel.evaluate(self.flow, starts, length, inverse, share, self.order, derivative)
+        return self.weights.with_layers(layout.split_weights(sums))
 
     def pattern(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> tuple[Tensor, ...]:
         """The activation pattern of trajectories, each at a time of its own: 0 for sliding samples."""
@@ -142,59 +131,10 @@ class EventPath:
             weights = self.evaluate(trajectory, times)
             flow, _ = self.flow.map_matrices(self.weights, lambda matrix: matrix[trajectory])
             return tuple(layer.sign().to(torch.int8) for layer in flow.pre_activations(weights))
-        which, order = self._steps_at(trajectory, times)
-        _, mode = self._starts(which[order])
-        side = self.kinks.of_trajectories(self.steps.trajectory[which[order]]).of_samples(mode.side)
-        pattern = torch.empty_like(side)
-        pattern[order] = side
-        return (pattern,)
+        (side,) = self._columns(self.steps.find(trajectory, times), "side")
+        return tuple(self.front.layout.split_sides(side))
 
-    def starts(self) -> tuple[Int[Tensor, " steps"], Float[Tensor, " steps"]]:
-        """The trajectory and the start of every step, ordered by trajectory, then time."""
-        moved = self.front.steps[self.steps.trajectory] > 0
-        return self.steps.trajectory[moved], self.steps.time[moved]
-
-    def _steps_at(self, trajectory: Tensor, times: Tensor) -> tuple[Int[Tensor, " some"], Int[Tensor, " some"]]:
-        """The steps that contain the times, and an order in which neighbours share records, and steps."""
-        which = self.steps.before(trajectory, times)
-        return which, torch.argsort(self.steps.number[which] * len(self.steps.time) + which, stable=True)
-
-    def _terms_at(self, trajectory: Tensor, asked: Tensor, derivative: bool) -> list[Tensor]:
-        which, order = self._steps_at(trajectory, asked)
-        steps = self.steps
-        shapes = [layer.shape[1:] for layer in self.weights.layers]
-        layers = [asked.new_empty(len(asked), *shape) for shape in shapes]
-        numbers = self.order * sum(shape.numel() for shape in shapes)
-        for part in order.split(max(1, CHUNK // numbers)):
-            distinct, inverse = torch.unique_consecutive(which[part], return_inverse=True)
-            series, unit = self._series(distinct, steps.end(distinct, self.reached) - steps.time[distinct])
-            share = (asked[part] - steps.time[which[part]]) / unit[inverse]
-            monomials = powers(share, self.order)
-            if derivative:
-                orders = torch.arange(1, self.order + 1, dtype=share.dtype, device=share.device)
-                monomials = functional.pad(orders * monomials[:, :-1] / unit[inverse].unsqueeze(-1), (1, 0))
-            layers[0][part] = summed(series.hidden[:, inverse], monomials).mT
-            layers[1][part] = summed(series.output[:, inverse], monomials)
-            if not derivative:  # at their start the terms of a series may be infinite
-                self._put_starts(layers, which, part[share == 0])
-        return layers
-
-    def _put_starts(self, layers: list[Tensor], which: Tensor, at_start: Tensor) -> None:
-        """Put the states at the starts of steps, as they are, to their places."""
-        if at_start.numel():
-            state, _ = self._starts(which[at_start])
-            for layer, exact in zip(layers, state.layers, strict=True):
-                layer[at_start] = exact
-
-    def _series(self, which: Int[Tensor, " steps"], length: Tensor) -> tuple[Series, Tensor]:
-        trajectory = self.steps.trajectory[which]
-        weights, mode = self._starts(which)
-        flow, _ = self.flow.map_matrices(self.weights, lambda matrix: matrix[trajectory])
-        kinks = self.kinks.of_trajectories(trajectory)
-        sliding = Sliding.of(kinks, mode.side, ((mode.side == 0) & kinks.exists.unsqueeze(-1)).any(1))
-        unit = torch.where(length > 0, length, 1.0)
-        scratch = Scratch(length.dtype, length.device)
-        return taylor(flow, kinks, weights, mode, sliding, unit, self.order, scratch), unit
+    # --- events ---
 
     def events(self) -> Events:
         """Changes of the mode from one step to the next."""
@@ -202,42 +142,45 @@ class EventPath:
 
     @cached_property
     def _events(self) -> Events:
-        order = self.steps.order
-        sides, signs = (
-            torch.cat([getattr(record, name) for record in self._all_records])[order] for name in ("side", "sign")
-        )
-        later = torch.nonzero(self.steps.trajectory[1:] == self.steps.trajectory[:-1]).squeeze(-1) + 1
-        exists = (self.flow.dataset.inputs != 0).any(-1)
+        names = ("side", "sign") if self.flow.rule.at_zero == "jumps" else ("side",)
+        last = torch.cat(self._columns(self.steps.first, *names), 1)  # nothing changes at the first step
         columns = []
-        for part in later.split(max(1, CHUNK // sides[0].numel())):
-            trajectory = self.steps.trajectory[part]
-            kinks = self.kinks.of_trajectories(trajectory)
-            before, after = kinks.of_samples(sides[part - 1]), kinks.of_samples(sides[part])
-            changed = (before != after) & exists[trajectory].unsqueeze(-1)
-            step, sample, neuron = torch.nonzero(changed, as_tuple=True)
-            columns.append((part[step], sample, neuron, before[changed], after[changed]))
-            if self.flow.rule.at_zero == "jumps":
-                before, after = signs[part - 1], signs[part]
-                step, _, neuron = torch.nonzero(before != after, as_tuple=True)
-                columns.append(
-                    (part[step], torch.full_like(step, -1), neuron, before[before != after], after[before != after])
-                )
-        if not columns:
-            none = torch.zeros(0, dtype=torch.long, device=order.device)
-            columns.append((none, none, none, sides.new_zeros(0), sides.new_zeros(0)))
-        step, sample, neuron, before, after = (torch.cat(column) for column in zip(*columns, strict=True))
+        for step, index, after in self._modes(names):
+            first = torch.cat([index.new_ones(1).bool(), index[1:] != index[:-1]])[: len(index)]
+            before = torch.where(first.unsqueeze(-1), last[index], after.roll(1, 0))
+            row, entry = torch.nonzero(before != after, as_tuple=True)
+            columns.append((step[row], entry, before[row, entry], after[row, entry]))
+            ends = first.roll(-1)
+            last[index[ends]] = after[ends]
+        step, entry, before, after = (torch.cat(column) for column in zip(*columns, strict=True))
         in_order = torch.argsort(step, stable=True)
-        step, sample, neuron = step[in_order], sample[in_order], neuron[in_order]
+        step, entry = step[in_order], entry[in_order]
+        layer, sample, neuron = self.front.layout.places.to(entry.device)[:, entry]
         return Events(
-            self.steps.time[step], self.steps.trajectory[step], torch.ones_like(step), sample, neuron,
+            self.steps.time[step], self.steps.trajectory[step], layer, sample, neuron,
             before[in_order], after[in_order],
         )  # fmt: skip
+
+    def _modes(self, names: tuple[str, ...]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Number, trajectory and mode of some steps after another: of a few records each, ordered by trajectory."""
+        groups, size = [[]], 0
+        for block in self._blocks:
+            if size >= CHUNK:
+                groups, size = [*groups, []], 0
+            groups[-1].append(block)
+            size += sum(getattr(block, name).numel() for name in names)
+        numbers = torch.argsort(self.steps.order).split([sum(len(block.index) for block in group) for group in groups])
+        for group, number in zip(groups, numbers, strict=True):
+            mode = torch.cat([torch.cat([getattr(block, name) for name in names], 1) for block in group])
+            index = torch.cat([block.index for block in group])
+            order = torch.argsort(index, stable=True)
+            yield number[order], index[order], mode[order]
 
     @property
     def statistics(self) -> dict[str, Tensor]:
         """Per trajectory: steps; Taylor coefficients computed; kinks crossed; times that a sample began to slide."""
         events = self.events()
-        count = len(self.kinks.inputs)
+        count = len(self.reached)
         crossed, entered = (
             torch.bincount(events.trajectory[mask & (events.sample >= 0)], minlength=count)
             for mask in (events.before * events.after == -1, events.after == 0)
@@ -268,7 +211,7 @@ class Steps:
     count: Int[Tensor, " ensemble"]
     first: Int[Tensor, " ensemble"]
 
-    def before(self, trajectory: Int[Tensor, " times"], times: Float[Tensor, " times"]) -> Int[Tensor, " times"]:
+    def find(self, trajectory: Int[Tensor, " times"], times: Float[Tensor, " times"]) -> Int[Tensor, " times"]:
         """The last step of the trajectory that answers for the time."""
         low, high = self.first[trajectory], self.first[trajectory] + self.count[trajectory]
         while bool((high - low > 1).any()):  # bisection, all at once

@@ -6,14 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-ZERO = 1e-13
-"""A speed dz/dt is taken for 0 if it is at most so large, relative to the sum of the sizes of what adds up to it."""
-
-BLOCKED = 1e-15
-"""A drive is taken for an end of its interval if it is so near, relative to the interval. Well below ZERO."""
+from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, ZERO
 
 
-def filippov_sides(
+def choose_sides(
     normals: Float[Tensor, "rows k r"],
     rest: Float[Tensor, "rows r"],
     active: Float[Tensor, "rows k"],
@@ -51,35 +47,22 @@ def filippov_sides(
     attracts = exists & (active < inactive)
     side = torch.where(attracts | (side != 0), side, side.new_ones(()))
     drive = torch.where(side > 0, active, torch.where(side < 0, inactive, 0.5 * (active + inactive)))
-    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    near = BLOCKED * (inactive - active)
     speed = linear + (gram @ drive.unsqueeze(-1)).squeeze(-1)
     todo = (side * speed < rounding) & exists  # where it starts is right already if it leaves every kink to its side
     if not todo.any():
         return side, speed, ~todo.any(-1)
-    for _ in range(20 + 10 * gram.shape[-1]):
+    for _ in range(EXCHANGES[0] + EXCHANGES[1] * gram.shape[-1]):
         free = (side == 0) & exists
-        fixed = torch.where(free, 0.0, drive)
-        right = -(linear + (gram @ fixed.unsqueeze(-1)).squeeze(-1))
-        both = free.unsqueeze(-1) & free.unsqueeze(-2)
-        matrix = torch.where(both, gram, identity)
-        target = torch.linalg.solve(matrix, torch.where(free, right, drive))
-        low, high = free & (target <= active + near), free & (target >= inactive - near)
-        end = torch.where(low, active, inactive)
-        way = target - drive
-        share = torch.where(low | high, ((end - drive) / way).nan_to_num(0.0).clamp(0, 1), torch.inf)
-        least, which = share.min(-1, keepdim=True)
-        stopped = torch.isfinite(least)
-        drive = torch.where(free, drive + least.clamp(max=1) * way, drive)
-        stopping = torch.zeros_like(free).scatter(1, which, stopped)
-        drive = torch.where(stopping, end, drive)
+        target = _solve_free(gram, linear, drive, free)
+        drive, stopping, at_lower = _go_to_first_end(drive, target, free, active, inactive)
+        stopped = stopping.any(-1, keepdim=True)
         speed = linear + (gram @ drive.unsqueeze(-1)).squeeze(-1)
         wrong = exists & ~free & (side * speed < -rounding) & ~stopped
         worst = torch.where(wrong & attracts, speed.abs() / length, -1.0).max(-1, keepdim=True)
         freed = torch.zeros_like(free).scatter(1, worst.indices, worst.values > 0)
         crossing = wrong & ~attracts & (worst.values <= 0)
         moved = side
-        side = torch.where(stopping, torch.where(low, 1, -1), side)
+        side = torch.where(stopping, torch.where(at_lower, 1, -1), side)
         side = torch.where(freed, 0, side)
         side = torch.where(crossing, -side, side).to(moved.dtype)
         drive = torch.where(crossing, torch.where(side > 0, active, inactive), drive)
@@ -87,3 +70,30 @@ def filippov_sides(
         if not todo.any():
             break
     return side, torch.where(speed.abs() > rounding, speed, 0.0), ~todo
+
+
+def _solve_free(gram: Tensor, linear: Tensor, drive: Tensor, free: Tensor) -> Float[Tensor, "rows k"]:
+    """The drives with which the speeds at free kinks are 0, those of the others being what they are."""
+    fixed = torch.where(free, 0.0, drive)
+    right = -(linear + (gram @ fixed.unsqueeze(-1)).squeeze(-1))
+    both = free.unsqueeze(-1) & free.unsqueeze(-2)
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve(torch.where(both, gram, identity), torch.where(free, right, drive))
+
+
+def _go_to_first_end(
+    drive: Tensor, target: Tensor, free: Tensor, active: Tensor, inactive: Tensor
+) -> tuple[Float[Tensor, "rows k"], Bool[Tensor, "rows k"], Bool[Tensor, "rows k"]]:
+    """The drives on the way to the target where the first free one is at an end of its interval, or else there.
+
+    Also: which one is at an end, if any, and which would be at the lower end or beyond.
+    """
+    near = BLOCKED * (inactive - active)
+    low, high = free & (target <= active + near), free & (target >= inactive - near)
+    end = torch.where(low, active, inactive)
+    way = target - drive
+    share = torch.where(low | high, ((end - drive) / way).nan_to_num(0.0).clamp(0, 1), torch.inf)
+    least, which = share.min(-1, keepdim=True)
+    drive = torch.where(free, drive + least.clamp(max=1) * way, drive)
+    stopping = torch.zeros_like(free).scatter(1, which, torch.isfinite(least))
+    return torch.where(stopping, end, drive), stopping, low

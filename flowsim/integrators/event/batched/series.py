@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flowsim.flow import Flow
-from flowsim.integrators.event.front import Mode
-from flowsim.integrators.event.kinks import Kinks, listed
-from flowsim.integrators.event.scratch import Scratch
+from flowsim.integrators.event.batched.batch import Mode
+from flowsim.integrators.event.batched.kinks import Kinks, list_columns
+from flowsim.integrators.event.batched.scratch import Scratch
 from flowsim.losses import named
 from flowsim.rules import Rule
 from flowsim.weights import Weights
@@ -50,7 +50,7 @@ class Sliding:
         if not watched.any():
             return cls.none(kinks.inputs.shape[-1], kinks.inputs.dtype, side.device)
         trajectory, neuron = torch.nonzero(watched, as_tuple=True)
-        kink, there = listed((side[trajectory, :, neuron] == 0) & kinks.exists[trajectory])
+        kink, there = list_columns((side[trajectory, :, neuron] == 0) & kinks.exists[trajectory])
         normals = kinks.inputs[trajectory.unsqueeze(-1), kink] * there.unsqueeze(-1)
         basis, triangle = torch.linalg.qr(normals.mT)
         columns = basis.shape[-1]  # a neuron slides on at most r kinks with independent normals
@@ -86,18 +86,18 @@ class Series:
     rest: Float[Tensor, "rows r terms-1"]
 
 
-def summed(terms: Float[Tensor, "terms ensemble p q"], factors: Float[Tensor, "ensemble terms"]) -> Tensor:
+def sum_series(terms: Float[Tensor, "terms ensemble p q"], factors: Float[Tensor, "ensemble terms"]) -> Tensor:
     """sum_k factors_k terms_k."""
     return torch.bmm(factors.unsqueeze(1), terms.flatten(2).transpose(0, 1)).reshape(terms.shape[1:])
 
 
-def feedback(flow: Flow, weights: Weights, mode: Mode) -> Float[Tensor, "ensemble k m"]:
+def find_feedback(flow: Flow, weights: Weights, mode: Mode) -> Float[Tensor, "ensemble k m"]:
     """B in this mode: under sign-FA by the stored signs, which are right on both sides of v = 0."""
     (matrix,) = flow.rule.feedback_in_mode(weights, (mode.sign,))
     return matrix.expand_as(weights.layers[1])
 
 
-def _feedback_terms(
+def _append_feedback_term(
     rule: Rule, output: Float[Tensor, "terms ensemble k m"], matrices: Float[Tensor, "terms ensemble k m"]
 ) -> Float[Tensor, "ensemble terms*k m"]:
     """The terms of B as rows, the last of which is computed here from those of v."""
@@ -108,7 +108,7 @@ def _feedback_terms(
     return matrices.transpose(0, 1).flatten(1, 2)
 
 
-def taylor(
+def expand(
     flow: Flow,
     kinks: Kinks,
     weights: Weights,
@@ -131,7 +131,7 @@ def taylor(
     first, last = weights.layers
     (batch, n, r), k_out, m = inputs.shape, *last.shape[-2:]
     slopes = kinks.slopes(mode.side, flow.slope)
-    matrix = feedback(flow, weights, mode)
+    matrix = find_feedback(flow, weights, mode)
     rows = (sliding.trajectory, slice(None), sliding.neuron) if sliding.trajectory.numel() else None
     loss = named(flow.loss)
     assert loss.series is not None
@@ -167,7 +167,7 @@ def taylor(
         if not flow.rule.fixed:
             start = (order - 1 - k) * k_out
             past_e[..., start : start + k_out] = e
-            error = torch.bmm(past_e[..., start:], _feedback_terms(flow.rule, output[: k + 1], matrices[: k + 1]))
+            error = torch.bmm(past_e[..., start:], _append_feedback_term(flow.rule, output[: k + 1], matrices[: k + 1]))
         else:
             error = e * matrix if k_out == 1 else torch.bmm(e, matrix)
         following.baddbmm_(inputs.mT, torch.mul(slopes, error, out=drive), beta=0, alpha=1 / (k + 1))

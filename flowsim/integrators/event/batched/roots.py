@@ -10,15 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-NEWTON = 120
-"""Iterations: every one halves the bracket or the step, and 53 halvings exhaust the digits of a number in [0, 1]."""
-
-FINEST = 2.0**-50
-"""Width of the parts of [0, 1] below which two roots are not told apart."""
+from flowsim.integrators.event.tolerances import CONVERGED, FINEST, NEWTON
 
 
 @cache
-def _binomials(degree: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _tabulate_binomials(degree: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """C(l, k) as rows l, columns k; and the matrix from monomial to Bernstein coefficients, C(i, k) / C(degree, k)."""
     rows = [[math.comb(row, column) for column in range(degree + 1)] for row in range(degree + 1)]
     pascal = torch.tensor(rows, dtype=torch.float64, device=device)
@@ -26,30 +22,30 @@ def _binomials(degree: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _exponents(degree: int, device: torch.device) -> Tensor:
+def _list_exponents(degree: int, device: torch.device) -> Tensor:
     return torch.arange(degree + 1, dtype=torch.float64, device=device)
 
 
-def powers(base: Float[Tensor, "*batch"], degree: int) -> Float[Tensor, "*batch terms"]:
+def list_powers(base: Float[Tensor, "*batch"], degree: int) -> Float[Tensor, "*batch terms"]:
     """1, x, x^2 .. x^degree.
 
-    >>> powers(torch.tensor([2.0], dtype=torch.float64), 3)
+    >>> list_powers(torch.tensor([2.0], dtype=torch.float64), 3)
     tensor([[1., 2., 4., 8.]], dtype=torch.float64)
     """
     return torch.linalg.vander(base, N=degree + 1)
 
 
-def _shifted(polynomials: Tensor, start: Tensor, width: Tensor) -> Tensor:
+def _shift(polynomials: Tensor, start: Tensor, width: Tensor) -> Tensor:
     """Coefficients of p(start + width s) in s."""
     degree = polynomials.shape[-1] - 1
-    pascal, _ = _binomials(degree, polynomials.device)
+    pascal, _ = _tabulate_binomials(degree, polynomials.device)
     exponent = torch.arange(degree + 1, device=start.device)
     gap = (exponent.unsqueeze(-1) - exponent).clamp(min=0)  # l - k
-    matrix = pascal * powers(start, degree)[:, gap]
-    return (polynomials.unsqueeze(-2) @ matrix).squeeze(-2) * powers(width, degree)
+    matrix = pascal * list_powers(start, degree)[:, gap]
+    return (polynomials.unsqueeze(-2) @ matrix).squeeze(-2) * list_powers(width, degree)
 
 
-def first_root(polynomials: Float[Tensor, "polynomials terms"]) -> Float[Tensor, " polynomials"]:
+def find_first_root(polynomials: Float[Tensor, "polynomials terms"]) -> Float[Tensor, " polynomials"]:
     """The first root in (0, 1] of each polynomial sum_k c_k t^k that is positive right of 0; infinity if there is none.
 
     The Bernstein coefficients on an interval have at least as many sign changes as the polynomial has roots there,
@@ -57,23 +53,23 @@ def first_root(polynomials: Float[Tensor, "polynomials terms"]) -> Float[Tensor,
     left, so that a dip below 0 within the interval is found however short; two roots closer than FINEST count as a
     touch without a root.
 
-    >>> first_root(torch.tensor([[1.0, -5.0, 4.0], [1.0, -2.0, 1.5]], dtype=torch.float64))
+    >>> find_first_root(torch.tensor([[1.0, -5.0, 4.0], [1.0, -2.0, 1.5]], dtype=torch.float64))
     tensor([0.2500,    inf], dtype=torch.float64)
     """
     one_each = torch.arange(len(polynomials), device=polynomials.device)
-    return earliest_roots(polynomials, one_each, len(polynomials), 0.0)
+    return find_earliest_roots(polynomials, one_each, len(polynomials), 0.0)
 
 
-def earliest_roots(
+def find_earliest_roots(
     polynomials: Float[Tensor, "polynomials terms"], group: Int[Tensor, " polynomials"], groups: int, within: float
 ) -> Float[Tensor, " polynomials"]:
-    """As `first_root`, but those more than `within` later than the first root of their group may be left out: infinity.
+    """As `find_first_root`, but infinite where it may be left out: `within` later than the first of its group, or more.
 
     Only the polynomial of each group whose root seems to be the first is solved at once; another one is solved only if
     it is not positive any more `within` after that root.
 
     >>> polynomials = torch.tensor([[1.0, -5.0, 4.0], [1.0, -2.0, 0.0]], dtype=torch.float64)
-    >>> earliest_roots(polynomials, torch.tensor([0, 0]), 1, 0.1)
+    >>> find_earliest_roots(polynomials, torch.tensor([0, 0]), 1, 0.1)
     tensor([0.2500,    inf], dtype=torch.float64)
     """
     low, high = _bracket(polynomials)
@@ -85,32 +81,32 @@ def earliest_roots(
     constant, linear, quadratic = polynomials[:, :3].unbind(-1)
     guess = 2 * constant / ((linear.square() - 4 * constant * quadratic).sqrt() - linear)
     guess = torch.where((low < guess) & (guess < high), guess, high)
-    first = guess == _least(guess, group, groups)
-    roots[found[first]] = _refined(polynomials[first], low[first], high[first], guess[first])
-    bound = _least(roots[found], group, groups) + within
-    behind = (high <= bound) | ((polynomials * powers(bound, polynomials.shape[-1] - 1)).sum(-1) <= 0)
+    first = guess == _find_least(guess, group, groups)
+    roots[found[first]] = _refine(polynomials[first], low[first], high[first], guess[first])
+    bound = _find_least(roots[found], group, groups) + within
+    behind = (high <= bound) | ((polynomials * list_powers(bound, polynomials.shape[-1] - 1)).sum(-1) <= 0)
     behind &= ~first
     if behind.any():
-        roots[found[behind]] = _refined(polynomials[behind], low[behind], high[behind], guess[behind])
+        roots[found[behind]] = _refine(polynomials[behind], low[behind], high[behind], guess[behind])
     return roots
 
 
-def _least(values: Tensor, group: Tensor, groups: int) -> Tensor:
+def _find_least(values: Tensor, group: Tensor, groups: int) -> Tensor:
     """The least value of the group of each."""
     return values.new_full((groups,), torch.inf).scatter_reduce(0, group, values, "amin")[group]
 
 
 def _bracket(polynomials: Tensor) -> tuple[Tensor, Tensor]:
     """An interval with one root, the first, for each polynomial; its right end is infinite if there is none."""
-    _, bernstein = _binomials(polynomials.shape[-1] - 1, polynomials.device)
-    changes = _sign_changes(polynomials @ bernstein)
+    _, bernstein = _tabulate_binomials(polynomials.shape[-1] - 1, polynomials.device)
+    changes = _count_sign_changes(polynomials @ bernstein)
     start, width = torch.zeros_like(polynomials[:, 0]), torch.ones_like(polynomials[:, 0])
     high = torch.where(changes == 1, width, torch.inf)
     todo = torch.nonzero(changes > 1).squeeze(-1)
     width[todo] = 0.5
     while todo.numel():
-        controls = _shifted(polynomials[todo], start[todo], width[todo]) @ bernstein
-        changes = _sign_changes(controls)
+        controls = _shift(polynomials[todo], start[todo], width[todo]) @ bernstein
+        changes = _count_sign_changes(controls)
         a, w = start[todo], width[todo]
         # roots too close to be told apart were passed, and the last of an odd number of them is no touch: it is here
         behind = (a > 0) & (controls[:, 0] <= 0)
@@ -126,21 +122,21 @@ def _bracket(polynomials: Tensor) -> tuple[Tensor, Tensor]:
     return start, high
 
 
-def _sign_changes(controls: Float[Tensor, "polynomials terms"]) -> Tensor:
+def _count_sign_changes(controls: Float[Tensor, "polynomials terms"]) -> Tensor:
     """How often the sign changes along each row; zeros count as negative, so that a root at 1 is found."""
     negative = controls <= 0
     return (negative[:, 1:] != negative[:, :-1]).sum(-1)
 
 
-def _refined(polynomials: Tensor, low: Tensor, high: Tensor, guess: Tensor) -> Tensor:
+def _refine(polynomials: Tensor, low: Tensor, high: Tensor, guess: Tensor) -> Tensor:
     """Newton's method inside brackets with p(low) > 0 >= p(high), halved where Newton leaves them or is slow."""
     degree = polynomials.shape[-1] - 1
-    slopes = functional.pad(polynomials[:, 1:] * _exponents(degree, low.device)[1:], (0, 1))
+    slopes = functional.pad(polynomials[:, 1:] * _list_exponents(degree, low.device)[1:], (0, 1))
     both = torch.stack([polynomials, slopes], -2)
     time, step = guess, high - low
     done = torch.zeros_like(low, dtype=torch.bool)
     for _ in range(NEWTON):
-        value, slope = (both @ powers(time, degree).unsqueeze(-1)).squeeze(-1).unbind(-1)
+        value, slope = (both @ list_powers(time, degree).unsqueeze(-1)).squeeze(-1).unbind(-1)
         positive = value > 0
         low, high = torch.where(positive, time, low), torch.where(positive, high, time)
         newton = time - value / slope
@@ -148,7 +144,7 @@ def _refined(polynomials: Tensor, low: Tensor, high: Tensor, guess: Tensor) -> T
         following = torch.where(good, newton, 0.5 * (low + high))
         following = torch.where(done, time, following)
         step, time = (following - time).abs(), following
-        done |= step <= 2 * torch.finfo(time.dtype).eps * time
+        done |= step <= CONVERGED * time
         if done.all():
             break
     return time

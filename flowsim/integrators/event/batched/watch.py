@@ -17,25 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from flowsim.flow import Flow
-from flowsim.integrators.event.filippov import ZERO
-from flowsim.integrators.event.front import Front
-from flowsim.integrators.event.kinks import Kinks
-from flowsim.integrators.event.roots import earliest_roots
-from flowsim.integrators.event.scratch import Scratch
-from flowsim.integrators.event.series import Series, Sliding, summed
+from flowsim.integrators.event.batched.batch import Batch
+from flowsim.integrators.event.batched.kinks import Kinks
+from flowsim.integrators.event.batched.roots import find_earliest_roots
+from flowsim.integrators.event.batched.scratch import Scratch
+from flowsim.integrators.event.batched.series import Series, Sliding, sum_series
+from flowsim.integrators.event.tolerances import AT_END, AT_REST, INDEPENDENT, TOGETHER, ZERO
 
 KINK, TO_ACTIVE, TO_INACTIVE, SIGN = range(4)
-
-AT_END = 1e-13
-"""The drive of a sliding sample is at an end of its interval if it is so near, relative to the interval."""
-
-AT_REST = 1e-12
-"""A neuron at a contact does not leave the kink if |z| grows to no more, relative to what adds up to it. Well above
-AT_END: what leaves sliding by rounding must not be sent back."""
-
-TOGETHER = 1e-6
-"""A drive that reaches both ends of its interval so near to each other, or one so near v = 0 under GD, relative to the
-step, does so because the interval vanishes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,37 +64,37 @@ class Watch:
         return trajectory, row, neuron
 
 
-def watched(
-    flow: Flow, kinks: Kinks, front: Front, series: Series, ratio: Float[Tensor, "ensemble terms"], scratch: Scratch
+def set_watch(
+    flow: Flow, kinks: Kinks, batch: Batch, series: Series, ratio: Float[Tensor, "ensemble terms"], scratch: Scratch
 ) -> tuple[Watch, Bool[Tensor, "ensemble n m"]]:
     """What can happen within the step, and which neurons stay on a kink for the whole of it without sliding.
 
     Polynomials without a zero by the size of their coefficients are left out. At a contact the zero at the start is
     divided out: t by one, or t^2 by two.
     """
-    still = torch.zeros_like(front.contact, dtype=torch.bool)
+    still = torch.zeros_like(batch.contact, dtype=torch.bool)
     parts = []
     if flow.slope < 1:
-        side, power = front.mode.side, front.contact
+        side, power = batch.mode.side, batch.contact
         z = series.pre_activations
-        if front.contact.amax() == 2:
-            power = _powers_of_leaving(kinks, front, series, ratio)
-            still = (front.contact == 2) & (power == 0)
+        if batch.contact.amax() == 2:
+            power = _find_powers_of_leaving(kinks, batch, series, ratio)
+            still = (batch.contact == 2) & (power == 0)
         # |z_0| <= sum_k |z_k| at the end of the step
         factors = functional.pad(ratio[:, 1:], (1, 0), value=-1.0)
-        reach = summed(torch.abs(z, out=scratch.empty("absolute values", *z.shape)), factors)
+        reach = sum_series(torch.abs(z, out=scratch.empty("absolute values", *z.shape)), factors)
         near = kinks.exists.unsqueeze(-1) & side.bool() & ~still & ((reach >= 0) | power.bool())
         trajectory, sample, neuron = torch.nonzero(near, as_tuple=True)
         polynomial = z[:, trajectory, sample, neuron].T * ratio[trajectory]
         polynomial = polynomial * side[trajectory, sample, neuron].unsqueeze(-1)
-        polynomial = _without_start(polynomial, power[trajectory, sample, neuron])
+        polynomial = _divide_out_start(polynomial, power[trajectory, sample, neuron])
         parts.append(Watch.of(trajectory, KINK, sample, neuron, polynomial))
-        parts += _exits(flow, kinks, series, ratio)
-    parts += _sign_changes(flow, front, series, ratio)
-    return Watch.of_all(parts) if parts else Watch(front.index.new_zeros(4, 0), ratio[:0]), still
+        parts += _watch_exits(flow, kinks, series, ratio)
+    parts += _watch_signs(flow, batch, series, ratio)
+    return Watch.of_all(parts) if parts else Watch(batch.index.new_zeros(4, 0), ratio[:0]), still
 
 
-def _without_start(polynomial: Float[Tensor, "events terms"], contact: Tensor) -> Float[Tensor, "events terms"]:
+def _divide_out_start(polynomial: Float[Tensor, "events terms"], contact: Tensor) -> Float[Tensor, "events terms"]:
     """The polynomials divided by t^contact."""
     if not contact.any():
         return polynomial
@@ -114,35 +103,35 @@ def _without_start(polynomial: Float[Tensor, "events terms"], contact: Tensor) -
     return torch.where(beyond, 0.0, polynomial.gather(-1, torch.where(beyond, 0, index)))
 
 
-def _powers_of_leaving(kinks: Kinks, front: Front, series: Series, ratio: Tensor) -> Int[Tensor, "ensemble n m"]:
+def _find_powers_of_leaving(kinks: Kinks, batch: Batch, series: Series, ratio: Tensor) -> Int[Tensor, "ensemble n m"]:
     """The power of t with which z leaves 0 at each contact; 0 for neurons that stay there without sliding.
 
     These move along the kink because they slide on others, or do not move at all, up to rounding.
     """
-    trajectory, sample, neuron = torch.nonzero(front.contact == 2, as_tuple=True)
-    row = row_of(series.sliding, front.contact.shape, trajectory, neuron)
+    trajectory, sample, neuron = torch.nonzero(batch.contact == 2, as_tuple=True)
+    row = find_rows(series.sliding, batch.contact.shape, trajectory, neuron)
     normal = kinks.inputs[trajectory, sample]
     length = kinks.length[trajectory, sample]
     basis = series.sliding.basis[row]
     off = normal - (basis @ (basis.mT @ normal.unsqueeze(-1))).squeeze(-1)
-    dependent = torch.linalg.vector_norm(off, dim=-1) <= 1e-10 * length
+    dependent = torch.linalg.vector_norm(off, dim=-1) <= INDEPENDENT * length
     # rounding of z_k is relative to the sum of what adds up to dw/dt
     later = (series.error * ratio[series.sliding.trajectory, None, :-1]).abs().amax(-1)
     size = (torch.maximum(later, series.contributions) * kinks.length[series.sliding.trajectory]).sum(-1)
     terms = (series.pre_activations[1:, trajectory, sample, neuron].T * ratio[trajectory, 1:]).abs()
     moves = (terms > AT_REST * (length * size[row] * ratio[trajectory, 1]).unsqueeze(-1)) & ~dependent.unsqueeze(-1)
     leading = torch.where(moves.any(-1), moves.to(torch.int8).argmax(-1) + 1, 0)
-    return front.contact.index_put((trajectory, sample, neuron), leading.to(torch.int8))
+    return batch.contact.index_put((trajectory, sample, neuron), leading.to(torch.int8))
 
 
-def row_of(sliding: Sliding, shape: torch.Size, trajectory: Tensor, neuron: Tensor) -> Tensor:
+def find_rows(sliding: Sliding, shape: torch.Size, trajectory: Tensor, neuron: Tensor) -> Tensor:
     """Rows of `sliding` for trajectories and neurons, which are among them."""
     table = torch.full((shape[0], shape[-1]), -1, dtype=torch.long, device=trajectory.device)
     table[sliding.trajectory, sliding.neuron] = torch.arange(len(sliding.trajectory), device=trajectory.device)
     return table[trajectory, neuron]
 
 
-def _exits(flow: Flow, kinks: Kinks, series: Series, ratio: Tensor) -> list[Watch]:
+def _watch_exits(flow: Flow, kinks: Kinks, series: Series, ratio: Tensor) -> list[Watch]:
     """The distances of the drives of sliding samples from the ends of their intervals."""
     sliding = series.sliding
     if not sliding.there.any():
@@ -158,33 +147,33 @@ def _exits(flow: Flow, kinks: Kinks, series: Series, ratio: Tensor) -> list[Watc
         moves = polynomial.abs() > rounding
         # at the end, or beyond it by rounding: the first power of t above rounding says where it goes
         power = torch.where(polynomial[:, 0] > 0, 0, moves.to(torch.int8).argmax(-1))
-        polynomial = _without_start(polynomial, power)
+        polynomial = _divide_out_start(polynomial, power)
         watch = Watch.of(sliding.trajectory[row], kind, sliding.kink[row, place], sliding.neuron[row], polynomial)
         watches.append(watch.where(moves.any(-1)))  # one that stays at the end stays on the kink, too
     return watches
 
 
-def _sign_changes(flow: Flow, front: Front, series: Series, ratio: Tensor) -> list[Watch]:
+def _watch_signs(flow: Flow, batch: Batch, series: Series, ratio: Tensor) -> list[Watch]:
     """Output weights whose sign matters: all under sign-FA; under GD those of neurons that slide."""
     v = series.output
     if flow.rule.at_zero == "jumps":
-        matters = torch.ones_like(front.sign_contact, dtype=torch.bool)
+        matters = torch.ones_like(batch.sign_contact, dtype=torch.bool)
     elif flow.rule.at_zero == "vanishes" and v.shape[-2] == 1:
-        matters = (front.mode.side == 0).any(1, keepdim=True)
+        matters = (batch.mode.side == 0).any(1, keepdim=True)
     else:
         return []
-    reach = summed(v[1:].abs(), ratio[:, 1:])
+    reach = sum_series(v[1:].abs(), ratio[:, 1:])
     # no sign yet, at v = 0 and dv/dt = 0: it gets one as soon as v moves, which is at once
-    unsigned = (front.mode.sign == 0) & (reach > ZERO * reach.amax((-2, -1), keepdim=True))
-    near = matters & ((v[0].abs() <= reach) | (front.sign_contact > 0)) & ((front.mode.sign != 0) | unsigned)
+    unsigned = (batch.mode.sign == 0) & (reach > ZERO * reach.amax((-2, -1), keepdim=True))
+    near = matters & ((v[0].abs() <= reach) | (batch.sign_contact > 0)) & ((batch.mode.sign != 0) | unsigned)
     trajectory, output, neuron = torch.nonzero(near, as_tuple=True)
     polynomial = v[:, trajectory, output, neuron].T * ratio[trajectory]
-    polynomial = polynomial * front.mode.sign[trajectory, output, neuron].unsqueeze(-1)
-    contact = front.sign_contact[trajectory, output, neuron]
-    return [Watch.of(trajectory, SIGN, output, neuron, _without_start(polynomial, contact))]
+    polynomial = polynomial * batch.mode.sign[trajectory, output, neuron].unsqueeze(-1)
+    contact = batch.sign_contact[trajectory, output, neuron]
+    return [Watch.of(trajectory, SIGN, output, neuron, _divide_out_start(polynomial, contact))]
 
 
-def negligible(
+def tell_negligible(
     kinks: Kinks, watch: Watch, ratio: Float[Tensor, "ensemble terms"], allowed: Float[Tensor, " ensemble"]
 ) -> Bool[Tensor, " events"]:
     """What displaces a neuron by less than the error allowed in the step, whether its mode is right or wrong."""
@@ -195,7 +184,7 @@ def negligible(
     return displacement <= allowed[watch.trajectory]
 
 
-def times(flow: Flow, front: Front, watch: Watch) -> Float[Tensor, " events"]:
+def find_times(flow: Flow, batch: Batch, watch: Watch) -> Float[Tensor, " events"]:
     """When each event happens, as a share of the step; infinity if it does not, or well after another one.
 
     Under GD all drives of a neuron vanish where its output weight passes 0; with two classes, where its two output
@@ -203,18 +192,18 @@ def times(flow: Flow, front: Front, watch: Watch) -> Float[Tensor, " events"]:
     series. In the first case that is the event v = 0, not that of leaving the kink. In the second, the later end
     counts: from there on the kink repels, and the neuron leaves to the active side if it can.
     """
-    root = earliest_roots(watch.polynomial, watch.trajectory, len(front.index), TOGETHER)
+    root = find_earliest_roots(watch.polynomial, watch.trajectory, len(batch.index), TOGETHER)
     leaving = torch.nonzero((watch.kind == TO_ACTIVE) | (watch.kind == TO_INACTIVE)).squeeze(-1)
     if not leaving.numel():
         return root
     trajectory, kind, row, neuron = watch.what[:, leaving]
     passes = watch.kind == SIGN
     if flow.rule.at_zero == "vanishes" and passes.any():
-        zero = torch.full_like(front.sign_contact[:, 0], torch.inf, dtype=root.dtype)
+        zero = torch.full_like(batch.sign_contact[:, 0], torch.inf, dtype=root.dtype)
         zero[watch.trajectory[passes], watch.neuron[passes]] = root[passes]
         with_weight = (root[leaving] - zero[trajectory, neuron]).abs() <= TOGETHER
         root[leaving[with_weight]] = torch.inf
-    ends = torch.full((2, *front.contact.shape), torch.inf, dtype=root.dtype, device=root.device)
+    ends = torch.full((2, *batch.contact.shape), torch.inf, dtype=root.dtype, device=root.device)
     to_active = kind == TO_ACTIVE
     ends[to_active.long(), trajectory, row, neuron] = root[leaving]
     ends = ends[:, trajectory, row, neuron]

@@ -1,4 +1,4 @@
-"""Where the trajectories of an ensemble are: the front that the integrator moves on."""
+"""Trajectories that are moved on together, as tensors in the shapes that the arithmetic needs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from flowsim.integrators.event.batched.kinks import Kinks
+from flowsim.integrators.event.records import Front, Layout, join
 from flowsim.weights import Weights
-
-EPS = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +32,8 @@ class Mode:
 
 
 @dataclass(frozen=True, eq=False)
-class Front:
-    """The trajectories that have not reached the end, and what is needed to go on.
+class Batch:
+    """Some trajectories of an ensemble, and what is needed to go on.
 
     Args:
         index: their numbers in the ensemble.
@@ -47,8 +47,8 @@ class Front:
             0 (int8).
         unit: of time, about the length of the next step.
         steps: taken.
-        rounds: of the integrator, in each of which a series is computed.
-        idle: rounds without a step.
+        rounds: in each of which a series was computed.
+        idle: rounds without a step, until now.
     """
 
     index: Int[Tensor, " ensemble"]
@@ -64,9 +64,47 @@ class Front:
     rounds: Int[Tensor, " ensemble"]
     idle: Int[Tensor, " ensemble"]
 
-    def of_trajectories(self, some: Tensor) -> Front:
-        """Some of the trajectories."""
+    @classmethod
+    def of_front(cls, front: Front, end: Float[Tensor, " ensemble"]) -> Batch:
+        """All trajectories of an ensemble, on their way to an end each."""
+        layout = front.layout
+        hidden, output = (layer.contiguous() for layer in layout.split_weights(front.weights))
+        (side,), (contact,) = layout.split_sides(front.side), layout.split_sides(front.contact)
+        (sign,), (sign_contact,) = layout.split_signs(front.sign), layout.split_signs(front.sign_contact)
+        return cls(
+            index=torch.arange(len(end), device=end.device),
+            time=front.time,
+            end=end,
+            weights=Weights.sharing(hidden, output),
+            mode=Mode(side, sign),
+            size=find_largest((hidden, output)),
+            contact=contact,
+            sign_contact=sign_contact,
+            unit=torch.minimum(front.unit, end),
+            steps=front.steps,
+            rounds=front.rounds,
+            idle=front.idle,
+        )
+
+    def as_front(self, layout: Layout, kinks: Kinks) -> Front:
+        """Where all trajectories of an ensemble are, which these must be, with the kinks of all."""
         return Front(
+            layout=layout,
+            time=self.time,
+            weights=join(self.weights.layers),
+            side=kinks.of_samples(self.mode.side).flatten(1),
+            sign=self.mode.sign.flatten(1),
+            contact=self.contact.flatten(1),
+            sign_contact=self.sign_contact.flatten(1),
+            unit=self.unit,
+            steps=self.steps,
+            rounds=self.rounds,
+            idle=self.idle,
+        )
+
+    def of_trajectories(self, some: Tensor) -> Batch:
+        """Some of the trajectories."""
+        return Batch(
             self.index[some],
             self.time[some],
             self.end[some],
@@ -82,7 +120,7 @@ class Front:
         )
 
     @classmethod
-    def of_all(cls, parts: Sequence[Front]) -> Front:
+    def of_all(cls, parts: Sequence[Batch]) -> Batch:
         """Parts of an ensemble put together again, ordered by their numbers."""
         order = torch.cat([part.index for part in parts]).argsort()
 
@@ -103,7 +141,7 @@ class Front:
         return (self.mode.side.abs().amin(1) == 0) | (self.contact.amax(1) == 2)
 
 
-def largest(layers: Sequence[Tensor]) -> Float[Tensor, "*batch"]:
+def find_largest(layers: Sequence[Tensor]) -> Float[Tensor, "*batch"]:
     """The maximum norm over both layers."""
     first, last = (layer.abs().amax((-2, -1)) for layer in layers)  # ten times as fast as vector_norm
     return torch.maximum(first, last)

@@ -7,18 +7,15 @@ The kink of input x and neuron j is the hyperplane w_j . x = 0. The *side* of a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from flowsim.flow import Flow
+from flowsim.integrators.event.tolerances import LENGTHS, NEARLY_PARALLEL, PARALLEL
 from flowsim.scaling import scaled_rows, times_power
-
-PARALLEL = 1e-13
-"""Inputs are parallel if x_i - c x_k is at most so long, relative to x_i."""
-
-LENGTHS = 1e-150, 1e150
-"""Lengths of inputs whose squares neither over- nor underflow, nor the sums of a few of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +53,7 @@ class Kinks:
         squared = gram.diagonal(dim1=-2, dim2=-1)
         nonzero = squared > 0
         # candidates by their cosine, which is less sharp than the distance from the line
-        nearly = gram.square() >= (1 - 1e-9) * squared.unsqueeze(-1) * squared.unsqueeze(-2)
+        nearly = gram.square() >= (1 - NEARLY_PARALLEL) * squared.unsqueeze(-1) * squared.unsqueeze(-2)
         nearly &= (nonzero.unsqueeze(-1) & nonzero.unsqueeze(-2)).tril(-1)
         trajectory, late, early = torch.nonzero(nearly, as_tuple=True)
         ratios = gram[trajectory, late, early] / squared[trajectory, early]
@@ -117,6 +114,21 @@ class Kinks:
         return active.reshape(shape), inactive.reshape(shape)
 
 
+_KINKS: WeakKeyDictionary[Flow, Kinks] = WeakKeyDictionary()
+"""The kinks of flows that are in use."""
+
+
+def find_kinks(flow: Flow) -> Kinks:
+    """The kinks of a flattened ensemble's inputs, computed once for each flow.
+
+    Raises:
+        ValueError: as `Kinks.of`.
+    """
+    if flow not in _KINKS:
+        _KINKS[flow] = Kinks.of(flow.dataset.inputs)
+    return _KINKS[flow]
+
+
 def _require_moderate(length: Float[Tensor, "ensemble n"]) -> None:
     shortest, longest = LENGTHS
     outside = length[(length > 0) & ~((length >= shortest) & (length <= longest))]
@@ -127,10 +139,10 @@ def _require_moderate(length: Float[Tensor, "ensemble n"]) -> None:
         )
 
 
-def listed(mask: Bool[Tensor, "rows n"]) -> tuple[Int[Tensor, "rows k"], Bool[Tensor, "rows k"]]:
+def list_columns(mask: Bool[Tensor, "rows n"]) -> tuple[Int[Tensor, "rows k"], Bool[Tensor, "rows k"]]:
     """The columns that are set in each row, first, and which entries of this list are set.
 
-    >>> listed(torch.tensor([[False, True, True], [True, False, False]]))
+    >>> list_columns(torch.tensor([[False, True, True], [True, False, False]]))
     (tensor([[1, 2],
             [0, 1]]), tensor([[ True,  True],
             [ True, False]]))
