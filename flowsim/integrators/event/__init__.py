@@ -4,7 +4,9 @@ Between events the activation pattern is fixed and the flow analytic. A step tak
 the first event within it, goes exactly there, and chooses the next mode. What does so is a kernel; which one, for a
 flow, is said here.
 
-    batched     the kernel for two-layer networks: all trajectories of an ensemble at once
+    compiled    the kernel for networks of any depth on the CPU, with the rules and losses of flowsim
+    batched     the kernel for other rules and losses, and other devices: two-layer networks, all trajectories of
+                an ensemble at once
     kernel      what a kernel is
     records     what kernels write and others read: starts of steps, where the trajectories are
     crawl       tells runs that hardly move
@@ -22,13 +24,34 @@ from torch import Tensor
 
 from flowsim.flow import Flow
 from flowsim.integrators import Integrator, Settings, unnoticed
-from flowsim.integrators.event import batched
+from flowsim.integrators.event import batched, compiled
 from flowsim.integrators.event.kernel import Kernel, order_for
 from flowsim.integrators.event.path import EventPath
+from flowsim.losses import named
 from flowsim.weights import NetworkWeights
 
-KERNELS = {"batched": batched.KERNEL}
+KERNELS = {"batched": batched.KERNEL, "compiled": compiled.KERNEL}
 """The kernels by the names that files have for them."""
+
+
+def require_event_driven(flow: Flow) -> None:
+    """Check that a flow goes from event to event.
+
+    Raises:
+        ValueError: for a flow that adds to its rule; an activation other than leaky ReLU; a loss without a series.
+    """
+    if not flow.follows_rule:
+        raise ValueError(
+            f"method 'event' is for flows that follow their rule, got {type(flow).__name__}; use method='dopri5'"
+        )
+    if flow.activation.leaky_slope is None:
+        raise ValueError(
+            f"method 'event' needs a piecewise linear activation, got {flow.activation!r}; use method='dopri5'"
+        )
+    if named(flow.loss).series is None:
+        raise ValueError(
+            f"method 'event' needs a loss with a Taylor series, got {named(flow.loss).name!r}; use method='dopri5'"
+        )
 
 
 def kernel_for(flow: Flow, weights: NetworkWeights) -> Kernel:
@@ -37,6 +60,9 @@ def kernel_for(flow: Flow, weights: NetworkWeights) -> Kernel:
     Raises:
         ValueError: if there is none for such a flow.
     """
+    require_event_driven(flow)
+    if compiled.has_compiled_series(flow):
+        return compiled.KERNEL
     batched.require_supported(flow, weights)
     return batched.KERNEL
 

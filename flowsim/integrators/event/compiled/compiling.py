@@ -10,8 +10,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +69,10 @@ def entry(function: Callable[..., Any]) -> Any:
         numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
 
 
-@contextmanager
-def announced() -> Iterator[None]:
-    """Say on stderr that the core is compiled, unless that was done before on this machine."""
+def compile_once(compile_all: Callable[[], None]) -> None:
+    """Compile what is not stored on this machine, and say so on stderr while it takes its time."""
     done = STORED / COMPILED
-    if done.exists():
-        yield
-        return
-    print("flowsim: compiling the event-driven core, once on this machine (about half a minute)", file=sys.stderr)
-    yield
-    done.touch()
+    if not done.exists():
+        print("flowsim: compiling the event-driven core, once on this machine: about half a minute", file=sys.stderr)
+        compile_all()
+        done.touch()

@@ -284,22 +284,28 @@ def _follow_signs(problem, state):
 
 
 @entry
-def evaluate(problem, state, work, order, length, shares, derivative, out):
-    """The weights, or their velocity, at shares of a step of some length that starts at the state."""
+def evaluate_steps(problem, state, work, order, weights, sides, signs, lengths, first, shares, derivative, out):
+    """The weights, or their velocity, at shares of steps that start at the rows of weights, sides and signs.
+
+    The shares of step s are those from first[s] to first[s + 1].
+    """
     problem, state, work = open_problem(problem), open_state(state), open_workspace(work)
-    unit = length if length > 0 else 1.0
-    set_feedback(problem, state, work.B)
-    expand(problem, state, work, order, unit)
-    for at in range(shares.shape[0]):
-        if shares[at] == 0 and not derivative:  # at their start the terms of a series may be infinite
-            copy(out[at], state.weights)
-            continue
-        powers = _powers(shares[at], order)
-        if derivative:
-            for k in range(order, 0, -1):
-                powers[k] = k * powers[k - 1] / unit
-            powers[0] = 0.0
-        sum_derivative(work.W, powers, out[at])
+    for step in range(lengths.shape[0]):
+        copy(state.weights, weights[step])
+        copy(state.side, sides[step])
+        copy(state.sign, signs[step])
+        set_feedback(problem, state, work.B)
+        expand(problem, state, work, order, lengths[step])
+        for at in range(first[step], first[step + 1]):
+            if shares[at] == 0 and not derivative:  # at their start the terms of a series may be infinite
+                copy(out[at], state.weights)
+                continue
+            powers = _powers(shares[at], order)
+            if derivative:
+                for k in range(order, 0, -1):
+                    powers[k] = k * powers[k - 1] / lengths[step]
+                powers[0] = 0.0
+            sum_derivative(work.W, powers, out[at])
 
 
 @compiled

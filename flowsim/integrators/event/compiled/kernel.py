@@ -1,0 +1,347 @@
+"""The compiled kernel as Python sees it: one trajectory after another, or several at once on threads of their own.
+
+What a trajectory does is the same to the last bit whatever its company.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+from flowsim.data import Dataset
+from flowsim.flow import Flow
+from flowsim.integrators import INTERRUPTED, Settings, smallest_margin, too_steep, unnoticed
+from flowsim.integrators.event.compiled import modes
+from flowsim.integrators.event.compiled.compiling import compile_once
+from flowsim.integrators.event.compiled.loop import advance, evaluate_steps
+from flowsim.integrators.event.compiled.problem import (
+    END,
+    IDLES,
+    ROUNDS,
+    STEPS,
+    TIME,
+    UNIT,
+    Problem,
+    State,
+    Workspace,
+    workspace,
+)
+from flowsim.integrators.event.compiled.scope import find_problems
+from flowsim.integrators.event.crawl import Crawl, Crawling, split_hopeless, warn_of
+from flowsim.integrators.event.kernel import Kernel, Reasons
+from flowsim.integrators.event.records import Front, Layout, Record, join, open_steps
+from flowsim.integrators.event.tolerances import WINDOW
+from flowsim.rules import FeedbackAlignment
+from flowsim.weights import DeepWeights, NetworkWeights
+
+STOPS = {
+    modes.VANISHES: "the step size fell below rounding",
+    modes.OVERFLOWS: "the weights overflow",
+    modes.SERIES_OVERFLOWS: "the Taylor series overflows",
+    modes.UNSETTLED: "the mode of neurons on several kinks at once could not be decided",
+    modes.AT_APEX: "all neurons of a hidden layer are at 0 for a sample, and the layers above have no one mode to go on in",
+}
+"""Why a trajectory cannot go on, by how the core returned."""
+
+
+def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> tuple[Front, Reasons]:
+    """Where the trajectories of a flattened ensemble start, and why some cannot.
+
+    Raises:
+        ValueError: for inputs whose squares over- or underflow.
+    """
+    layout = Layout.of(flow, weights)
+    problems = find_problems(flow, layout)
+    states = [_make_state(layout, start) for start in join(weights.layers).numpy()]
+    finite = torch.isfinite(join(flow.velocity(weights).layers)).all(-1).tolist()
+    reasons: list[str | None] = []
+    compile_core()
+    with _one_thread_for_products():
+        for index, (problem, state) in enumerate(zip(problems, states, strict=True)):
+            rows, event = _make_rows(layout, 0), np.zeros(1, np.bool_)
+            end, _ = advance(problem, state, workspace(problem, 1), 1, 0.0, 0.0, True, 0, *rows, event)
+            if not finite[index] or end == modes.TOO_STEEP:
+                reasons.append(too_steep(smallest_margin(flow, weights)[index]))
+            else:
+                reasons.append(None if end == modes.GOES_ON else STOPS[end])
+    return _as_front(layout, states), tuple(reasons)
+
+
+def proceed(
+    flow: Flow,
+    front: Front,
+    order: int,
+    reasons: Reasons,
+    ends: Float[Tensor, " ensemble"],
+    settings: Settings,
+    advanced: Callable[[float], None] = unnoticed,
+) -> tuple[list[Record], Front, Reasons]:
+    """Go on with every trajectory to its end, on as many threads as torch has.
+
+    Args:
+        flow: of the flattened ensemble.
+        front: where they are.
+        order: of the series.
+        reasons: why some of them stopped before.
+        ends: of the time intervals.
+        settings: tolerances per step, in the maximum norm over a trajectory's weights; steps allowed.
+        advanced: called now and then with the share of the way gained.
+    """
+    found = list(reasons)
+    under_way = [
+        index for index, reason in enumerate(reasons) if reason in (None, INTERRUPTED) and front.time[index] < ends[index]
+    ]
+    tracks = [_Track(flow, front, order, settings, index, ends[index].item()) for index in under_way]
+    compile_core()
+    with _one_thread_for_products(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        news: queue.SimpleQueue[_News] = queue.SimpleQueue()
+        stop = threading.Event()
+        for track in tracks:
+            pool.submit(track.follow, news, stop)
+        _report(len(tracks), news, stop, advanced)
+    states = {track.index: track.state for track in tracks}
+    for track in tracks:
+        found[track.index] = track.explain()
+    after = [states.get(index) or _state_of(front, index) for index in range(len(found))]
+    records = [record for track in tracks for record in track.records]
+    return records, _as_front(front.layout, after), tuple(found)
+
+
+def evaluate(
+    flow: Flow,
+    starts: Record,
+    length: Float[Tensor, " steps"],
+    which: Int[Tensor, " times"],
+    share: Float[Tensor, " times"],
+    order: int,
+    derivative: bool,
+) -> Float[Tensor, "times parameters"]:
+    """Weights, or their derivatives, at shares of steps; the times of one step lie together."""
+    problems, sums = find_problems(flow, starts.layout), np.empty((len(share), starts.layout.parameters))
+    trajectory, steps = starts.index.numpy(), (starts.weights.numpy(), starts.side.numpy(), starts.sign.numpy())
+    lengths, shares = length.contiguous().numpy(), share.contiguous().numpy()
+    first = np.searchsorted(which.numpy(), np.arange(len(length) + 1))  # of the times of each step
+    bounds = [0, *(np.flatnonzero(np.diff(trajectory)) + 1).tolist(), len(length)]
+
+    def sum_up(start: int, stop: int) -> None:
+        problem = problems[trajectory[start]]
+        state, times = _make_state(starts.layout, steps[0][start]), slice(first[start], first[stop])
+        evaluate_steps(
+            problem, state, workspace(problem, order), order, *(column[start:stop] for column in steps),
+            lengths[start:stop], first[start : stop + 1] - first[start], shares[times], derivative,
+            sums[times],
+        )  # fmt: skip
+
+    compile_core()
+    with _one_thread_for_products(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for _ in pool.map(sum_up, bounds[:-1], bounds[1:]):
+            pass
+    return torch.from_numpy(sums)
+
+
+def compile_core() -> None:
+    """Compile and store the core, unless that was done before on this machine."""
+    compile_once(_try_core)
+
+
+def _try_core() -> None:
+    """Call what is compiled with arrays of the types that it is called with."""
+    one = torch.ones(1, 1, 1)
+    flow, weights = Flow(Dataset(one, [[1]]), FeedbackAlignment((one,))), DeepWeights((one, one))
+    layout = Layout.of(flow, weights)
+    (problem,), state = find_problems(flow, layout), _make_state(layout, np.ones(2))
+    work, rows = workspace(problem, 3), _make_rows(layout, 1)
+    advance(problem, state, work, 3, 1e-3, 1e-3, True, 0, *rows, np.zeros(1, np.bool_))
+    first, shares, sums = np.zeros(2, np.int64), np.zeros(0), np.zeros((0, 2))
+    evaluate_steps(problem, state, work, 3, *rows[1:], np.ones(1), first, shares, False, sums)
+
+
+KERNEL = Kernel(begin, proceed, evaluate)
+
+
+class _News(NamedTuple):
+    """What a thread tells the one that waits: the share of the way gained, that it is done, or what crawls."""
+
+    index: int
+    gained: float
+    done: bool
+    crawls: Crawling | None = None
+
+
+def _report(count: int, news: queue.SimpleQueue[_News], stop: threading.Event, advanced: Callable[[float], None]) -> None:
+    """Wait until all are done, and hand on what they tell. After an interruption they stop where they can go on."""
+    warned = False
+    while count:
+        try:
+            told = news.get()
+            count -= told.done
+            advanced(told.gained)
+            if told.crawls is not None and not warned:
+                warned = True
+                warn_of(told.index, told.crawls)
+        except KeyboardInterrupt:
+            stop.set()
+        except BaseException:
+            stop.set()
+            raise
+
+
+class _Track:
+    """One trajectory under way, and what it leaves behind."""
+
+    def __init__(self, flow: Flow, front: Front, order: int, settings: Settings, index: int, end: float) -> None:
+        self.flow, self.layout, self.index, self.order, self.settings = flow, front.layout, index, order, settings
+        self.problem = find_problems(flow, front.layout)[index]
+        self.state = _state_of(front, index)
+        clock = self.state.clock
+        clock[END], clock[UNIT], self.way = end, min(clock[UNIT], end), end - clock[TIME]
+        self.resumed = clock[TIME] if self.state.counts[STEPS] > 0 else -1.0
+        self.most = self.state.counts[STEPS] + settings.max_steps
+        self.records: list[Record] = []
+        self.end: int | str | None = INTERRUPTED
+
+    def follow(self, news: queue.SimpleQueue[_News], stop: threading.Event) -> None:
+        """Go on until the end, until it cannot, or until it is told to stop."""
+        try:
+            with torch.inference_mode():
+                self._follow(news, stop)
+        except BaseException as error:  # handed to the thread that waits, which raises it
+            self.end = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            news.put(_News(self.index, 0.0, True))
+
+    def _follow(self, news: queue.SimpleQueue[_News], stop: threading.Event) -> None:
+        work, crawl = _borrow_workspace(self.problem, self.order), Crawl(*self._now())
+        while not stop.is_set():
+            before = self.state.clock[TIME]
+            end, event = self._go_on(work)
+            news.put(_News(self.index, (self.state.clock[TIME] - before) / self.way, False))
+            if end != modes.GOES_ON:
+                self.end = None if end == modes.ENDED else end
+                return
+            left = int(self.most - self.state.counts[STEPS])
+            if left <= 0:
+                self.end = _exhausted(self.settings)
+                return
+            goal = torch.from_numpy(self.state.clock[END : END + 1])
+            crawls = crawl.look(torch.zeros(1, dtype=torch.long), *self._now(), torch.tensor([event]), goal)
+            hopeless, slow = split_hopeless(crawls, [left])
+            if hopeless:
+                self.end = str(hopeless[0])
+                return
+            if slow:
+                news.put(_News(self.index, 0.0, False, slow[0]))
+
+    def _now(self) -> tuple[Tensor, Tensor, Tensor]:
+        state = self.state
+        return (
+            torch.from_numpy(state.clock[TIME : TIME + 1].copy()), torch.from_numpy(state.weights[None].copy()),
+            torch.from_numpy(state.counts[STEPS : STEPS + 1].copy()),
+        )  # fmt: skip
+
+    def _go_on(self, work: Workspace) -> tuple[int, bool]:
+        """A window of rounds. Return how it ended, and whether there was an event."""
+        rows = _make_rows(self.layout, int(min(WINDOW, self.most - self.state.counts[STEPS])))
+        event = np.zeros(1, np.bool_)
+        end, steps = advance(
+            self.problem, self.state, work, self.order, self.settings.rtol, self.settings.atol, False, WINDOW, *rows, event
+        )
+        if steps:
+            time, weights, side, sign = (torch.from_numpy(row[:steps].copy() if steps < len(row) else row) for row in rows)
+            opens = open_steps(time, torch.full_like(time, self.resumed))
+            index = torch.full((steps,), self.index)
+            self.records.append(Record(self.layout, index, time, opens, weights, side, sign))
+        return end, bool(event[0])
+
+    def explain(self) -> str | None:
+        """Why it stopped, in the problem's words."""
+        if not isinstance(self.end, int):
+            return self.end
+        if self.end == modes.OVERFLOWS:
+            return STOPS[self.end]
+        layers = self.layout.split_weights(torch.from_numpy(self.state.weights)[None])
+        everyone = DeepWeights.sharing([layer.expand(len(self.flow.dataset.inputs), -1, -1) for layer in layers])
+        own, weights = self.flow.map_matrices(everyone, lambda matrix: matrix[self.index : self.index + 1])
+        speed = join(own.velocity(weights).layers).abs().max().item()
+        lowest = smallest_margin(own, weights).item()
+        return f"{STOPS[self.end]}: velocities reach {speed:.3g} at the smallest margin y f = {lowest:.4g}"
+
+
+def _exhausted(settings: Settings) -> str:
+    return (
+        f"max_steps = {settings.max_steps} steps taken; if there were few events, the problem is stiff (the weights "
+        "move slowly while a deviation from their path would decay fast), or else give more"
+    )
+
+
+_BORROWED = threading.local()
+
+
+def _borrow_workspace(problem: Problem, order: int) -> Workspace:
+    """The workspace of this thread: that of the trajectory before, if it has the right shapes."""
+    wanted = order, *problem.widths.tolist(), *problem.at_feedback.tolist(), *problem.targets.shape
+    if getattr(_BORROWED, "shapes", None) != wanted:
+        _BORROWED.shapes, _BORROWED.workspace = wanted, workspace(problem, order)
+    return _BORROWED.workspace
+
+
+def _make_rows(layout: Layout, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where the core writes times, weights, sides and signs of the starts of steps."""
+    return (
+        np.empty(count), np.empty((count, layout.parameters)), np.empty((count, layout.kinks), np.int8),
+        np.empty((count, layout.entries), np.int8),
+    )  # fmt: skip
+
+
+def _make_state(layout: Layout, weights: np.ndarray) -> State:
+    kinks, entries = layout.kinks, layout.entries
+    return State(
+        weights.copy(), np.zeros(kinks, np.int8), np.zeros(entries, np.int8), np.zeros(kinks, np.int8),
+        np.zeros(entries, np.int8), np.zeros(3), np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(kinks, np.int64),
+    )  # fmt: skip
+
+
+def _state_of(front: Front, index: int) -> State:
+    """The state of one trajectory, of its own."""
+    state = _make_state(front.layout, front.weights[index].numpy())
+    for name in ("side", "sign", "contact", "sign_contact"):
+        getattr(state, name)[:] = getattr(front, name)[index].numpy()
+    state.clock[:] = front.time[index], front.time[index], front.unit[index]
+    state.counts[:] = front.steps[index], front.rounds[index], front.idle[index]
+    return state
+
+
+def _as_front(layout: Layout, states: list[State]) -> Front:
+    columns = {
+        name: torch.from_numpy(np.stack([getattr(state, name) for state in states]))
+        for name in ("weights", "side", "sign", "contact", "sign_contact", "clock", "counts")
+    }
+    clock, counts = columns.pop("clock"), columns.pop("counts")
+    return Front(
+        layout, time=clock[:, TIME].clone(), unit=clock[:, UNIT].clone(), steps=counts[:, STEPS].clone(),
+        rounds=counts[:, ROUNDS].clone(), idle=counts[:, IDLES].clone(), **columns,
+    )  # fmt: skip
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def _one_thread_for_products() -> Iterator[None]:
+    """The core has threads of its own, and a product is rounded differently when BLAS splits it among others."""
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
