@@ -27,7 +27,6 @@ from theorems import (
     validity,
 )
 from theorems.check import DoesNotApplyError, Statement, check
-from theorems.controls import DecayFlow
 from theorems.observation import observe
 
 SIDES, FOLLOWS = "side_ij z_ij >= 0 between events", "d theta/dt = -fa"
@@ -167,7 +166,7 @@ class TrueGradient(Flow):
 
 @pytest.mark.parametrize(
     ("flow_type", "options"),
-    [(Reversed, {}), (Faster, {}), (TrueGradient, {}), (DecayFlow, {"decay": 0.1}), (DecayFlow, {"decay": 1e-8})],
+    [(Reversed, {}), (Faster, {}), (TrueGradient, {}), (Flow, {"decay": 0.1}), (Flow, {"decay": 1e-8})],
     ids=["reversed", "faster by 1e-8", "true gradient", "decay 0.1", "decay 1e-8"],
 )
 def test_a_flow_that_is_not_its_rule_does_not_apply_for_any_statement(
@@ -182,7 +181,7 @@ def test_a_flow_that_is_not_its_rule_does_not_apply_for_any_statement(
 
 @pytest.mark.parametrize("decay", [1e-4, 1e-6, 1e-8, 1e-9, 1e-10, 1e-11, 1e-13])
 def test_no_decay_however_small_violates_an_equality_whose_hypotheses_hold(decay: float) -> None:
-    flow, weights = problem(FA, DecayFlow, decay=decay)
+    flow, weights = problem(FA, decay=decay)
     solution = solve(flow, weights, 1.0, method="dopri8", rtol=1e-13, atol=1e-15)
     try:
         verdict = check(theorem_5_2.STATEMENT, "decay", "theorem", [solution]).verdict
