@@ -129,7 +129,7 @@ def test_a_theorem_that_does_not_apply_is_refused_and_so_is_a_control_that_break
 
 
 def fails(statement: Statement, flow: Flow, weights: Weights, t_final: float = 1e-3) -> set[str]:
-    method = "event" if ensembles.has_events(type(flow), flow.activation, len(weights.layers)) else "dopri5"
+    method = "event" if ensembles.has_events(flow.follows_rule, flow.activation, len(weights.layers)) else "dopri5"
     solution = solve(flow, weights, t_final, method=method, rtol=1e-12)
     return {item.name for item in hypotheses_of(statement, solution) if not item.holds}
 
