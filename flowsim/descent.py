@@ -2,8 +2,9 @@
 
     u_l <- momentum u_l + Delta_l,        W_l <- W_l + eta u_l,        Delta = the flow's velocity at the weights
 
-(torch.optim.SGD's rule). The limit eta -> 0 at fixed time is the flow, sped up by 1 / (1 - momentum). Each step changes
-the conserved quantities of Theorem 5.2 by an amount that has a formula (theorems/README.md, section 4).
+(torch.optim.SGD's rule, with the flow's decay as its weight_decay). The limit eta -> 0 at fixed time is the flow, sped
+up by 1 / (1 - momentum). Each step changes the conserved quantities of Theorem 5.2 by an amount that has a formula
+(theorems/README.md, section 4).
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ def step(flow: Flow, state: State[AnyWeights], eta: float, momentum: float = 0.0
 
     The conserved quantity c of a neuron changes by
 
-        eta momentum mismatch + D_Psi(W_{l+1}[:, i]', W_{l+1}[:, i]) - |W_l[i, :]' - W_l[i, :]|^2 / 2
+        eta carried + D_Psi(W_{l+1}[:, i]', W_{l+1}[:, i]) - |W_l[i, :]' - W_l[i, :]|^2 / 2,
+        carried = momentum mismatch - decay (<B_{l+1}[:, i], W_{l+1}[:, i]> - |W_l[i, :]|^2)
 
-    where ' is after the step and D_Psi the Bregman divergence of the rule's potential, `Rule.divergences`: under FA and
-    without momentum by - eta^2 |Delta_l[i, :]|^2 / 2.
+    where ' is after the step and D_Psi the Bregman divergence of the rule's potential, `Rule.divergences`: under FA,
+    without momentum and decay by - eta^2 |Delta_l[i, :]|^2 / 2.
 
     Raises:
         ValueError: if eta is not positive and finite, the momentum not in [0, 1], or the weights do not fit the flow.
@@ -92,7 +94,8 @@ def step(flow: Flow, state: State[AnyWeights], eta: float, momentum: float = 0.0
             mismatch.append(undefined)
             correction.append(undefined)
             continue
-        carried = momentum * state.mismatch[level]
+        decaying = (old * before.layers[level + 1]).sum(-2) - before.layers[level].square().sum(-1)
+        carried = momentum * state.mismatch[level] - flow.decay * decaying
         length = update[level].square().sum(-1)
         correction.append(state.correction[level] + eta * carried + divergence - 0.5 * eta**2 * length)
         mismatch.append(carried + ((new - old) * update[level + 1]).sum(-2) - eta * length)

@@ -19,7 +19,7 @@ from flowsim.data import Dataset
 from flowsim.loss_check import require_consistent
 from flowsim.losses import Loss, named
 from flowsim.rules import Rule, require_feedback, require_rule
-from flowsim.validation import shown
+from flowsim.validation import require_not_negative, shown
 from flowsim.weights import AnyWeights, NetworkWeights, Weights, require_weights
 
 __all__ = ["Flow", "Weights"]
@@ -27,17 +27,25 @@ __all__ = ["Flow", "Weights"]
 SLOPE = 0.3
 """Of the leaky ReLU where nothing else is said."""
 
+NOT_OVERRIDDEN = {
+    "activation": "give the flow an Activation instead",
+    "decay": "give the flow a number instead",
+    "follows_rule": "say moves_as_given = True if rule and decay are all that moves it",
+}
+"""What a subclass may not have under its name, and what it may do instead."""
+
 Slopes = Sequence[Float[Tensor, "*batch n m"]]
 """phi'(z_l) of each hidden layer."""
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
 class Flow:
-    """d theta / dt = -fa(theta) for a leaky-ReLU network of any depth >= 2 on a data set.
+    """d theta / dt = -fa(theta) - decay theta for a leaky-ReLU network of any depth >= 2 on a data set.
 
     With a_0 = x, z_l = W_l a_{l-1}, a_l = phi(z_l), f = z_{H+1}, delta_{H+1} = -dl/df / n:
 
-        delta_l = phi'(z_l) * (B_{l+1}^T delta_{l+1}),        dW_l / dt = sum over samples of delta_l a_{l-1}^T
+        delta_l = phi'(z_l) * (B_{l+1}^T delta_{l+1}),
+        dW_l / dt = sum over samples of delta_l a_{l-1}^T - decay W_l
 
     with the feedback matrices B of the rule; under a rule with direct feedback B_l^T delta_{H+1} stands in the place of
     B_{l+1}^T delta_{l+1}. phi(z) = z for z > 0 and slope z for z <= 0; phi'(0) = slope.
@@ -49,10 +57,11 @@ class Flow:
         loss: "exponential", "logistic", "squared", "cross-entropy", or a `flowsim.losses.Loss`.
         slope: gamma in [0, 1]; 0 is ReLU, 1 a linear network. 0.3 if it is not given.
         activation: phi in the place of the leaky ReLU, see `flowsim.activation`; then there is no slope to be given.
+        decay: of all weights, at least 0: L2 regularization by decay |theta|^2 / 2.
 
     Raises:
-        ValueError: for an unknown loss or rule, a slope outside [0, 1] or beside an activation, or a loss that does not
-            fit the labels.
+        ValueError: for an unknown loss or rule, a slope outside [0, 1] or beside an activation, a decay below 0, or a
+            loss that does not fit the labels.
 
     >>> from flowsim import Dataset, FeedbackAlignment, Weights
     >>> flow = Flow(Dataset([[2.0]], [1]), FeedbackAlignment([1.0]), slope=0.5)
@@ -65,12 +74,13 @@ class Flow:
     rule: Rule
     loss: str | Loss
     activation: Activation
+    decay: float
 
     stays_in_span: ClassVar[bool] = True
-    """The first layer moves in the span of the inputs only, so that the flow can be reduced to it."""
+    """But for its decay the first layer moves in the span of the inputs only, so that the flow can be reduced to it."""
 
-    follows_rule: ClassVar[bool] = True
-    """Weights move as the rule says and by nothing else. False for a subclass, unless it says otherwise."""
+    moves_as_given: ClassVar[bool] = True
+    """Weights move by rule and decay, and by nothing else. False for a subclass, unless it says otherwise."""
 
     def __init__(
         self,
@@ -79,22 +89,25 @@ class Flow:
         loss: str | Loss = "exponential",
         slope: float | None = None,
         activation: Activation | None = None,
+        decay: float = 0.0,
     ) -> None:
         if slope is not None and activation is not None:
             given = f"{shown(slope)} and {shown(activation)}"
             raise ValueError(f"slope must not be given beside an activation, got {given}: leave it out")
         if activation is None:
             activation = LeakyReLU(SLOPE if slope is None else slope)
-        fields = {"dataset": dataset, "rule": rule, "loss": loss, "activation": activation}
+        decay = require_not_negative("decay", decay)
+        fields = {"dataset": dataset, "rule": rule, "loss": loss, "activation": activation, "decay": decay}
         for name, value in fields.items():
             object.__setattr__(self, name, value)
         self.__post_init__()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.follows_rule = cls.__dict__.get("follows_rule", False)
-        if "activation" in cls.__dict__:
-            raise TypeError(f"{cls.__name__} must not override activation: give the flow an Activation instead")
+        cls.moves_as_given = cls.__dict__.get("moves_as_given", False)
+        for name, cure in NOT_OVERRIDDEN.items():
+            if name in cls.__dict__:
+                raise TypeError(f"{cls.__name__} must not override {name}: {cure}")
 
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, Dataset):
@@ -118,7 +131,8 @@ class Flow:
     def __repr__(self) -> str:
         loss, slope = named(self.loss).name, self.activation.leaky_slope
         phi = repr(self.activation) if slope is None else f"slope {slope:g}"
-        return f"{type(self).__name__}({self.dataset!r}, {type(self.rule).__name__}, {loss} loss, {phi})"
+        decay = f", decay {self.decay:g}" if self.decay > 0 else ""
+        return f"{type(self).__name__}({self.dataset!r}, {type(self.rule).__name__}, {loss} loss, {phi}{decay})"
 
     @property
     def slope(self) -> float:
@@ -130,6 +144,11 @@ class Flow:
         if self.activation.leaky_slope is None:
             raise ValueError(f"activation must be a leaky ReLU to have a slope, got {self.activation!r}")
         return self.activation.leaky_slope
+
+    @property
+    def follows_rule(self) -> bool:
+        """Whether weights move as the rule says and by nothing else, so that its laws hold: without decay."""
+        return self.moves_as_given and self.decay == 0
 
     def require_fit(self, weights: NetworkWeights) -> torch.Size:
         """Return the joint ensemble shape `*batch` of data set, feedback and weights.
@@ -220,14 +239,17 @@ class Flow:
     def velocity(
         self, weights: AnyWeights, slopes: Slopes | None = None, feedback: Sequence[Tensor] | None = None
     ) -> AnyWeights:
-        """d theta / dt = -fa, the negative update direction of the rule.
+        """d theta / dt = -fa - decay theta, with the update direction fa of the rule.
 
         `slopes` and `feedback` are the phi'(z_l) and the matrices of the rule where the weights do not tell them: on
         a kink, or, under sign-FA, at an entry 0.
         """
         layers = self.layers_of(weights)
         matrices = self.rule.feedback_matrices(weights) if feedback is None else feedback
-        return weights.with_layers(self._descent(layers, matrices, slopes, self.rule.direct))
+        moves = self._descent(layers, matrices, slopes, self.rule.direct)
+        if self.decay > 0:
+            moves = [move - self.decay * layer for move, layer in zip(moves, layers, strict=True)]
+        return weights.with_layers(moves)
 
     def with_inputs(self, inputs: Float[Tensor, "*batch n r"]) -> Flow:
         """Return the same flow on other inputs with the same labels."""

@@ -141,6 +141,8 @@ def descent_factors(
 ) -> DescentFactors:
     """|grad|, |fa|, cos(grad, fa) (NaN where one of them is 0) and <grad, fa>, with d theta / dt = -fa.
 
+    Weight decay, if the flow has any, is counted to fa, so that dL/dt = -<grad, fa> all the same.
+
     `slopes` and `feedback` as in `Flow.velocity`, for both: where the weights do not tell them.
 
     >>> from flowsim import Dataset, GradientDescent, Weights

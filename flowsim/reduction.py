@@ -20,8 +20,11 @@ EVERY = slice(None)
 class Reduction(Generic[AnyWeights]):
     """Coordinates in the span of the inputs: X = C Q with orthonormal rows Q, r = min(n, d) of them.
 
-    The first layer's rows move in the span only, so W_1(t) = (W_1 Q^T)(t) Q + W_1(0) (I - Q^T Q), and `flow` and
-    `weights`, with inputs C and hidden weights W_1 Q^T, are the whole dynamics.
+    The rule moves the first layer's rows in the span only, so
+
+        W_1(t) = (W_1 Q^T)(t) Q + e^(-decay t) W_1(0) (I - Q^T Q),
+
+    and `flow` and `weights`, with inputs C and hidden weights W_1 Q^T, are the whole dynamics.
     """
 
     flow: Flow
@@ -29,7 +32,7 @@ class Reduction(Generic[AnyWeights]):
     basis: Float[Tensor, "*batch r d"] | None
     """Q; None if nothing is reduced, and flow and weights are the given ones."""
     offset: Float[Tensor, "*batch m d"] | None
-    """W_1(0) (I - Q^T Q), which never moves."""
+    """W_1(0) (I - Q^T Q), which does nothing but decay."""
 
     def of_trajectories(self, some: Int[Tensor, " some"]) -> Reduction[AnyWeights]:
         """Return the reduction of some trajectories of a flattened ensemble, in this order."""
@@ -37,19 +40,29 @@ class Reduction(Generic[AnyWeights]):
         parts = [part if part is None else part[some] for part in (self.basis, self.offset)]
         return Reduction(flow, weights, *parts)
 
-    def lift(self, weights: NetworkWeights, trajectory: Int[Tensor, " some"] | slice = EVERY) -> AnyWeights:
-        """Return the full weights for reduced ones, of the trajectories given of a flattened ensemble."""
+    def lift(
+        self, weights: NetworkWeights, times: Float[Tensor, "*some"], trajectory: Int[Tensor, " some"] | slice = EVERY
+    ) -> AnyWeights:
+        """Return the full weights for reduced ones at some times, of some trajectories of a flattened ensemble."""
         if self.basis is None or self.offset is None:
             return self.weights.with_layers(weights.layers)
         first, *others = weights.layers
-        return self.weights.with_layers([first @ self.basis[trajectory] + self.offset[trajectory], *others])
+        offset = self._left_of(self.offset[trajectory], times)
+        return self.weights.with_layers([first @ self.basis[trajectory] + offset, *others])
 
-    def lift_velocity(self, velocity: NetworkWeights, trajectory: Int[Tensor, " some"] | slice = EVERY) -> AnyWeights:
-        """Return the velocity of the full weights for that of reduced ones."""
-        if self.basis is None:
+    def lift_velocity(
+        self, velocity: NetworkWeights, times: Float[Tensor, "*some"], trajectory: Int[Tensor, " some"] | slice = EVERY
+    ) -> AnyWeights:
+        """Return the velocity of the full weights for that of reduced ones at some times, likewise."""
+        if self.basis is None or self.offset is None:
             return self.weights.with_layers(velocity.layers)
         first, *others = velocity.layers
-        return self.weights.with_layers([first @ self.basis[trajectory], *others])
+        moves = -self.flow.decay * self._left_of(self.offset[trajectory], times)
+        return self.weights.with_layers([first @ self.basis[trajectory] + moves, *others])
+
+    def _left_of(self, offset: Float[Tensor, "*some m d"], times: Float[Tensor, "*some"]) -> Float[Tensor, "*some m d"]:
+        """What decay has left of the offset."""
+        return torch.exp(-self.flow.decay * times).unsqueeze(-1).unsqueeze(-1) * offset
 
 
 def reduce(flow: Flow, weights: AnyWeights, *, turned: bool = False) -> Reduction[AnyWeights]:

@@ -148,7 +148,7 @@ def _flow_arrays(flow: Flow) -> Arrays:
     data = flow.dataset
     return {
         "inputs": data.inputs, "labels": data.labels, "classes": data.classes or 0, "slope": float(flow.slope),
-        "rule": name, **RULES[name].arrays(flow.rule), **_loss_arrays(flow.loss),
+        "decay": flow.decay, "rule": name, **RULES[name].arrays(flow.rule), **_loss_arrays(flow.loss),
     }  # fmt: skip
 
 
@@ -170,6 +170,7 @@ def _read_flow(file: _File) -> Flow:
         RULES[name].read(file),
         polynomial(file.positive("power")) if loss == "polynomial" else loss,
         slope,
+        decay=float(file.numbers("decay", ())),
     )
 
 

@@ -293,14 +293,14 @@ class Solution(Generic[AnyWeights]):
     def _weights(
         self,
         curve: Curve,
-        lift: Callable[[NetworkWeights, Tensor], AnyWeights],
+        lift: Callable[[NetworkWeights, Tensor, Tensor], AnyWeights],
         times: Times,
         trajectory: Trajectory | None,
     ) -> AnyWeights:
         whose, asked, shape = self._asked(times, trajectory)
         count = len(asked)
         whose, asked = _at_least_one(whose, asked)
-        weights = lift(curve(whose, asked), whose)
+        weights = lift(curve(whose, asked), asked, whose)
         return weights.with_layers(
             [layer[:count].reshape(*shape, *layer.shape[-2:]) for layer in weights.layers]
         )  # fmt: skip

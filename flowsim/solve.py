@@ -40,7 +40,7 @@ def solve(
     progress: bool = False,
     throw: bool = True,
 ) -> Solution[AnyWeights]:
-    """Solve d theta / dt = -fa(theta), theta(0) = weights, on [0, t_final].
+    """Solve d theta / dt = -fa(theta) - decay theta, theta(0) = weights, on [0, t_final].
 
     Data, feedback and weights may carry batch dimensions `*batch` that broadcast against each other; every trajectory
     of the ensemble has steps of its own, and its answer does not depend on the others. The flow is first reduced to
@@ -50,7 +50,7 @@ def solve(
     gradient flows through it; tensors that require one are taken as they are.
 
     Args:
-        flow: data, rule, loss and slope.
+        flow: data, rule, loss, slope and decay.
         weights: initial weights, `Weights` or `DeepWeights`.
         t_final: end of the time interval, above 0.
         method: "event", the event-driven integrator for two-layer networks; or an adaptive solver of torchdiffeq for

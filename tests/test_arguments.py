@@ -158,6 +158,7 @@ CASES: dict[str, Case] = {
             "rule": NO_RULES,
             "loss": [*NO_LOSSES, losses.cross_entropy],
             "slope": [*(value for value in NO_NUMBERS if value is not None), 1.0001, -1e-300, 2],
+            "decay": NO_NUMBERS,
             "activation": [LeakyReLU, Tanh, abs, 0.3, "tanh", torch.nn.Tanh(), Hostile()],
         },
     ),

@@ -79,14 +79,15 @@ def test_100_steps_are_those_of_sgd_with_the_rules_backward_pass(
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.2])
 @pytest.mark.parametrize("hidden_layers", HIDDEN_LAYERS)
 @pytest.mark.parametrize(("outputs", "loss"), [(1, "logistic"), (3, "cross-entropy")])
 @pytest.mark.parametrize(("rule", "momentum"), list(itertools.product(RULES, MOMENTA)))
 def test_what_steps_add_to_conserved_quantities_is_the_correction(
-    rule: str, momentum: float, outputs: int, loss: str, hidden_layers: int
+    rule: str, momentum: float, outputs: int, loss: str, hidden_layers: int, decay: float
 ) -> None:
     """At every layer and neuron, after each of 200 steps, half of them smaller, through changes of sign."""
-    flow, weights = random_flow(rule, loss, outputs, hidden_layers)
+    flow, weights = random_flow(rule, loss, outputs, hidden_layers, decay=decay)
     state, first = descent.start(weights), conserved(flow, weights)
     largest = 0.0
     for number in range(200):

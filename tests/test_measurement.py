@@ -439,6 +439,21 @@ def test_the_depth_of_a_narrow_dip_of_a_ratio_is_that_of_its_formula() -> None:
         assert found.time.item() == pytest.approx(centre, abs=1e-2 * width)
 
 
+def test_at_the_bottom_of_a_dip_errors_are_relative_to_its_size() -> None:
+    """The dip above, 1e-3 wide, off by 1e-7 along the companion: a tenth of what it is divided by at the bottom."""
+    solution = separable()
+    companion = solution.companion
+
+    def values(seen: Observation) -> Compared:
+        off = ((seen.times - 12.3456789) ** 2).unsqueeze(-1)
+        return Compared(off - 1e-8 + 1e-7 * (seen.solution is companion), 1e-6 + off)
+
+    (found,) = measure([Claim("dip", "inequality", values)], solution)
+    assert found.margin.item() == pytest.approx(-1e-2, abs=1e-4)
+    assert found.error.item() > 0.09
+    assert not found.violated.any()
+
+
 def test_the_quadrature_error_of_the_integral_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rate with a bell of a quarter of a piece, which 16 nodes do not integrate: a second rule shows by how much."""
     solution = separable()

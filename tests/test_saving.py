@@ -27,7 +27,6 @@ from flowsim import (
 from flowsim.activation import Tanh
 from flowsim.initialization import deep_gaussian
 from flowsim.rules import Rule
-from theorems.controls import DecayFlow
 
 TIMES = torch.tensor([0.0, 0.1, 0.77, 1.0], dtype=torch.float64)
 LOSSES = ["exponential", "logistic", "squared", losses.polynomial(1.3), losses.logistic]
@@ -124,6 +123,10 @@ class MyFeedback(FeedbackAlignment):
     """A rule of the user's."""
 
 
+class MyFlow(Flow):
+    """A flow of the user's."""
+
+
 def test_what_is_not_flowsims_cannot_be_saved_and_is_named(tmp_path: Path) -> None:
     dataset, weights = Dataset([[1.0]], [1]), Weights(torch.ones(1, 1), torch.ones(1))
     path = tmp_path / "solution.npz"
@@ -132,7 +135,7 @@ def test_what_is_not_flowsims_cannot_be_saved_and_is_named(tmp_path: Path) -> No
     for flow, message in [
         (Flow(dataset, mine), "rule must be one of flowsim's to be saved, got MyFeedback"),
         (Flow(dataset, GradientDescent(), loss), "loss must be one of flowsim's to be saved, got the Loss 'my own'"),
-        (DecayFlow(dataset, GradientDescent()), "flow must be a flowsim.Flow to be saved, got DecayFlow"),
+        (MyFlow(dataset, GradientDescent()), "flow must be a flowsim.Flow to be saved, got MyFlow"),
         (
             Flow(dataset, GradientDescent(), activation=Tanh()),
             r"activation must be a leaky ReLU to be saved, got Tanh\(\)",
@@ -197,6 +200,7 @@ def test_numbers_that_are_not_finite_or_do_not_fit_are_refused(stored: dict[str,
         ("rule", lambda a: np.array("adam"), "rule must be one of gd, fa, direct-fa, sign-fa, got 'adam'"),
         ("loss", lambda a: np.array("hinge"), "loss must be one of .*, got 'hinge'"),
         ("slope", lambda a: a + 1, "slope must lie in"),
+        ("decay", lambda a: a - 1, "decay must be a finite number of at least 0, got -1.0"),
         ("rtol", lambda a: -a, "rtol must be a finite number above 0"),
         ("labels", lambda a: 2 * a, "labels must be -1 or"),
         ("inputs", lambda a: 2 * a, "reduced_inputs must fit"),

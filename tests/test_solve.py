@@ -21,7 +21,6 @@ from flowsim.activation import Tanh
 from flowsim.initialization import deep_gaussian
 from flowsim.losses import exponential
 from flowsim.weights import stack
-from theorems.controls import DecayFlow
 
 
 def test_data_weights_and_feedback_broadcast_to_one_separable() -> None:
@@ -174,8 +173,8 @@ UNKNOWN = replace(exponential, name="unknown", series=None)
         ({"method": "rk4"}, "method must be one of event, dopri5, .* got 'rk4'"),
         ({"weights": deep_gaussian((1, 2, 2, 1), 0), "flow": DEEP}, "method 'event' is for two-layer networks, got 3"),
         (
-            {"flow": DecayFlow(*UNIT)},
-            "method 'event' is for flows that follow their rule, got DecayFlow; use method='dopri5'",
+            {"flow": Flow(*UNIT, decay=0.1)},
+            "method 'event' is for flows that follow their rule, got Flow; use method='dopri5'",
         ),
         (
             {"flow": Flow(*UNIT, activation=Tanh())},

@@ -35,7 +35,6 @@ from theorems import (
 )
 from theorems.cases import MODULES, outcome
 from theorems.check import Case, DoesNotApplyError, Statement, check, hypotheses_of
-from theorems.controls import DecayFlow
 from theorems.ensembles import Scope, Shape
 from theorems.measurement import infimum, measure
 from theorems.observation import Observation, observe
@@ -130,7 +129,7 @@ def test_a_theorem_that_does_not_apply_is_refused_and_so_is_a_control_that_break
 
 
 def fails(statement: Statement, flow: Flow, weights: Weights, t_final: float = 1e-3) -> set[str]:
-    method = "event" if ensembles.has_events(type(flow), flow.activation, len(weights.layers)) else "dopri5"
+    method = "event" if ensembles.has_events(flow.follows_rule, flow.activation, len(weights.layers)) else "dopri5"
     solution = solve(flow, weights, t_final, method=method, rtol=1e-12)
     return {item.name for item in hypotheses_of(statement, solution) if not item.holds}
 
@@ -195,7 +194,7 @@ NEGATIVE_SUM = with_gaps(gaussian(4, 5, 0).hidden, FA, -1.0)
         (theorem_5_2.STATEMENT, Flow(SEPARABLE, FA, activation=Tanh()), GOOD, {"phi'(z) z = phi(z)"}),
         (theorem_5_2.STATEMENT, Flow(SEPARABLE, FA, activation=Softplus()), GOOD, {"phi'(z) z = phi(z)"}),
         (theorem_5_2.BIAS_LEFT_OUT, Flow(SEPARABLE, FA), GOOD, {"the bias counts as an incoming weight"}),
-        (theorem_5_2.STATEMENT, DecayFlow(SEPARABLE, FA), GOOD, {"d theta/dt = -fa"}),
+        (theorem_5_2.STATEMENT, Flow(SEPARABLE, FA, decay=0.1), GOOD, {"d theta/dt = -fa"}),
     ],
 )
 def test_hypotheses_notice_their_breach(statement: Statement, flow: Flow, weights: Weights, expected: set[str]) -> None:

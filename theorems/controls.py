@@ -1,48 +1,17 @@
-"""What breaks a hypothesis on purpose, for controls: a flow with something added, and a run in two parts."""
+"""What breaks a hypothesis on purpose, for controls: a run in two parts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from flowsim import Dataset, Flow, Rule, Solution
-from flowsim.activation import Activation
+from flowsim import Solution
 from flowsim.events import Events
-from flowsim.flow import Slopes
-from flowsim.losses import Loss
 from flowsim.solution import Curve, Path
-from flowsim.weights import AnyWeights, NetworkWeights
-
-
-@dataclass(frozen=True, eq=False, init=False, repr=False)
-class DecayFlow(Flow):
-    """Weight decay is added to the rule: d theta / dt = -fa - decay theta."""
-
-    decay: float
-    stays_in_span: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        rule: Rule,
-        loss: str | Loss = "exponential",
-        slope: float | None = None,
-        activation: Activation | None = None,
-        decay: float = 0.1,
-    ) -> None:
-        object.__setattr__(self, "decay", decay)
-        super().__init__(dataset, rule, loss, slope, activation)
-
-    def velocity(
-        self, weights: AnyWeights, slopes: Slopes | None = None, feedback: Sequence[Tensor] | None = None
-    ) -> AnyWeights:
-        """-fa - decay theta."""
-        pairs = zip(super().velocity(weights, slopes, feedback).layers, weights.layers, strict=True)
-        return weights.with_layers([moves - self.decay * layer for moves, layer in pairs])
+from flowsim.weights import NetworkWeights
 
 
 def joined(before: Solution, after: Solution, solve_looser: Callable[[], Solution]) -> Solution:

@@ -84,9 +84,9 @@ class Scope:
         return (*QUICK, Shape(64 if kind == "separable" else 16, 5, 0.7), *(WIDE if wide else ()))
 
 
-def has_events(flow_type: type[Flow], activation: Activation | None, layers: int) -> bool:
+def has_events(follows_rule: bool, activation: Activation | None, layers: int) -> bool:
     """Whether the event-driven integrator can solve it: two layers, leaky ReLU (None), and nothing but the rule."""
-    return layers == 2 and flow_type.follows_rule and (activation is None or activation.leaky_slope is not None)
+    return layers == 2 and follows_rule and (activation is None or activation.leaky_slope is not None)
 
 
 def solved(
@@ -94,7 +94,7 @@ def solved(
 ) -> Solution[AnyWeights]:
     """The solution at the tolerances of the checks, times `looser`, on the device."""
     on_device = flow.map_matrices(weights, lambda matrix: matrix.to(device))
-    method = "event" if has_events(type(flow), flow.activation, len(weights.layers)) else "dopri8"
+    method = "event" if has_events(flow.follows_rule, flow.activation, len(weights.layers)) else "dopri8"
     return solve(*on_device, t_final, method=method, rtol=looser * RTOL, atol=looser * ATOL, max_steps=MAX_STEPS)
 
 
@@ -211,17 +211,17 @@ def any_run(
     outputs: int | None = None,
     hidden_layers: int = 1,
     bias: bool = False,
-    flow_type: type[Flow] = Flow,
     activation: Activation | None = None,
+    decay: float = 0.0,
 ) -> Solution:
     """Gaussian inputs, weights and feedback, arbitrary labels: what Theorem 5.2 and Proposition 5.3 are about.
 
     Two-layer networks run long, and slide. A Runge-Kutta method cannot slide: its runs are short, and where a neuron
     slides before the end, they end a tenth short of that. With a bias, the last input is 1.
     """
-    long = has_events(flow_type, activation, hidden_layers + 1)
+    long = has_events(decay == 0, activation, hidden_layers + 1)
     shape = shape if long else SHORT
-    flow, start = _any_problem(rule, seeds, shape, loss, outputs, hidden_layers, bias, flow_type, activation)
+    flow, start = _any_problem(rule, seeds, shape, loss, outputs, hidden_layers, bias, activation, decay)
     if long:
         return solved(flow, start, T_FINAL, device)
     try:
@@ -238,8 +238,8 @@ def _any_problem(
     outputs: int | None,
     hidden_layers: int,
     bias: bool = False,
-    flow_type: type[Flow] = Flow,
     activation: Activation | None = None,
+    decay: float = 0.0,
 ) -> tuple[Flow, DeepWeights]:
     samples = shape.samples
     widths = (DIMENSION, *[shape.width] * hidden_layers, outputs or 1)
@@ -268,7 +268,7 @@ def _any_problem(
         "sign-fa": SignFeedbackAlignment(SCALE),
     }
     slope = shape.slope if activation is None else None
-    return flow_type(data.stack(datasets), rules[rule], loss, slope, activation), start
+    return Flow(data.stack(datasets), rules[rule], loss, slope, activation, decay), start
 
 
 @cache

@@ -12,7 +12,6 @@ import torch
 
 from theorems import ensembles
 from theorems.check import Case, Statement
-from theorems.controls import DecayFlow
 from theorems.ensembles import Scope
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
@@ -53,7 +52,7 @@ def cases(scope: Scope) -> list[Case]:
             STATEMENT,
             "FA with weight decay",
             "control",
-            [partial(ensembles.any_run, "fa", seeds, device, flow_type=DecayFlow)],
+            [partial(ensembles.any_run, "fa", seeds, device, decay=0.1)],
         ),
         Case(
             STATEMENT,

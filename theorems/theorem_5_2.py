@@ -14,7 +14,6 @@ from flowsim.observables import conserved
 from flowsim.weights import NetworkWeights
 from theorems import ensembles
 from theorems.check import Case, Statement
-from theorems.controls import DecayFlow
 from theorems.ensembles import Scope
 from theorems.hypothesis import Hypothesis, fact
 from theorems.measurement import Claim, Compared
@@ -110,7 +109,7 @@ def cases(scope: Scope) -> list[Case]:
         control("FA, tanh", "fa", activation=Tanh()),
         control("sign-FA, 3 layers, tanh", "sign-fa", hidden_layers=2, activation=Tanh()),
         control("FA, softplus", "fa", activation=Softplus()),
-        control("FA with weight decay", "fa", flow_type=DecayFlow),
+        control("FA with weight decay", "fa", decay=0.1),
         Case(
             STATEMENT,
             "FA, feedback changed midway",

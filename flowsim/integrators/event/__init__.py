@@ -40,9 +40,9 @@ def require_event_driven(flow: Flow) -> None:
     Raises:
         ValueError: for a flow that adds to its rule; an activation other than leaky ReLU; a loss without a series.
     """
-    if not flow.follows_rule:
+    if not flow.moves_as_given:
         raise ValueError(
-            f"method 'event' is for flows that follow their rule, got {type(flow).__name__}; use method='dopri5'"
+            f"method 'event' is for flows that move as Flow says, got {type(flow).__name__}; use method='dopri5'"
         )
     if flow.activation.leaky_slope is None:
         raise ValueError(

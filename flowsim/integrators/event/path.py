@@ -115,7 +115,7 @@ class EventPath:
         which = steps.find(trajectory, times)
         # neighbours share records, and steps
         order = torch.argsort(steps.number[which] * len(steps.time) + which, stable=True)
-        sums = times.new_empty(len(times), layout.parameters)
+        sums = self.front.weights.new_empty(len(times), layout.parameters)
         for part in order.split(max(1, CHUNK // (self.order * layout.parameters))):
             distinct, inverse = torch.unique_consecutive(which[part], return_inverse=True)
             length = steps.end(distinct, self.reached) - steps.time[distinct]

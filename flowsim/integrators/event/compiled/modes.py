@@ -348,9 +348,13 @@ def _judge_slide(problem, work, slides, q):
         s += 1
     active, inactive = find_ends(problem, work, slides, s, 0)
     c, near = slides.drive[0, s], BLOCKED * abs(inactive - active)
-    inside = min(active, inactive) + near < c < max(active, inactive) - near
     m = 1.0 if slides.top == 1 else stiffness(slides, s)
-    if inside and m * (inactive - active) > 0:
+    towards = 1.0 if inactive > active else -1.0
+    if m * (inactive - active) > 0:  # it attracts
+        if towards * (c - active) <= near:
+            return abs(m * (c - active)), 1
+        if towards * (inactive - c) <= near:
+            return abs(m * (c - inactive)), -1
         return -1.0, 0
     if m * (active - c) < 0 and m * (inactive - c) < 0:
         return abs(m * (inactive - c)), -1

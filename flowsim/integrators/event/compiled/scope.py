@@ -90,7 +90,7 @@ def _make_problems(flow: Flow, layout: Layout) -> list[Problem]:
         "at_feedback": _add_up(matrix.shape[-2:].numel() for matrix in matrices),
         "rule": feedback, "direct": flow.rule.direct,
         "scale": float(flow.rule.scale) if isinstance(flow.rule, SignFeedbackAlignment) else 1.0,
-        "loss": loss[0], "power": loss[1], "slope": float(flow.slope), "decay": 0.0,
+        "loss": loss[0], "power": loss[1], "slope": float(flow.slope), "decay": float(flow.decay),
     }  # fmt: skip
     problems = []
     for index in range(count):
