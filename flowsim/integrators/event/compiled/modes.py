@@ -26,7 +26,7 @@ from flowsim.integrators.event.compiled.problem import (
 )
 from flowsim.integrators.event.compiled.products import add_scaled, copy, dot, fill
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
-from flowsim.integrators.event.compiled.sliding import add_up_ends, find_ends, stiffness
+from flowsim.integrators.event.compiled.sliding import add_up_ends, find_ends, is_singular, prepare_slides, stiffness
 from flowsim.integrators.event.compiled.watch import (
     KINK,
     SIGN,
@@ -113,6 +113,8 @@ def correct_mode(problem, state, work, slides, ratio, at):
     if kind == KINK:
         if state.contact[index] != 2:
             state.contact[index] = 2  # it was beyond the kink by rounding
+        elif _gets_nothing_at(problem, state, work, index):
+            set_side(problem, state.side, index, -state.side[index])
         elif slides.top > 1 or locate(problem, index)[0] > 1:
             state.queue[0], state.plan[QUEUED] = index, 1
             set_side(problem, state.side, index, 0)
@@ -263,8 +265,9 @@ def _trace_down(problem, state, work, arrived):
         l, i, _ = locate(problem, q)
         if arrived[q] and _gets_nothing(problem, state, work, l, i):
             for j in range(problem.widths[l - 1]):
-                if state.side[place(problem, l - 1, i, j)] != 0:
-                    arrived[place(problem, l - 1, i, j)] = True
+                below = place(problem, l - 1, i, j)
+                if state.side[below] > 0 or (state.side[below] < 0 and problem.slope > 0):
+                    arrived[below] = True
 
 
 @compiled
@@ -367,6 +370,8 @@ def _find_worst(problem, state, work, slides, queue, first):
         if is_dead(problem, state.side, l, i):
             if side != -1:
                 return at, -1
+        elif side == 0 and _gets_nothing(problem, state, work, l, i):
+            return at, (1 if work.z[1, q] > 0 else -1)
         elif side == 0:
             wrong, better = _judge_slide(problem, work, slides, q)
         elif side * work.z[1, q] < -ZERO * size:
@@ -384,10 +389,17 @@ def _gets_nothing(problem, state, work, l, i):
     """
     if l == 1:
         return False
-    a = signal(problem, work.a[0], l - 1)[i]
-    below = problem.inputs[i] if l == 2 else signal(problem, work.a[0], l - 2)[i]
-    W = layer(problem, state.weights, l - 1).reshape(-1)
-    return dot(a, a) <= NOTHING**2 * dot(below, below) * dot(W, W)
+    a, size = signal(problem, work.a[0], l - 1)[i], problem.gram[i, i]
+    for q in range(1, l):
+        W = layer(problem, state.weights, q).reshape(-1)
+        size *= dot(W, W)
+    return dot(a, a) <= NOTHING**2 * size
+
+
+@compiled
+def _gets_nothing_at(problem, state, work, q):
+    l, i, _ = locate(problem, q)
+    return _gets_nothing(problem, state, work, l, i)
 
 
 @compiled
@@ -476,29 +488,32 @@ def _has_apex(problem, state, queue):
 def _is_ambiguous(problem, state, work, queue):
     """Whether drives of slides above the first layer are not unique, of which the layers below need each.
 
-    That is so where the activations of samples that a neuron stays at 0 for depend on each other: only a sum of their
-    drives moves its weights. Under sign-FA also where it stays there because one weight does, whose sign is not known.
+    That is so where their matrix, with the kinks that stay at 0 beside them, is singular. Under sign-FA also where a
+    neuron stays at 0 because one weight does, whose sign is not known.
     """
+    above, side = False, state.side.copy()
     for at in range(queue.shape[0]):
         l, i, j = locate(problem, queue[at])
-        if l == 1 or state.side[queue[at]] != 0:
+        if l == 1:
             continue
-        a = signal(problem, work.a[0], l - 1)
-        W = layer(problem, state.weights, l)[j]
-        together = 0.0
-        for lower in range(W.shape[0]):
-            together += abs(W[lower] * a[i, lower])
-        if problem.rule == SIGNED and together <= ON_KINK * math.sqrt(dot(W, W) * dot(a[i], a[i])):
-            return True
-        basis, found, count = np.empty((W.shape[0], W.shape[0])), 0, 0
-        for other in range(queue.shape[0]):
-            its, sample, neuron = locate(problem, queue[other])
-            if its == l and neuron == j and (state.side[queue[other]] == 0 or state.contact[queue[other]] == 2):
-                found += add_direction(basis, found, a[sample])
-                count += 1
-        if found < count:
-            return True
-    return False
+        if state.contact[queue[at]] == 2:
+            set_side(problem, side, queue[at], 0)
+        elif state.side[queue[at]] == 0:
+            above = True
+            if problem.rule == SIGNED and _stays_by_one_weight(problem, state, work, l, i, j):
+                return True
+    if not above:
+        return False
+    set_slopes(problem, side, work.slopes)
+    return is_singular(prepare_slides(problem, side, work, 1))
+
+
+@compiled
+def _stays_by_one_weight(problem, state, work, l, i, j):
+    a, W, together = signal(problem, work.a[0], l - 1)[i], layer(problem, state.weights, l)[j], 0.0
+    for lower in range(W.shape[0]):
+        together += abs(W[lower] * a[lower])
+    return together <= ON_KINK * math.sqrt(dot(W, W) * dot(a, a))
 
 
 @compiled
