@@ -51,7 +51,7 @@ STOPS = {
     modes.SERIES_OVERFLOWS: "the Taylor series overflows",
     modes.UNSETTLED: "the mode of neurons on several kinks at once could not be decided",
     modes.AT_APEX: "nothing of a sample gets through a hidden layer, and the layers above have no one mode to go on in",
-    modes.AMBIGUOUS: "neurons above the first layer stay at 0 for samples that reach them alike: their drives are not unique",
+    modes.AMBIGUOUS: "neurons above the first layer stay at 0 for samples that reach them alike, by drives not unique",
 }
 """Why a trajectory cannot go on, by how the core returned."""
 
@@ -177,7 +177,7 @@ KERNEL = Kernel(begin, proceed, evaluate)
 class _News(NamedTuple):
     """What a thread tells the one that waits: the share of the way gained, that it is done, or what crawls."""
 
-    index: int
+    trajectory: int
     gained: float
     done: bool
     crawls: Crawling | None = None
@@ -198,7 +198,7 @@ def _report(
             advanced(told.gained)
             if told.crawls is not None and not warned:
                 warned = True
-                warn_of(told.index, told.crawls)
+                warn_of(told.trajectory, told.crawls)
         except queue.Empty:
             left = sum(not future.done() for future in futures)
         except KeyboardInterrupt:  # it may come at any place, even where what was told is lost

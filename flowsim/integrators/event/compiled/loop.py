@@ -223,7 +223,7 @@ def _is_negligible(problem, state, work, slides, ratio, at, allowed):
     largest = find_size(work.poly[0])
     if work.kind[at] == SIGN:
         return largest <= allowed
-    l, i, _ = locate(problem, work.index[at] if work.kind[at] == KINK else slides.signal[work.index[at]])
+    l, i, _ = locate(problem, work.which[at] if work.kind[at] == KINK else slides.signal[work.which[at]])
     a = problem.inputs[i] if l == 1 else signal(problem, work.a[0], l - 1)[i]
     normal = math.sqrt(dot(a, a))
     return (largest / normal if work.kind[at] == KINK else largest * normal * ratio[1]) <= allowed
@@ -232,7 +232,7 @@ def _is_negligible(problem, state, work, slides, ratio, at, allowed):
 @compiled
 def _remove(work, at, count):
     for later in range(at + 1, count):
-        work.kind[later - 1], work.index[later - 1] = work.kind[later], work.index[later]
+        work.kind[later - 1], work.which[later - 1] = work.kind[later], work.which[later]
         work.power[later - 1] = work.power[later]
     return count - 1
 

@@ -113,7 +113,7 @@ def correct_mode(problem, state, work, slides, ratio, at):
 
     A kink left at speed 0 to the wrong side: a neuron pushed back to it slides, another one leaves to the other side.
     """
-    kind, index = work.kind[at], work.index[at]
+    kind, index = work.kind[at], work.which[at]
     if kind == KINK:
         if state.contact[index] != 2:
             state.contact[index] = 2  # it was beyond the kink by rounding
@@ -180,7 +180,7 @@ def switch_mode(problem, state, work, slides, count, share, powers):
     for at in range(count):
         if work.root[at] > share:
             continue
-        kind, index = work.kind[at], work.index[at]
+        kind, index = work.kind[at], work.which[at]
         if kind == SIGN:
             l, column = _flip_sign(problem, state, index)
             decide |= _slides(slides, column) if l == 2 and not deep else slides.top > 0

@@ -13,6 +13,7 @@ from numba.experimental import structref
 
 from flowsim.integrators.event.compiled.compiling import compiled
 from flowsim.integrators.event.compiled.problem import (
+    Opened,
     Structure,
     feedback,
     layer,
@@ -29,7 +30,7 @@ class SlidesType(Structure):
     """Of `Slides`."""
 
 
-class Slides:
+class Slides(Opened):
     """The kinks that slide.
 
     Args:

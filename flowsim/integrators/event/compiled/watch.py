@@ -51,7 +51,7 @@ def list_candidates(problem, state, work, slides, ratio):
 
 @compiled
 def _add(work, count, kind, index, power):
-    work.kind[count], work.index[count], work.power[count] = kind, index, power
+    work.kind[count], work.which[count], work.power[count] = kind, index, power
     return count + 1
 
 
@@ -278,7 +278,7 @@ def _list_sign(state, work, ratio, start, p, largest, count):
 @compiled
 def write_polynomial(problem, state, work, slides, ratio, at):
     """Put the polynomial of a candidate into the first row of `poly`, with the zero at its start divided out."""
-    kind, index, power, out = work.kind[at], work.index[at], work.power[at], work.poly[0]
+    kind, index, power, out = work.kind[at], work.which[at], work.power[at], work.poly[0]
     order = ratio.shape[0] - 1
     if kind == KINK:
         for k in range(order + 1):
@@ -335,9 +335,9 @@ def _sort_exits(problem, work, slides, count):
             continue
         for other in range(count):
             near = abs(work.root[at] - work.root[other]) <= TOGETHER
-            same = work.index[at] == work.index[other]
+            same = work.which[at] == work.which[other]
             if near and work.kind[other] == SIGN and problem.rule == FORWARD:
-                if slides.neuron[work.index[at]] == work.index[other]:
+                if slides.neuron[work.which[at]] == work.which[other]:
                     work.root[at] = math.inf
             elif near and same and work.kind[at] == TO_ACTIVE and work.kind[other] == TO_INACTIVE:
                 work.root[at] = max(work.root[at], work.root[other])
