@@ -52,7 +52,8 @@ AT_END: what leaves sliding by rounding must not be sent back."""
 
 FARTHEST = 1e-11
 """Above the first layer a row of weights is put onto a kink if that moves it by at most so much, relative to it, or by
-the error allowed in the step. Well above ON_KINK: where a sample's activations are tiny, its kink says nothing about weights."""
+the error allowed in the step. Well above ON_KINK: where hardly anything of a sample gets through, its kink says little.
+"""
 
 INDEPENDENT = 1e-10
 """Normals of kinks depend on each other if what is left of one, or a singular value of them, is at most so large,

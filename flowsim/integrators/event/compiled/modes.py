@@ -323,9 +323,27 @@ def prepare_decision(problem, state, work):
     """Before the first exchange the weights are put exactly onto the kinks."""
     if state.plan[TRIES] == 0:
         put_on_kinks(problem, state, work, state.queue[: state.plan[QUEUED]])
+        if problem.widths.shape[0] > 3:
+            _queue_neighbours(problem, state, work)
         _revive(problem, state, work)
     if problem.rule == FORWARD and has_scalar_top(problem):
         _add_vanishing_feedback(problem, state, work.B)
+
+
+@compiled
+def _queue_neighbours(problem, state, work):
+    """Kinks that neurons are on now that they were put onto others: all, where a row of weights became 0."""
+    copy(work.W[0], state.weights)
+    set_slopes(problem, state.side, work.slopes)
+    go_forward(problem, work, 0, problem.widths.shape[0] - 2)
+    queued = state.plan[QUEUED]
+    for q in range(state.side.shape[0]):
+        l, i, _ = locate(problem, q)
+        if not is_kink(problem, l, i) or is_dead(problem, state.side, l, i):
+            continue
+        if _is_near(problem, work, state.weights, q) and not np.any(state.queue[:queued] == q):
+            state.queue[state.plan[QUEUED]] = q
+            state.plan[QUEUED] += 1
 
 
 @compiled

@@ -238,16 +238,12 @@ def _write_distance(problem, work, slides, ratio, s, kind, out):
 def _list_signs(problem, state, work, slides, ratio, count):
     """Weights whose sign matters: all above the first layer under sign-FA; under GD those of neurons that slide."""
     if problem.rule == SIGNED:
-        largest = 0.0
-        start = problem.at_weights[1]
         for p in range(state.sign.shape[0]):
-            largest = max(largest, _find_reach(work, ratio, start + p))
-        for p in range(state.sign.shape[0]):
-            count = _list_sign(state, work, ratio, start, p, largest, count)
+            count = _list_sign(problem, state, work, ratio, p, count)
     elif problem.rule == FORWARD and has_scalar_top(problem):
         for s in range(slides.signal.shape[0]):
             if s == 0 or slides.neuron[s] != slides.neuron[s - 1]:
-                count = _list_sign(state, work, ratio, problem.at_weights[1], slides.neuron[s], math.inf, count)
+                count = _list_sign(problem, state, work, ratio, slides.neuron[s], count)
     return count
 
 
@@ -266,11 +262,29 @@ def _find_reach(work, ratio, p):
 
 
 @compiled
-def _list_sign(state, work, ratio, start, p, largest, count):
-    reach = _find_reach(work, ratio, start + p)
+def _find_rate_size(problem, work, at):
+    """The size of what adds up to the velocity of a weight above the first layer."""
+    l = 2
+    while at >= problem.at_weights[l]:
+        l += 1
+    row, column = divmod(at - problem.at_weights[l - 1], problem.widths[l - 1])
+    delta, a = signal(problem, work.delta[0], l), signal(problem, work.a[0], l - 1)
+    size = 0.0
+    for i in range(problem.inputs.shape[0]):
+        size += abs(delta[i, row] * a[i, column])
+    return size
+
+
+@compiled
+def _list_sign(problem, state, work, ratio, p, count):
+    at = problem.at_weights[1] + p
+    reach = _find_reach(work, ratio, at)
     # no sign yet, at a weight 0 without speed: it gets one as soon as it moves, which is at once
-    matters = state.sign[p] != 0 or reach > ZERO * largest
-    if matters and (abs(work.W[0, start + p]) <= reach or state.sign_contact[p] > 0):
+    if state.sign[p] == 0 and (
+        problem.rule == FORWARD or reach <= ZERO * ratio[1] * _find_rate_size(problem, work, at)
+    ):
+        return count
+    if abs(work.W[0, at]) <= reach or state.sign_contact[p] > 0:
         return _add(work, count, SIGN, p, state.sign_contact[p])
     return count
 
