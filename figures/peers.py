@@ -162,53 +162,75 @@ def by_diffrax(method: str, problem: Problem, rtol: float, limit: float) -> Run:
 
 def by_diffrax_together(method: str, problems: Sequence[Problem], rtol: float, limit: float) -> list[Run]:
     """An ensemble of problems of one shape under jax.vmap; steps are limited to what takes about `limit` seconds."""
-    diffrax: Any = importlib.import_module("diffrax")  # optional, and slow to import
-    jax: Any = importlib.import_module("jax")
-    slope, t_final, widths = problems[0].slope, problems[0].t_final, problems[0].widths
+    jax: Any = importlib.import_module("jax")  # optional, and slow to import
+    stacked = _stacked(problems)
     with jax.enable_x64(True):
-        stacked = _stacked(problems)
-        arrays = [jax.numpy.asarray(array) for array in (stacked.inputs, stacked.labels, stacked.feedback)]
-        start = jax.numpy.asarray(stacked.start)
-        term = diffrax.ODETerm(lambda _, state, args: velocity(jax.numpy, *args, slope, state, widths))
-        solver = getattr(diffrax, method)()
-        control = diffrax.PIDController(rtol=rtol, atol=1e-2 * rtol)
+        arrays = [jax.numpy.asarray(array) for array in (*stacked.arrays, rtol)]
 
-        def compiled(most: int) -> Callable[[], tuple[Any, Any, Any, float]]:
-            """At most so many steps: the states reached, how many steps, whether they led to the end; and the time."""
+        def timed(most: int) -> tuple[Any, Any, Any, float, float]:
+            """At most so many steps: the states reached, how many steps, whether they led to the end; and the times."""
+            ready, compilation = _find_compiled(method, stacked, most)
+            started = time.perf_counter()
+            ends, steps, ended = ready(*arrays)
+            ends.block_until_ready()
+            return ends, steps, ended, time.perf_counter() - started, compilation
 
-            def run(state: Any, args: Any) -> Any:
-                solution = diffrax.diffeqsolve(
-                    term, solver, 0.0, t_final, None, state, args, stepsize_controller=control,
-                    saveat=diffrax.SaveAt(t1=True), max_steps=most, throw=False,
-                )  # fmt: skip
-                return solution.ys[-1], solution.stats["num_steps"], solution.result == diffrax.RESULTS.successful
-
-            # vmap makes every branch of a single one a selection: not for one alone
-            together = jax.vmap(run) if len(problems) > 1 else lambda state, args: [
-                out[None] for out in run(state[0], [array[0] for array in args])
-            ]  # fmt: skip
-            ready = jax.jit(together).lower(start, arrays).compile()
-
-            def timed() -> tuple[Any, Any, Any, float]:
-                started = time.perf_counter()
-                ends, steps, ended = ready(start, arrays)
-                ends.block_until_ready()
-                return ends, steps, ended, time.perf_counter() - started
-
-            return timed
-
-        probe = compiled(PROBE)
-        probe()  # the first run is slower
-        *_, steps, ended, seconds = probe()
+        timed(PROBE)  # the first run is slower
+        *_, steps, ended, seconds, _ = timed(PROBE)
         most = PROBE if ended.all() else max(PROBE, int(limit / seconds * int(steps.max())))
-        began = time.perf_counter()
-        full = compiled(most)
-        compilation = time.perf_counter() - began
-        ends, steps, ended, seconds = full()
+        ends, steps, ended, seconds, compilation = timed(most)
         if not ended.all():
             raise TimeoutError(f"no end after {int(steps.max())} steps, {seconds:.0f} s")
-        stages = solver.tableau.num_stages - int(solver.tableau.fsal)
-        return _shared(np.asarray(ends), seconds, [int(count) * stages for count in steps], compilation)
+        return _shared(np.asarray(ends), seconds, [int(count) * _stages(method) for count in steps], compilation)
+
+
+def _stages(method: str) -> int:
+    """Evaluations for each step."""
+    tableau = getattr(importlib.import_module("diffrax"), method).tableau
+    return tableau.num_stages - int(tableau.fsal)
+
+
+Shape = tuple[str, int, int, tuple[int, ...], float, float]
+_COMPILED: dict[Shape, dict[int, tuple[Callable[..., Any], float]]] = {}
+"""What diffrax has compiled, and the time it took, by method and shape of the problems, and by the limit of steps."""
+
+
+def _find_compiled(method: str, stacked: Problem, most: int) -> tuple[Callable[..., Any], float]:
+    """The ensemble compiled, with about so many steps at most: a tenth fewer to half as many more."""
+    count, samples, _ = stacked.inputs.shape
+    known = _COMPILED.setdefault((method, count, samples, stacked.widths, stacked.slope, stacked.t_final), {})
+    near = [limit for limit in known if limit == most or (limit > PROBE and 0.9 < limit / most < 1.5)]
+    if not near:
+        started = time.perf_counter()
+        compiled = _compile_by_diffrax(method, stacked, most)
+        known[most] = compiled, time.perf_counter() - started
+    return known[near[0] if near else most]
+
+
+def _compile_by_diffrax(method: str, stacked: Problem, most: int) -> Callable[..., Any]:
+    """Inputs, labels, feedback, starts and the tolerance to ends, numbers of steps, and whether the end was reached."""
+    diffrax: Any = importlib.import_module("diffrax")
+    jax: Any = importlib.import_module("jax")
+    slope, widths = stacked.slope, stacked.widths
+    term = diffrax.ODETerm(lambda _, state, args: velocity(jax.numpy, *args, slope, state, widths))
+    solver = getattr(diffrax, method)()
+
+    def run(inputs: Any, labels: Any, feedback: Any, start: Any, rtol: Any) -> Any:
+        control = diffrax.PIDController(rtol=rtol, atol=1e-2 * rtol)
+        solution = diffrax.diffeqsolve(
+            term, solver, 0.0, stacked.t_final, None, start, (inputs, labels, feedback), stepsize_controller=control,
+            saveat=diffrax.SaveAt(t1=True), max_steps=most, throw=False,
+        )  # fmt: skip
+        return solution.ys[-1], solution.stats["num_steps"], solution.result == diffrax.RESULTS.successful
+
+    def run_alone(*arrays: Any) -> Any:
+        *data, rtol = arrays
+        return [out[None] for out in run(*(array[0] for array in data), rtol)]
+
+    # vmap makes every branch of a single one a selection: not for one alone
+    together = jax.vmap(run, in_axes=(0, 0, 0, 0, None)) if len(stacked.inputs) > 1 else run_alone
+    arrays = [jax.numpy.asarray(array) for array in (*stacked.arrays, 1e-3)]
+    return jax.jit(together).lower(*arrays).compile()
 
 
 def by_torchode_together(problems: Sequence[Problem], rtol: float, limit: float) -> list[Run]:

@@ -93,6 +93,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setitem(SETTINGS, name, setting._replace(make=small[setting.kind], t_final=T_FINAL))
     monkeypatch.setattr(run, "FASTEST", PEER)
     monkeypatch.setattr(run, "FASTEST_TOGETHER", "diffrax no such, vmap")
+    monkeypatch.setattr(run, "LIMIT", 0.5)
     monkeypatch.setattr(run, "ENSEMBLES", (2,))
     monkeypatch.setattr(run, "ON_TWO_THREADS", (2,))
     monkeypatch.setattr(run, "measure_compilation", lambda: {"compiled": 30.0, "loaded": 1.0})
@@ -134,7 +135,7 @@ def test_a_run_measures_everything_and_its_tables_can_be_written_again(tmp_path:
     for exact in results.exact:
         assert 0 < exact.error < report.EXACT_ERROR
     for found in results.convergence:
-        assert list(found.errors) == [f"{rtol:.0e}" for rtol in accuracy.CONVERGENCE]
+        assert set(found.errors) <= {f"{rtol:.0e}" for rtol in accuracy.CONVERGENCE}
         assert found.errors["1e-12"] < 1e-11
 
 
@@ -149,7 +150,7 @@ def test_errors_of_peers_and_of_flowsim_are_those_of_their_ends() -> None:
     error = max((a - b).abs().max().item() for a, b in zip(exact.layers, loose.layers, strict=True))
     ours = measure.run_at(name, 2, OURS, math.inf, 1, 1e-4)
     assert ours.error == pytest.approx(error, abs=1e-13)
-    few, many = (measure.run_at(name, 1, PEER, 10.0, 1, rtol) for rtol in (1e-3, 1e-9))
+    few, many = (measure.run_at(BASE, 1, PEER, 10.0, 1, rtol) for rtol in (1e-3, 1e-9))
     assert many.error < 1e-7 < few.error
     assert few.evaluations < many.evaluations
 

@@ -354,7 +354,7 @@ def _convergence(results: Results) -> str:
     columns = [f"{rtol:.0e}" for rtol in CONVERGENCE]
     lines = [
         f"| {each.problem} | {each.events} | {each.slides} | "
-        + " | ".join(f"{each.errors[column]:.0e}" if column in each.errors else "" for column in columns) + " |"
+        + " | ".join(f"{each.errors[column]:.0e}" if column in each.errors else "stops" for column in columns) + " |"
         for each in results.convergence
     ]  # fmt: skip
     return _lines("| problem | events | slides | " + " | ".join(columns) + " |", lines)
