@@ -212,7 +212,7 @@ def _compile_by_diffrax(method: str, stacked: Problem, most: int) -> Callable[..
     diffrax: Any = importlib.import_module("diffrax")
     jax: Any = importlib.import_module("jax")
     slope, widths = stacked.slope, stacked.widths
-    term = diffrax.ODETerm(lambda _, state, args: velocity(jax.numpy, *args, slope, state, widths))
+    term = diffrax.ODETerm(lambda _, state, args: velocity(jax.numpy, args[0], args[1], args[2], slope, state, widths))
     solver = getattr(diffrax, method)()
 
     def run(inputs: Any, labels: Any, feedback: Any, start: Any, rtol: Any) -> Any:
@@ -223,9 +223,8 @@ def _compile_by_diffrax(method: str, stacked: Problem, most: int) -> Callable[..
         )  # fmt: skip
         return solution.ys[-1], solution.stats["num_steps"], solution.result == diffrax.RESULTS.successful
 
-    def run_alone(*arrays: Any) -> Any:
-        *data, rtol = arrays
-        return [out[None] for out in run(*(array[0] for array in data), rtol)]
+    def run_alone(inputs: Any, labels: Any, feedback: Any, start: Any, rtol: Any) -> Any:
+        return [out[None] for out in run(inputs[0], labels[0], feedback[0], start[0], rtol)]
 
     # vmap makes every branch of a single one a selection: not for one alone
     together = jax.vmap(run, in_axes=(0, 0, 0, 0, None)) if len(stacked.inputs) > 1 else run_alone

@@ -4,15 +4,18 @@ import doctest
 import gc
 import itertools
 import math
+import resource
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import accuracy
+import largest
 import limits
 import measure
-import numpy as np
 import problems
 import pytest
 import report
@@ -228,4 +231,31 @@ def test_the_problems_are_what_they_are_called() -> None:
             assert name == f"{len(weights.layers)} layers ({', '.join(map(str, widths))})"
         for ours, theirs in itertools.pairwise(measure.separate(flow, weights)):
             assert not torch.equal(ours[1].layers[0], theirs[1].layers[0])
-        assert not np.isnan(flow.risk(weights)).any()
+        assert flow.risk(weights).isfinite().all()
+
+
+def test_the_largest_problem_is_doubled_until_one_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run_instead(command: list[str], timeout: float, check: bool) -> SimpleNamespace:
+        assert command[1] == largest.__file__ and timeout == 600 and not check
+        asked.append((int(command[2]), int(command[3])))
+        if asked[-1][0] > 700:
+            raise subprocess.TimeoutExpired(command, timeout)
+        return SimpleNamespace(returncode=asked[-1][1] > 1000)
+
+    monkeypatch.setattr(subprocess, "run", run_instead)
+    assert [(found["n"], found["m"]) for found in largest.find_largest("m")] == [(20, 400), (20, 800)]
+    assert [(found["n"], found["m"]) for found in largest.find_largest("n")] == [(160, 50), (320, 50), (640, 50)]
+    assert (20, 1600) in asked and (1280, 50) in asked
+
+
+def test_the_largest_problem_is_one_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved = []
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    monkeypatch.setattr(largest, "solve_ours", lambda *arguments, threads: solved.append((*arguments, threads)))
+    monkeypatch.setattr(largest, "SETTINGS", SETTINGS)
+    largest.run(3, 4)
+    name = "n = 3, m = 4"
+    assert solved == [(name, 2, largest.RTOL, 2)]
+    assert SETTINGS.pop(name).make(2)[1].layers[0].shape == (2, 4, 6)
