@@ -196,10 +196,10 @@ _COMPILED: dict[Shape, dict[int, tuple[Callable[..., Any], float]]] = {}
 
 
 def _find_compiled(method: str, stacked: Problem, most: int) -> tuple[Callable[..., Any], float]:
-    """The ensemble compiled, with about so many steps at most: a tenth fewer to half as many more."""
+    """The ensemble compiled, with about so many steps at most: a tenth fewer to a fifth more."""
     count, samples, _ = stacked.inputs.shape
     known = _COMPILED.setdefault((method, count, samples, stacked.widths, stacked.slope, stacked.t_final), {})
-    near = [limit for limit in known if limit == most or (limit > PROBE and 0.9 < limit / most < 1.5)]
+    near = [limit for limit in known if limit == most or (limit > PROBE and 0.9 < limit / most < 1.2)]
     if not near:
         started = time.perf_counter()
         compiled = _compile_by_diffrax(method, stacked, most)

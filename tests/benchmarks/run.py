@@ -26,7 +26,7 @@ FASTEST, FASTEST_TOGETHER = "diffrax Tsit5", "diffrax Tsit5, vmap"
 OTHERS = ("diffrax Dopri8", "scipy DOP853", "torchdiffeq dopri5")
 OTHERS_ON_HARD = ("scipy DOP853",)
 OTHERS_TOGETHER = ("diffrax Dopri8, vmap", "torchode Dopri5")
-LIMIT, LIMIT_OF_OTHERS, LIMIT_ON_LARGEST = 60.0, 20.0, 300.0
+LIMIT, LIMIT_OF_OTHERS, LIMIT_ON_LARGEST = 60.0, 10.0, 300.0
 """Seconds for a run of the fastest peer, of others, and of the fastest one on the largest problem."""
 
 LARGEST = list(SINGLE)[-1]
