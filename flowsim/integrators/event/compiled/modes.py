@@ -78,14 +78,15 @@ def _set_first_sides(problem, state, work):
     for l in range(1, problem.widths.shape[0] - 1):
         set_slopes(problem, state.side, work.slopes)
         go_forward(problem, work, 0, l)
-        for q in range(problem.at_signals[l - 1], problem.at_signals[l]):
-            _, i, _ = locate(problem, q)
-            state.side[q] = 1 if work.z[0, q] > 0 else -1
-            if is_dead(problem, state.side, l, i) or not _is_near(problem, work, state.weights, q):
-                continue
-            if is_kink(problem, l, i):
-                state.queue[count] = q
-                count += 1
+        for j in range(problem.widths[l]):
+            for i in range(problem.inputs.shape[0]):
+                q = place(problem, l, i, j)
+                state.side[q] = 1 if work.z[0, q] > 0 else -1
+                if not is_kink(problem, l, i) or is_dead(problem, state.side, l, i):
+                    continue
+                if _is_near(problem, work, state.weights, q):
+                    state.queue[count] = q
+                    count += 1
     for at in range(count):
         set_side(problem, state.side, state.queue[at], 1)
     state.plan[QUEUED] = count
@@ -555,41 +556,31 @@ def _stays_by_one_weight(problem, state, work, l, i, j):
 
 @compiled
 def put_on_kinks(problem, state, work, kinks):
-    """Put the weights exactly where z = 0 at some kinks, layer by layer: by the order of rounding."""
-    top = 0
-    for at in range(kinks.shape[0]):
-        top = max(top, locate(problem, kinks[at])[0])
-    if top > 1:
-        copy(work.W[0], state.weights)
-    for l in range(1, top + 1):
-        if l > 1:
+    """Put the weights exactly where z = 0 at some kinks, layer by layer, by the order of rounding.
+
+    The kinks of a neuron lie together, and those of a layer before those of the layers above.
+    """
+    layer_before, start = 1, 0
+    while start < kinks.shape[0]:
+        l, _, j = locate(problem, kinks[start])
+        if l > layer_before:
+            copy(work.W[0], state.weights)
             go_forward(problem, work, 0, l - 1)
+            layer_before = l
         W = layer(problem, state.weights, l)
         r = W.shape[1]
-        for at in range(kinks.shape[0]):
-            its, _, j = locate(problem, kinks[at])
-            if its != l or _was_before(problem, kinks, at, l, j):
-                continue
-            basis, found = np.empty((min(r, kinks.shape[0] - at), r)), 0
-            for other in range(at, kinks.shape[0]):
-                its, i, neuron = locate(problem, kinks[other])
-                if its == l and neuron == j:
-                    a = problem.inputs[i] if l == 1 else signal(problem, work.a[0], l - 1)[i]
-                    found += add_direction(basis, found, a)
-            row = W[j].copy()
-            remove_directions(basis, found, row)
-            _take_row(W[j], row, l, state.clock[ALLOWED])
-        if l < top:
-            copy(work.W[0], state.weights)
-
-
-@compiled
-def _was_before(problem, kinks, at, l, j):
-    for other in range(at):
-        its, _, neuron = locate(problem, kinks[other])
-        if its == l and neuron == j:
-            return True
-    return False
+        basis, found, stop = np.empty((min(r, kinks.shape[0] - start), r)), 0, start
+        while stop < kinks.shape[0]:
+            its, i, neuron = locate(problem, kinks[stop])
+            if its != l or neuron != j:
+                break
+            a = problem.inputs[i] if l == 1 else signal(problem, work.a[0], l - 1)[i]
+            found += add_direction(basis, found, a)
+            stop += 1
+        row = W[j].copy()
+        remove_directions(basis, found, row)
+        _take_row(W[j], row, l, state.clock[ALLOWED])
+        start = stop
 
 
 @compiled

@@ -21,7 +21,7 @@ from flowsim.integrators.event.compiled.problem import (
     place,
     signal,
 )
-from flowsim.integrators.event.compiled.products import add_scaled, dot, fill
+from flowsim.integrators.event.compiled.products import add_scaled, copy, dot, fill
 from flowsim.integrators.event.tolerances import INDEPENDENT
 
 
@@ -89,7 +89,7 @@ def _count_slides(problem, side):
 
 @compiled
 def _list_slides(problem, side, top, found, block):
-    """The kinks that slide: in the first layer alone neuron by neuron, which do not influence each other."""
+    """The kinks that slide, layer by layer, neuron by neuron, which do not influence each other in the first layer."""
     count, blocks = 0, 0
     for l in range(1, top + 1):
         for j in range(problem.widths[l]):
@@ -214,11 +214,11 @@ def is_singular(slides):
 
 
 @compiled
-def _substitute(slides, start, stop, x):
-    """Solve with the decomposition, in place."""
-    lu, size = slides.factors[start:stop], stop - start
+def _substitute(lu, pivots, x):
+    """Solve with a decomposition, in place."""
+    size = x.shape[0]
     for column in range(size):  # all exchanges first: the rows of L are in their final order
-        other = slides.pivots[start + column]
+        other = pivots[column]
         x[column], x[other] = x[other], x[column]
     for t in range(size):
         for s in range(t):
@@ -232,19 +232,20 @@ def _substitute(slides, start, stop, x):
 @compiled
 def solve_drives(slides, right, out):
     """M c = right, refined once."""
-    for b in range(slides.block.shape[0] - 1):
-        start, stop = slides.block[b], slides.block[b + 1]
-        x, rest = out[start:stop], np.empty(stop - start)
-        for t in range(stop - start):
-            x[t] = right[start + t]
-        _substitute(slides, start, stop, x)
-        for t in range(stop - start):
-            rest[t] = right[start + t]
-            for s in range(stop - start):
-                rest[t] -= slides.matrix[start + t, s] * x[s]
-        _substitute(slides, start, stop, rest)
-        for t in range(stop - start):
-            x[t] += rest[t]
+    block, matrix, factors, pivots, rest = slides.block, slides.matrix, slides.factors, slides.pivots, right.copy()
+    for b in range(block.shape[0] - 1):
+        start, stop = block[b], block[b + 1]
+        if stop == start + 1:
+            out[start] = right[start] / matrix[start, 0]
+            continue
+        copy(out[start:stop], right[start:stop])
+        _substitute(factors[start:stop], pivots[start:stop], out[start:stop])
+        for t in range(start, stop):
+            for s in range(start, stop):
+                rest[t] -= matrix[t, s - start] * out[s]
+        _substitute(factors[start:stop], pivots[start:stop], rest[start:stop])
+        for t in range(start, stop):
+            out[t] += rest[t]
 
 
 @compiled
@@ -259,22 +260,23 @@ def stiffness(slides, s):
 @compiled
 def add_drives(problem, work, slides, k):
     """Solve for the drives of order k, and add what they do to E, delta and the weights' next term."""
-    count = slides.signal.shape[0]
-    right = np.empty(count)
+    count, drive, right = slides.signal.shape[0], slides.drive[k], np.empty(slides.signal.shape[0])
+    signals, samples, neurons, inputs = slides.signal, slides.sample, slides.neuron, problem.inputs
+    W, delta = layer(problem, work.W[k + 1], 1), work.delta[k]
     for s in range(count):
-        if slides.top == 1:
-            W = layer(problem, work.W[k + 1], 1)
-            z = dot(W[slides.neuron[s]], problem.inputs[slides.sample[s]])
-        else:
-            z = work.z[k + 1, slides.signal[s]]
+        z = dot(W[neurons[s]], inputs[samples[s]]) if slides.top == 1 else work.z[k + 1, signals[s]]
         right[s] = -(k + 1) * z
-    solve_drives(slides, right, slides.drive[k])
+    solve_drives(slides, right, drive)
     for s in range(count):
-        _add_drive(problem, work, slides, s, k, slides.drive[k, s])
+        if slides.layer[s] == 1:
+            delta[signals[s]] += drive[s]
+            add_scaled(W[neurons[s]], drive[s] / (k + 1), inputs[samples[s]])
+        else:
+            _add_deep_drive(problem, work, slides, s, k, drive[s])
 
 
 @compiled
-def _add_drive(problem, work, slides, s, k, drive):
+def _add_deep_drive(problem, work, slides, s, k, drive):
     i, first = slides.sample[s], 0
     for q in range(1, slides.layer[s] + 1):
         width, start = problem.widths[q], place(problem, q, i, 0)
