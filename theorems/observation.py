@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,8 +24,11 @@ from flowsim.weights import NetworkWeights
 from theorems.polynomial import NODES, PLACES
 from theorems.thresholds import IN_BOX, ON_KINK
 
-CHUNK = 2**23
+CHUNK = 2**22
 """Numbers observed at a time, to bound the memory."""
+
+KEPT = 4
+"""Chunks that are kept with all that was read off them, since every hypothesis and claim asks for the same."""
 
 
 @dataclass(eq=False)
@@ -57,6 +60,11 @@ class Observation:
     feedback: tuple[Tensor, ...]
     integral: Float[Tensor, "nodes pieces"] = field(init=False)
     integral_error: Float[Tensor, "nodes pieces"] = field(init=False)
+
+    @cached_property
+    def pre_activations(self) -> tuple[Float[Tensor, "nodes pieces n m"], ...]:
+        """z_l of each hidden layer."""
+        return self.flow.pre_activations(self.weights)
 
     @cached_property
     def risk(self) -> Float[Tensor, "nodes pieces"]:
@@ -126,6 +134,23 @@ def _at(solution: Solution, pieces: Pieces, places: Tensor) -> tuple[Float[Tenso
     return times, solution.evaluate(times, trajectory.expand_as(times))
 
 
+@lru_cache(maxsize=KEPT)
+def _pair(solution: Solution, first: int, last: int) -> tuple[Observation, Observation]:
+    here = observe(solution, chosen(solution.pieces, slice(first, last)))
+    return here, observe(solution.companion, here.pieces, like=here)
+
+
+def in_pairs(solution: Solution) -> Iterator[tuple[slice, tuple[Observation, Observation]]]:
+    """All pieces of a solution in chunks: which they are, observed along the solution and along its companion."""
+    for part in in_chunks(solution, solution.pieces):
+        yield part, _pair(solution, part.start, part.stop)
+
+
+def chosen(pieces: Pieces, which: slice | Tensor) -> Pieces:
+    """Some of the pieces."""
+    return Pieces(*(column[which] for column in pieces))
+
+
 def has_kinks(flow: Flow) -> bool:
     """Whether the activation is the leaky ReLU (with slope 1 as well)."""
     return flow.activation.leaky_slope is not None
@@ -150,9 +175,11 @@ def prescribed(observation: Observation) -> NetworkWeights:
     return _rule_only(observation.flow).velocity(observation.weights, observation.slopes, observation.feedback)
 
 
-def reach(flow: Flow, weights: NetworkWeights) -> list[Float[Tensor, "*batch n m"]]:
+def reach(
+    flow: Flow, weights: NetworkWeights, pre_activations: Sequence[Float[Tensor, "*batch n m"]]
+) -> list[Float[Tensor, "*batch n m"]]:
     """|a_{l-1}(x_i)| |w_j| at each hidden layer: what |z_ij| can be at most, and what its rounding is relative to."""
-    below = [flow.dataset.inputs, *(flow.activation(z)[0] for z in flow.pre_activations(weights)[:-1])]
+    below = [flow.dataset.inputs, *(flow.activation(z)[0] for z in pre_activations[:-1])]
     pairs = zip(below, weights.layers[:-1], strict=True)
     return [a.norm(dim=-1).unsqueeze(-1) * layer.norm(dim=-1).unsqueeze(-2) for a, layer in pairs]
 
@@ -163,10 +190,11 @@ def _sides(flow: Flow, weights: NetworkWeights, feedback: Sequence[Tensor]) -> t
     A pre-activation that is 0 all over the piece, up to rounding, is that of a neuron that slides, if slopes between
     gamma and 1 hold it there. (Where nothing gets to a neuron from a sample, it is no kink.)
     """
+    pre_activations = flow.pre_activations(weights)
     if flow.slope == 1:  # no kinks
-        return tuple(torch.ones_like(z[0], dtype=torch.int8) for z in flow.pre_activations(weights))
+        return tuple(torch.ones_like(z[0], dtype=torch.int8) for z in pre_activations)
     signs, rests = [], []
-    for z, size in zip(flow.pre_activations(weights), reach(flow, weights), strict=True):
+    for z, size in zip(pre_activations, reach(flow, weights, pre_activations), strict=True):
         low, high = z.aminmax(dim=0)
         signs.append(torch.where(high > -low, 1, -1).to(torch.int8))
         largest = size.amax(0)

@@ -11,6 +11,7 @@ Nothing here asks the integrator for more than weights at times.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
@@ -20,8 +21,8 @@ from torch import Tensor
 from flowsim import Solution
 from flowsim.solution import Pieces
 from theorems.hypothesis import Hypothesis, fact
-from theorems.measurement import chosen, extreme, halves, twice
-from theorems.observation import Observation, has_kinks, in_chunks, observe, prescribed, reach
+from theorems.measurement import extreme, halves, in_parts, twice
+from theorems.observation import Observation, chosen, has_kinks, in_pairs, prescribed, reach
 from theorems.polynomial import DERIVATIVES, INTEGRALS, lower_bound
 from theorems.thresholds import FOLLOWS, HALVINGS, ROUNDING_PER_STEP
 
@@ -42,8 +43,7 @@ def follows_its_rule(solution: Solution) -> Hypothesis:
     drift, size = torch.zeros(
         2, len(solution.start.layers), count, dtype=pieces.start.dtype, device=pieces.start.device
     )
-    for part in in_chunks(solution, pieces):
-        seen = observe(solution, chosen(pieces, part))
+    for _, (seen, _) in in_pairs(solution):
         length = (seen.pieces.end - seen.pieces.start).reshape(-1, 1, 1)
         for level, (layer, says) in enumerate(zip(seen.weights.layers, prescribed(seen).layers, strict=True)):
             moves = length * torch.tensordot(INTEGRALS.to(says), says, 1)
@@ -64,7 +64,7 @@ def keeps_its_sides(solution: Solution) -> Hypothesis:
     by_sign = solution.flow.rule.at_zero == "jumps"
     if not has_kinks(solution.flow) or (solution.flow.slope == 1 and not by_sign):
         return fact(name, True)
-    lowest, seen, error = _lowest(solution, pieces, pieces)
+    lowest, seen, error = _lowest(in_pairs(solution))
     eps = torch.finfo(error.dtype).eps
     rounding = ROUNDING_PER_STEP * eps * solution.statistics["steps"].reshape(-1)
     allowed = rounding + extreme(error, pieces.trajectory, count, "amax")
@@ -77,18 +77,16 @@ def keeps_its_sides(solution: Solution) -> Hypothesis:
         if not open_.any():
             break
         pieces, whole = halves(chosen(pieces, open_)), Pieces(*(twice(column[open_]) for column in whole))
-        lowest, seen, _ = _lowest(solution, pieces, whole)
+        lowest, seen, _ = _lowest(in_parts(solution, pieces, whole))
     return Hypothesis(name, smallest, rounding=allowed)
 
 
 def _lowest(
-    solution: Solution, pieces: Pieces, whole: Pieces
+    pairs: Iterable[tuple[slice, tuple[Observation, Observation]]],
 ) -> tuple[Float[Tensor, " pieces"], Float[Tensor, " pieces"], Float[Tensor, " pieces"]]:
-    """Of all side_ij z_ij on each part of a whole piece: a lower bound, the smallest at a node, the largest error."""
+    """Of all side_ij z_ij on each piece: a lower bound, the smallest at a node, the largest error."""
     lowest, smallest, error = [], [], []
-    for part in in_chunks(solution, pieces):
-        here = observe(solution, chosen(pieces, part), whole=chosen(whole, part))
-        there = observe(solution.companion, here.pieces, like=here)
+    for _, (here, there) in pairs:
         compared = zip(_on_sides(here), _on_sides(there), _sizes(here), strict=True)
         found = [(mine / size, ((mine - other).abs() / size).amax((0, 2, 3))) for mine, other, size in compared]
         columns = torch.cat([values.flatten(2) for values, _ in found], -1)
@@ -102,7 +100,7 @@ def _on_sides(seen: Observation) -> list[Float[Tensor, "nodes pieces rows m"]]:
     """side_ij z_ij of each hidden layer, z_ij and -z_ij while sliding; under sign-FA also the outgoing weights |w|."""
     assert seen.sides is not None
     found = []
-    layers = zip(seen.flow.pre_activations(seen.weights), seen.sides, strict=True) if seen.flow.slope < 1 else ()
+    layers = zip(seen.pre_activations, seen.sides, strict=True) if seen.flow.slope < 1 else ()
     for z, side in layers:
         found += [torch.where(side == 0, sign, side) * z for sign in ((1, -1) if (side == 0).any() else (1,))]
     if seen.flow.rule.at_zero == "jumps":
@@ -114,7 +112,8 @@ def _sizes(seen: Observation) -> list[Float[Tensor, "pieces rows m"]]:
     """What `_on_sides` is relative to: |a| |w|, and the largest weight of the layer."""
     assert seen.sides is not None
     found = []
-    for size, side in zip(reach(seen.flow, seen.weights), seen.sides, strict=True) if seen.flow.slope < 1 else ():
+    sizes = reach(seen.flow, seen.weights, seen.pre_activations) if seen.flow.slope < 1 else ()
+    for size, side in zip(sizes, seen.sides if sizes else (), strict=True):
         found += [size.amax(0)] * (2 if (side == 0).any() else 1)
     if seen.flow.rule.at_zero == "jumps":
         found += [layer.abs().amax((0, 2, 3)).reshape(-1, 1, 1) for layer in seen.weights.layers[1:]]
@@ -141,9 +140,8 @@ def homogeneous(solution: Solution) -> Hypothesis:
     """The hypothesis phi'(z) z = phi(z) at all pre-activations of the run, relative to the largest of them."""
     pieces, count = solution.pieces, solution.batch_shape.numel()
     off, size = torch.zeros(2, count, dtype=pieces.start.dtype, device=pieces.start.device)
-    for part in in_chunks(solution, pieces) if not has_kinks(solution.flow) else ():
-        seen = observe(solution, chosen(pieces, part))
-        for z in seen.flow.pre_activations(seen.weights):
+    for _, (seen, _) in in_pairs(solution) if not has_kinks(solution.flow) else ():
+        for z in seen.pre_activations:
             value, slope = seen.flow.activation(z)
             off.scatter_reduce_(0, seen.pieces.trajectory, (slope * z - value).abs().amax((0, 2, 3)), "amax")
             size.scatter_reduce_(0, seen.pieces.trajectory, z.abs().amax((0, 2, 3)), "amax")
