@@ -96,7 +96,7 @@ DEEP = [
 
 @pytest.mark.parametrize(("name", "label"), DEEP)
 def test_deep_cases_are_long_slide_above_the_first_layer_and_are_decided_sharply(name: str, label: str) -> None:
-    """As `python -m theorems` runs them. All three trajectories slide there, and equalities hold to 1e-12 (measured)."""
+    """As `python -m theorems` runs them. All trajectories slide there, and equalities hold to 1e-12 (measured)."""
     (case,) = [case for case in MODULES[name].cases(Scope(3, "cpu")) if case.label == label]
     (run,) = case.runs
     solution = run()
