@@ -18,7 +18,7 @@ from torch import Tensor
 
 from flowsim import Solution
 from flowsim.solution import Pieces
-from theorems.observation import Observation, chosen, in_chunks, in_pairs, observe
+from theorems.observation import Observation, chosen, in_chunks, in_pairs, in_turn, observe
 from theorems.polynomial import FEWER, INTEGRALS, lower_bound
 from theorems.thresholds import EQUALITY_ERROR, HALVINGS, LEVEL, RESOLVED, RESOLVED_RELATIVE, ROUNDING_PER_STEP
 
@@ -192,7 +192,7 @@ def extreme(
 
 def integrals_before(rate: Rate, solution: Solution) -> tuple[Float[Tensor, " pieces"], Float[Tensor, " pieces"]]:
     """The integral of the rate from 0 to the start of each piece, and its quadrature error so far."""
-    parts = [_integrated(seen, rate) for _, (seen, _) in in_pairs(solution)]
+    parts = [_integrated(seen, rate) for _, seen in in_turn(solution)]
     return _summed_before(parts, solution.pieces.trajectory)
 
 

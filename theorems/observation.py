@@ -135,15 +135,26 @@ def _at(solution: Solution, pieces: Pieces, places: Tensor) -> tuple[Float[Tenso
 
 
 @lru_cache(maxsize=KEPT)
-def _pair(solution: Solution, first: int, last: int) -> tuple[Observation, Observation]:
-    here = observe(solution, chosen(solution.pieces, slice(first, last)))
-    return here, observe(solution.companion, here.pieces, like=here)
+def _seen(solution: Solution, first: int, last: int) -> Observation:
+    return observe(solution, chosen(solution.pieces, slice(first, last)))
+
+
+@lru_cache(maxsize=KEPT)
+def _seen_along_companion(solution: Solution, first: int, last: int) -> Observation:
+    here = _seen(solution, first, last)
+    return observe(solution.companion, here.pieces, like=here)
+
+
+def in_turn(solution: Solution) -> Iterator[tuple[slice, Observation]]:
+    """All pieces of a solution in chunks: which they are, observed. Its companion is not asked."""
+    for part in in_chunks(solution, solution.pieces):
+        yield part, _seen(solution, part.start, part.stop)
 
 
 def in_pairs(solution: Solution) -> Iterator[tuple[slice, tuple[Observation, Observation]]]:
     """All pieces of a solution in chunks: which they are, observed along the solution and along its companion."""
-    for part in in_chunks(solution, solution.pieces):
-        yield part, _pair(solution, part.start, part.stop)
+    for part, here in in_turn(solution):
+        yield part, (here, _seen_along_companion(solution, part.start, part.stop))
 
 
 def chosen(pieces: Pieces, which: slice | Tensor) -> Pieces:

@@ -21,7 +21,7 @@ from flowsim import Flow, Solution
 from flowsim.solution import Pieces
 from theorems.hypothesis import Hypothesis, fact
 from theorems.measurement import extreme, halves, in_parts, twice
-from theorems.observation import Observation, chosen, has_kinks, in_pairs, prescribed, reach
+from theorems.observation import Observation, chosen, has_kinks, in_pairs, in_turn, prescribed, reach
 from theorems.polynomial import DERIVATIVES, INTEGRALS, lower_bound
 from theorems.thresholds import FOLLOWS, HALVINGS, ROUNDING_PER_STEP
 
@@ -82,8 +82,10 @@ def _has_sides(flow: Flow) -> bool:
 @lru_cache(maxsize=8)
 def _read(solution: Solution) -> tuple[Tensor, ...]:
     """What both hypotheses ask of all pieces, which are observed once for the two: `_drift`, and `_lowest` if any."""
-    with_sides = _has_sides(solution.flow)
-    found = [(*_drift(pair[0]), *(_lowest(*pair) if with_sides else ())) for _, pair in in_pairs(solution)]
+    if _has_sides(solution.flow):
+        found = [(*_drift(here), *_lowest(here, there)) for _, (here, there) in in_pairs(solution)]
+    else:
+        found = [_drift(here) for _, here in in_turn(solution)]
     return tuple(torch.cat(column) for column in zip(*found, strict=True))
 
 
@@ -153,7 +155,7 @@ def homogeneous(solution: Solution) -> Hypothesis:
     """The hypothesis phi'(z) z = phi(z) at all pre-activations of the run, relative to the largest of them."""
     pieces, count = solution.pieces, solution.batch_shape.numel()
     off, size = torch.zeros(2, count, dtype=pieces.start.dtype, device=pieces.start.device)
-    for _, (seen, _) in in_pairs(solution) if not has_kinks(solution.flow) else ():
+    for _, seen in in_turn(solution) if not has_kinks(solution.flow) else ():
         for z in seen.pre_activations:
             value, slope = seen.flow.activation(z)
             off.scatter_reduce_(0, seen.pieces.trajectory, (slope * z - value).abs().amax((0, 2, 3)), "amax")
