@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 import flowsim.integrators.event.batched.rounds as event_rounds
-from flowsim import Dataset, DeepWeights, FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, Weights, solve
+from flowsim import (
+    Dataset,
+    DeepWeights,
+    FeedbackAlignment,
+    Flow,
+    SignFeedbackAlignment,
+    Solution,
+    Weights,
+    sliding,
+    solve,
+)
 from flowsim.activation import Activation, LeakyReLU
 from flowsim.data import orthogonally_separable
 from flowsim.initialization import gaussian, random_signs, with_gaps
@@ -345,7 +355,7 @@ def test_the_thresholds_have_one_order() -> None:
     ]
     assert order == sorted(order)
     assert ensembles.RTOL < thresholds.ON_KINK
-    assert thresholds.ON_KINK < thresholds.INDEPENDENT <= thresholds.IN_BOX
+    assert sliding.DEPENDENT < thresholds.ON_KINK < thresholds.IN_BOX
     assert 10 * thresholds.FOLLOWS <= thresholds.EQUALITY_ERROR, "a drift that passes cannot break an equality"
     assert thresholds.LEVEL > 1
     assert math.log2(1 / torch.finfo(torch.float64).eps) < thresholds.HALVINGS + 3
