@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,15 +19,18 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from torchdiffeq import odeint
 
-from flowsim import FeedbackAlignment, Flow, Weights
+from flowsim import FeedbackAlignment, Flow
+from flowsim.integrators.event.records import join
 from flowsim.reduction import reduce
 from flowsim.rules import is_one_of
+from flowsim.weights import NetworkWeights
 
 
 class Problem(NamedTuple):
-    """A two-layer FA flow with scalar output and exponential loss, as arrays; `start` is W and v, flattened, in a row.
+    """An FA flow with scalar output and exponential loss, as arrays.
 
-    The inputs are reduced to their span, which is exact (theorems/README.md, section 1).
+    `start` is all weights W_1 .. W_{H+1}, flattened, in a row, `feedback` all matrices B_2 .. B_{H+1} likewise, and
+    `widths` are r, m_1 .. m_H, 1. The inputs are reduced to their span, which is exact (theorems/README.md, section 1).
     """
 
     inputs: NDArray
@@ -35,6 +39,7 @@ class Problem(NamedTuple):
     slope: float
     start: NDArray
     t_final: float
+    widths: tuple[int, ...]
 
     @property
     def arrays(self) -> tuple[NDArray, NDArray, NDArray, NDArray]:
@@ -51,45 +56,62 @@ class Run(NamedTuple):
     compilation: float = 0.0
 
 
-def problem(flow: Flow, weights: Weights, t_final: float) -> Problem:
+def problem(flow: Flow, weights: NetworkWeights, t_final: float) -> Problem:
     """The flow for its peers.
 
     Raises:
-        ValueError: if it is not FA with exponential loss.
+        ValueError: if it is not FA with exponential loss and scalar output.
     """
     if not is_one_of(flow.rule, FeedbackAlignment) or flow.loss != "exponential":
         raise ValueError(f"flow must be FA with exponential loss, got {type(flow.rule).__name__}, {flow.loss}")
     reduced = reduce(flow, weights)
-    feedback = flow.rule.feedback_matrices(weights)[0].squeeze(-2)
+    layers = reduced.weights.layers
     return Problem(
         reduced.flow.dataset.inputs.numpy(),
         flow.dataset.labels.numpy(),
-        feedback.numpy(),
+        join(flow.rule.feedback_matrices(weights)).numpy(),
         flow.slope,
         packed(reduced.weights),
         t_final,
+        (layers[0].shape[-1], *(layer.shape[-2] for layer in layers)),
     )
 
 
-def packed(weights: Weights) -> NDArray:
-    """W and v in a row."""
-    return torch.cat([weights.hidden.reshape(-1), weights.output]).numpy()
+def packed(weights: NetworkWeights) -> NDArray:
+    """All weights in a row."""
+    return join(weights.layers).numpy()
 
 
 PROBE = 256
 """Steps on which the time of a step of diffrax is measured: it is limited by steps, not by the clock."""
 
 
-def velocity(xp: Any, inputs: Any, labels: Any, feedback: Any, slope: float, state: Any) -> Any:
+def velocity(
+    xp: Any, inputs: Any, labels: Any, feedback: Any, slope: float, state: Any, widths: Sequence[int]
+) -> Any:  # fmt: skip
     """d theta / dt as functions of `xp`: numpy, torch or jax.numpy."""
-    n, r = inputs.shape
-    hidden, output = state[: -len(feedback)].reshape(-1, r), state[-len(feedback) :]
-    z = inputs @ hidden.T
-    derivative = xp.where(z > 0, xp.ones_like(z), slope * xp.ones_like(z))
-    activation = derivative * z
-    drive = labels * xp.exp(-labels * (activation @ output)) / n
-    pushed = (derivative * drive[:, None] * feedback).T @ inputs
-    return xp.concatenate([pushed.reshape(-1), activation.T @ drive])
+    n, weights, matrices = len(inputs), _split(state, widths), _split(feedback, widths[1:])
+    signals, slopes = [inputs], []
+    for layer in weights[:-1]:
+        z = signals[-1] @ layer.T
+        slopes.append(xp.where(z > 0, xp.ones_like(z), slope * xp.ones_like(z)))
+        signals.append(slopes[-1] * z)
+    outputs = (signals[-1] @ weights[-1].T)[:, 0]
+    error = (labels * xp.exp(-labels * outputs) / n)[:, None]
+    moved = [(error.T @ signals[-1]).reshape(-1)]
+    for matrix, derivative, below in zip(matrices[::-1], slopes[::-1], signals[-2::-1], strict=True):
+        error = derivative * (error @ matrix)
+        moved.insert(0, (error.T @ below).reshape(-1))
+    return xp.concatenate(moved)
+
+
+def _split(flat: Any, widths: Sequence[int]) -> list[Any]:
+    """Matrices flattened in a row, each with as many columns as its width, and as many rows as the next one."""
+    found, start = [], 0
+    for columns, rows in itertools.pairwise(widths):
+        found.append(flat[start : start + rows * columns].reshape(rows, columns))
+        start += rows * columns
+    return found
 
 
 def _counted(rate: Callable[[Any], Any], limit: float) -> tuple[Callable[[Any, Any], Any], list[float]]:
@@ -112,7 +134,9 @@ def _counted(rate: Callable[[Any], Any], limit: float) -> tuple[Callable[[Any, A
 def by_torchdiffeq(method: str, problem: Problem, rtol: float, limit: float) -> Run:
     """torchdiffeq's odeint."""
     inputs, labels, feedback, start = (torch.from_numpy(array) for array in problem.arrays)
-    rate, called = _counted(lambda state: velocity(torch, inputs, labels, feedback, problem.slope, state), limit)
+    rate, called = _counted(
+        lambda state: velocity(torch, inputs, labels, feedback, problem.slope, state, problem.widths), limit
+    )
     times = torch.tensor([0.0, problem.t_final], dtype=torch.float64)
     with torch.inference_mode():
         states = odeint(rate, start, times, rtol=rtol, atol=1e-2 * rtol, method=method)
@@ -122,10 +146,11 @@ def by_torchdiffeq(method: str, problem: Problem, rtol: float, limit: float) -> 
 
 def by_scipy(method: str, problem: Problem, rtol: float, limit: float) -> Run:
     """scipy.integrate.solve_ivp."""
+    inputs, labels, feedback, start = problem.arrays
     rate, called = _counted(
-        lambda state: velocity(np, problem.inputs, problem.labels, problem.feedback, problem.slope, state), limit
+        lambda state: velocity(np, inputs, labels, feedback, problem.slope, state, problem.widths), limit
     )
-    found = solve_ivp(rate, (0.0, problem.t_final), problem.start, method, rtol=rtol, atol=1e-2 * rtol)
+    found = solve_ivp(rate, (0.0, problem.t_final), start, method, rtol=rtol, atol=1e-2 * rtol)
     return Run(found.y[:, -1], time.perf_counter() - called[0], len(called) - 1)
 
 
@@ -137,53 +162,74 @@ def by_diffrax(method: str, problem: Problem, rtol: float, limit: float) -> Run:
 
 def by_diffrax_together(method: str, problems: Sequence[Problem], rtol: float, limit: float) -> list[Run]:
     """An ensemble of problems of one shape under jax.vmap; steps are limited to what takes about `limit` seconds."""
-    diffrax: Any = importlib.import_module("diffrax")  # optional, and slow to import
-    jax: Any = importlib.import_module("jax")
-    slope, t_final = problems[0].slope, problems[0].t_final
+    jax: Any = importlib.import_module("jax")  # optional, and slow to import
+    stacked = _stacked(problems)
     with jax.enable_x64(True):
-        stacked = _stacked(problems)
-        arrays = [jax.numpy.asarray(array) for array in (stacked.inputs, stacked.labels, stacked.feedback)]
-        start = jax.numpy.asarray(stacked.start)
-        term = diffrax.ODETerm(lambda _, state, args: velocity(jax.numpy, args[0], args[1], args[2], slope, state))
-        solver = getattr(diffrax, method)()
-        control = diffrax.PIDController(rtol=rtol, atol=1e-2 * rtol)
+        arrays = [jax.numpy.asarray(array) for array in (*stacked.arrays, rtol)]
 
-        def compiled(most: int) -> Callable[[], tuple[Any, Any, Any, float]]:
-            """At most so many steps: the states reached, how many steps, whether they led to the end; and the time."""
+        def timed(most: int) -> tuple[Any, Any, Any, float, float]:
+            """At most so many steps: the states reached, how many steps, whether they led to the end; and the times."""
+            ready, compilation = _find_compiled(method, stacked, most)
+            started = time.perf_counter()
+            ends, steps, ended = ready(*arrays)
+            ends.block_until_ready()
+            return ends, steps, ended, time.perf_counter() - started, compilation
 
-            def run(state: Any, args: Any) -> Any:
-                solution = diffrax.diffeqsolve(
-                    term, solver, 0.0, t_final, None, state, args, stepsize_controller=control,
-                    saveat=diffrax.SaveAt(t1=True), max_steps=most, throw=False,
-                )  # fmt: skip
-                return solution.ys[-1], solution.stats["num_steps"], solution.result == diffrax.RESULTS.successful
-
-            # vmap makes every branch of a single one a selection: not for one alone
-            together = jax.vmap(run) if len(problems) > 1 else lambda state, args: [
-                out[None] for out in run(state[0], [array[0] for array in args])
-            ]  # fmt: skip
-            ready = jax.jit(together).lower(start, arrays).compile()
-
-            def timed() -> tuple[Any, Any, Any, float]:
-                started = time.perf_counter()
-                ends, steps, ended = ready(start, arrays)
-                ends.block_until_ready()
-                return ends, steps, ended, time.perf_counter() - started
-
-            return timed
-
-        probe = compiled(PROBE)
-        probe()  # the first run is slower
-        *_, steps, ended, seconds = probe()
+        timed(PROBE)  # the first run is slower
+        *_, steps, ended, seconds, _ = timed(PROBE)
         most = PROBE if ended.all() else max(PROBE, int(limit / seconds * int(steps.max())))
-        began = time.perf_counter()
-        full = compiled(most)
-        compilation = time.perf_counter() - began
-        ends, steps, ended, seconds = full()
+        ends, steps, ended, seconds, compilation = timed(most)
         if not ended.all():
             raise TimeoutError(f"no end after {int(steps.max())} steps, {seconds:.0f} s")
-        stages = solver.tableau.num_stages - int(solver.tableau.fsal)
-        return _shared(np.asarray(ends), seconds, [int(count) * stages for count in steps], compilation)
+        return _shared(np.asarray(ends), seconds, [int(count) * _stages(method) for count in steps], compilation)
+
+
+def _stages(method: str) -> int:
+    """Evaluations for each step."""
+    tableau = getattr(importlib.import_module("diffrax"), method).tableau
+    return tableau.num_stages - int(tableau.fsal)
+
+
+Shape = tuple[str, int, int, tuple[int, ...], float, float]
+_COMPILED: dict[Shape, dict[int, tuple[Callable[..., Any], float]]] = {}
+"""What diffrax has compiled, and the time it took, by method and shape of the problems, and by the limit of steps."""
+
+
+def _find_compiled(method: str, stacked: Problem, most: int) -> tuple[Callable[..., Any], float]:
+    """The ensemble compiled, with about so many steps at most: a tenth fewer to a fifth more."""
+    count, samples, _ = stacked.inputs.shape
+    known = _COMPILED.setdefault((method, count, samples, stacked.widths, stacked.slope, stacked.t_final), {})
+    near = [limit for limit in known if limit == most or (limit > PROBE and 0.9 < limit / most < 1.2)]
+    if not near:
+        started = time.perf_counter()
+        compiled = _compile_by_diffrax(method, stacked, most)
+        known[most] = compiled, time.perf_counter() - started
+    return known[near[0] if near else most]
+
+
+def _compile_by_diffrax(method: str, stacked: Problem, most: int) -> Callable[..., Any]:
+    """Inputs, labels, feedback, starts and the tolerance to ends, numbers of steps, and whether the end was reached."""
+    diffrax: Any = importlib.import_module("diffrax")
+    jax: Any = importlib.import_module("jax")
+    slope, widths = stacked.slope, stacked.widths
+    term = diffrax.ODETerm(lambda _, state, args: velocity(jax.numpy, args[0], args[1], args[2], slope, state, widths))
+    solver = getattr(diffrax, method)()
+
+    def run(inputs: Any, labels: Any, feedback: Any, start: Any, rtol: Any) -> Any:
+        control = diffrax.PIDController(rtol=rtol, atol=1e-2 * rtol)
+        solution = diffrax.diffeqsolve(
+            term, solver, 0.0, stacked.t_final, None, start, (inputs, labels, feedback), stepsize_controller=control,
+            saveat=diffrax.SaveAt(t1=True), max_steps=most, throw=False,
+        )  # fmt: skip
+        return solution.ys[-1], solution.stats["num_steps"], solution.result == diffrax.RESULTS.successful
+
+    def run_alone(inputs: Any, labels: Any, feedback: Any, start: Any, rtol: Any) -> Any:
+        return [out[None] for out in run(inputs[0], labels[0], feedback[0], start[0], rtol)]
+
+    # vmap makes every branch of a single one a selection: not for one alone
+    together = jax.vmap(run, in_axes=(0, 0, 0, 0, None)) if len(stacked.inputs) > 1 else run_alone
+    arrays = [jax.numpy.asarray(array) for array in (*stacked.arrays, 1e-3)]
+    return jax.jit(together).lower(*arrays).compile()
 
 
 def by_torchode_together(problems: Sequence[Problem], rtol: float, limit: float) -> list[Run]:
@@ -191,8 +237,8 @@ def by_torchode_together(problems: Sequence[Problem], rtol: float, limit: float)
     torchode: Any = importlib.import_module("torchode")
     stacked = _stacked(problems)
     inputs, labels, feedback, start = (torch.from_numpy(array) for array in stacked.arrays)
-    each = torch.func.vmap(partial(velocity, torch), in_dims=(0, 0, 0, None, 0))
-    rate, called = _counted(lambda state: each(inputs, labels, feedback, stacked.slope, state), limit)
+    each = torch.func.vmap(partial(velocity, torch), in_dims=(0, 0, 0, None, 0, None))
+    rate, called = _counted(lambda state: each(inputs, labels, feedback, stacked.slope, state, stacked.widths), limit)
     term = torchode.ODETerm(rate)
     control = torchode.IntegralController(atol=1e-2 * rtol, rtol=rtol, term=term)
     solver = torchode.AutoDiffAdjoint(torchode.Dopri5(term=term), control)
@@ -206,7 +252,7 @@ def by_torchode_together(problems: Sequence[Problem], rtol: float, limit: float)
 def _stacked(problems: Sequence[Problem]) -> Problem:
     first, columns = problems[0], [np.stack(column) for column in zip(*(p.arrays for p in problems), strict=True)]
     inputs, labels, feedback, start = columns
-    return Problem(inputs, labels, feedback, first.slope, start, first.t_final)
+    return first._replace(inputs=inputs, labels=labels, feedback=feedback, start=start)
 
 
 def _shared(ends: NDArray, seconds: float, evaluations: list[int], compilation: float = 0.0) -> list[Run]:

@@ -82,13 +82,13 @@ def step(flow: Flow, state: State[AnyWeights], eta: float, momentum: float = 0.0
         raise ValueError(f"state must be a State, got {type(state).__name__}: begin with start(weights)")
     eta, momentum = require_positive("eta", eta), require_within("momentum", momentum, 0, 1)
     before = state.weights
-    update = tuple(
-        momentum * u + delta for u, delta in zip(state.update, flow.velocity(before).layers, strict=True)
-    )  # fmt: skip
+    feedback_before = flow.rule.feedback_matrices(before)
+    velocity = flow.velocity(before, feedback=feedback_before).layers
+    update = tuple(momentum * u + delta for u, delta in zip(state.update, velocity, strict=True))
     after = before.with_layers([layer + eta * u for layer, u in zip(before.layers, update, strict=True)])
-    feedback = (flow.rule.feedback_matrices(weights) for weights in (before, after))
+    feedback_after, divergences = flow.rule.feedback_matrices(after), flow.rule.divergences(before, after)
     mismatch, correction = [], []
-    for level, (old, new, divergence) in enumerate(zip(*feedback, flow.rule.divergences(before, after), strict=True)):
+    for level, (old, new, divergence) in enumerate(zip(feedback_before, feedback_after, divergences, strict=True)):
         if divergence is None:
             undefined = torch.full_like(state.mismatch[level], torch.nan)
             mismatch.append(undefined)

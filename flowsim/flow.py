@@ -161,6 +161,8 @@ class Flow:
 
     def _joint_shape(self, weights: NetworkWeights, feedback: Sequence[Tensor] = ()) -> torch.Size:
         shapes = [self.dataset.batch_shape, weights.batch_shape, *(matrix.shape[:-2] for matrix in feedback)]
+        if len(set(shapes)) == 1:
+            return shapes[0]  # as most are, and torch takes long to say so
         try:
             return torch.broadcast_shapes(*shapes)
         except RuntimeError:

@@ -38,8 +38,10 @@ from figures.noisy_digits import experiment
 from figures.noisy_digits.protocol import Protocol
 from figures.peers import PEERS, velocity
 from figures.style import STYLE, title_and_caption
-from flowsim import Flow, IntegrationError, Weights, progress, solve
+from flowsim import Dataset, DeepWeights, FeedbackAlignment, Flow, IntegrationError, Weights, progress, solve
+from flowsim.initialization import deep_gaussian
 from flowsim.observables import conserved, dominance_ratio
+from flowsim.weights import NetworkWeights
 from theorems.constants import mu_nearly_orthogonal, mu_separable, mu_svm, total_gap
 from theorems.ensembles import Shape, margin_run
 from theorems.theorem_5_1 import mu_kernel
@@ -498,9 +500,10 @@ def test_work_precision_plots_errors_times_and_evaluations_of_all_methods() -> N
         assert np.array_equal(data_of(line(above, name)), [[p.error for p in points], [p.seconds for p in points]])
         assert np.array_equal(data_of(line(below, name))[1], [p.evaluations for p in points])
     arrays = peers.problem(flow, weights, 5.0)
+    inputs, labels, feedback, start = arrays.arrays
     own = solve_ivp(
-        lambda _, state: velocity(np, arrays.inputs, arrays.labels, arrays.feedback, arrays.slope, state),
-        (0.0, 5.0), arrays.start, "RK45", rtol=1e-8, atol=1e-10,
+        lambda _, state: velocity(np, inputs, labels, feedback, arrays.slope, state, arrays.widths),
+        (0.0, 5.0), start, "RK45", rtol=1e-8, atol=1e-10,
     )  # fmt: skip
     assert found["scipy RK45"][1].evaluations == own.nfev
     # methods of the same order need about as many as that
@@ -520,20 +523,27 @@ def modules() -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("xp", modules(), ids=lambda module: module.__name__)
-def test_peers_are_given_the_flow_itself(xp: Any) -> None:
-    """The velocity of packed weights, in each library's own arrays, against `Flow.velocity`."""
-    flow, weights = conservation.problem(4, 5)
-    problem = peers.problem(flow, weights, 1.0)
-    moved = flow.velocity(weights)
-    expected = peers.packed(peers.reduce(flow, Weights(moved.hidden, moved.output)).weights)
-    convert = torch.from_numpy if xp is torch else xp.asarray
-    inputs, labels, feedback, start = (
-        convert(array) for array in (problem.inputs, problem.labels, problem.feedback, problem.start)
+def deep_problem() -> tuple[Flow, DeepWeights]:
+    """Three hidden layers, more inputs' dimensions than samples, under FA."""
+    generator = torch.Generator().manual_seed(0)
+    dataset = Dataset(torch.randn(4, 6, generator=generator, dtype=torch.float64), [1, -1, -1, 1])
+    return Flow(dataset, FeedbackAlignment(deep_gaussian((6, 5, 4, 3, 1), 1).layers[1:])), deep_gaussian(
+        (6, 5, 4, 3, 1), 0
     )
-    found = np.asarray(velocity(xp, inputs, labels, feedback, problem.slope, start))
+
+
+@pytest.mark.parametrize("problem", [lambda: conservation.problem(4, 5), deep_problem], ids=["two-layer", "deep"])
+@pytest.mark.parametrize("xp", modules(), ids=lambda module: module.__name__)
+def test_peers_are_given_the_flow_itself(xp: Any, problem: Callable[[], tuple[Flow, NetworkWeights]]) -> None:
+    """The velocity of packed weights, in each library's own arrays, against `Flow.velocity`."""
+    flow, weights = problem()
+    given = peers.problem(flow, weights, 1.0)
+    expected = peers.packed(peers.reduce(flow, flow.velocity(weights)).weights)
+    convert = torch.from_numpy if xp is torch else xp.asarray
+    inputs, labels, feedback, start = (convert(array) for array in given.arrays)
+    found = np.asarray(velocity(xp, inputs, labels, feedback, given.slope, start, given.widths))
     single = found.dtype == np.float32  # jax, unless it is told otherwise
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 if single else 1e-14)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 if single else 1e-14)
 
 
 @pytest.mark.parametrize("name", PEERS)

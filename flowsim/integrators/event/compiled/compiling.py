@@ -56,7 +56,8 @@ def compiled(function: Callable[..., Any] | None = None, *, reassociate: bool = 
     if function is None:
         return lambda given: compiled(given, reassociate=reassociate)
     flags = {"contract", "reassoc"} if reassociate else {"contract"}
-    return numba.njit(fastmath=flags, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    options: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(fastmath=flags, error_model="numpy", **options)(function)
 
 
 def entry(function: Callable[..., Any]) -> Any:

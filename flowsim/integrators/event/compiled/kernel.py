@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
@@ -50,9 +50,13 @@ STOPS = {
     modes.OVERFLOWS: "the weights overflow",
     modes.SERIES_OVERFLOWS: "the Taylor series overflows",
     modes.UNSETTLED: "the mode of neurons on several kinks at once could not be decided",
-    modes.AT_APEX: "all neurons of a hidden layer are at 0 for a sample, and the layers above have no one mode to go on in",
+    modes.AT_APEX: "nothing of a sample gets through a hidden layer, and the layers above have no one mode to go on in",
+    modes.AMBIGUOUS: "neurons above the first layer stay at 0 for samples that reach them alike, by drives not unique",
 }
 """Why a trajectory cannot go on, by how the core returned."""
+
+LOST = 1.0
+"""Seconds without news after which those who are not done are counted again."""
 
 
 def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> tuple[Front, Reasons]:
@@ -99,17 +103,17 @@ def proceed(
         advanced: called now and then with the share of the way gained.
     """
     found = list(reasons)
-    under_way = [
-        index for index, reason in enumerate(reasons) if reason in (None, INTERRUPTED) and front.time[index] < ends[index]
-    ]
+    free = [index for index, reason in enumerate(reasons) if reason in (None, INTERRUPTED)]
+    under_way = [index for index in free if front.time[index] < ends[index]]
     tracks = [_Track(flow, front, order, settings, index, ends[index].item()) for index in under_way]
     compile_core()
     with _one_thread_for_products(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         stop = threading.Event()
-        for track in tracks:
-            pool.submit(track.follow, news, stop)
-        _report(len(tracks), news, stop, advanced)
+        futures = [pool.submit(track.follow, news, stop) for track in tracks]
+        _report(futures, news, stop, advanced)
+        for future in futures:
+            future.result()
     states = {track.index: track.state for track in tracks}
     for track in tracks:
         found[track.index] = track.explain()
@@ -173,24 +177,31 @@ KERNEL = Kernel(begin, proceed, evaluate)
 class _News(NamedTuple):
     """What a thread tells the one that waits: the share of the way gained, that it is done, or what crawls."""
 
-    index: int
+    trajectory: int
     gained: float
     done: bool
     crawls: Crawling | None = None
 
 
-def _report(count: int, news: queue.SimpleQueue[_News], stop: threading.Event, advanced: Callable[[float], None]) -> None:
+def _report(
+    futures: list[Future[None]],
+    news: queue.SimpleQueue[_News],
+    stop: threading.Event,
+    advanced: Callable[[float], None],
+) -> None:
     """Wait until all are done, and hand on what they tell. After an interruption they stop where they can go on."""
-    warned = False
-    while count:
+    warned, left = False, len(futures)
+    while left:
         try:
-            told = news.get()
-            count -= told.done
+            told = news.get(timeout=LOST)
+            left -= told.done
             advanced(told.gained)
             if told.crawls is not None and not warned:
                 warned = True
-                warn_of(told.index, told.crawls)
-        except KeyboardInterrupt:
+                warn_of(told.trajectory, told.crawls)
+        except queue.Empty:
+            left = sum(not future.done() for future in futures)
+        except KeyboardInterrupt:  # it may come at any place, even where what was told is lost
             stop.set()
         except BaseException:
             stop.set()
@@ -216,9 +227,6 @@ class _Track:
         try:
             with torch.inference_mode():
                 self._follow(news, stop)
-        except BaseException as error:  # handed to the thread that waits, which raises it
-            self.end = f"{type(error).__name__}: {error}"
-            raise
         finally:
             news.put(_News(self.index, 0.0, True))
 
@@ -254,12 +262,11 @@ class _Track:
     def _go_on(self, work: Workspace) -> tuple[int, bool]:
         """A window of rounds. Return how it ended, and whether there was an event."""
         rows = _make_rows(self.layout, int(min(WINDOW, self.most - self.state.counts[STEPS])))
-        event = np.zeros(1, np.bool_)
-        end, steps = advance(
-            self.problem, self.state, work, self.order, self.settings.rtol, self.settings.atol, False, WINDOW, *rows, event
-        )
+        event, rtol, atol = np.zeros(1, np.bool_), self.settings.rtol, self.settings.atol
+        end, steps = advance(self.problem, self.state, work, self.order, rtol, atol, False, WINDOW, *rows, event)
         if steps:
-            time, weights, side, sign = (torch.from_numpy(row[:steps].copy() if steps < len(row) else row) for row in rows)
+            taken = (row[:steps].copy() if steps < len(row) else row for row in rows)
+            time, weights, side, sign = (torch.from_numpy(row) for row in taken)
             opens = open_steps(time, torch.full_like(time, self.resumed))
             index = torch.full((steps,), self.index)
             self.records.append(Record(self.layout, index, time, opens, weights, side, sign))
@@ -309,7 +316,8 @@ def _make_state(layout: Layout, weights: np.ndarray) -> State:
     kinks, entries = layout.kinks, layout.entries
     return State(
         weights.copy(), np.zeros(kinks, np.int8), np.zeros(entries, np.int8), np.zeros(kinks, np.int8),
-        np.zeros(entries, np.int8), np.zeros(3), np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(kinks, np.int64),
+        np.zeros(entries, np.int8), np.zeros(4), np.zeros(3, np.int64), np.zeros(3, np.int64),
+        np.zeros(kinks, np.int64),
     )  # fmt: skip
 
 
@@ -318,7 +326,7 @@ def _state_of(front: Front, index: int) -> State:
     state = _make_state(front.layout, front.weights[index].numpy())
     for name in ("side", "sign", "contact", "sign_contact"):
         getattr(state, name)[:] = getattr(front, name)[index].numpy()
-    state.clock[:] = front.time[index], front.time[index], front.unit[index]
+    state.clock[:3] = front.time[index], front.time[index], front.unit[index]
     state.counts[:] = front.steps[index], front.rounds[index], front.idle[index]
     return state
 

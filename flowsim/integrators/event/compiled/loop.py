@@ -16,16 +16,17 @@ from flowsim.integrators.event.compiled.modes import (
     TOO_STEEP,
     UNSETTLED,
     VANISHES,
-    add_vanishing_feedback,
     correct_mode,
     decide,
     note_dead,
+    prepare_decision,
     put_on_kinks,
     set_first_signs,
     start_mode,
     switch_mode,
 )
 from flowsim.integrators.event.compiled.problem import (
+    ALLOWED,
     DECIDING,
     END,
     FORWARD,
@@ -43,7 +44,7 @@ from flowsim.integrators.event.compiled.problem import (
     open_workspace,
     signal,
 )
-from flowsim.integrators.event.compiled.products import copy, dot, fill
+from flowsim.integrators.event.compiled.products import copy, dot, fill, find_size
 from flowsim.integrators.event.compiled.series import expand, set_feedback, sum_terms
 from flowsim.integrators.event.compiled.watch import KINK, SIGN, find_events, list_candidates, write_polynomial
 from flowsim.integrators.event.tolerances import EPS, IDLE, LONGEST, SHORTEST, SHRINKING, TIE, UNDECIDED
@@ -76,8 +77,8 @@ def advance(problem, state, work, order, rtol, atol, begins, rounds, times, weig
             copy(signs[steps], state.sign)
             note_dead(problem, state, work)
         set_feedback(problem, state, work.B)
-        if not stepping:
-            add_vanishing_feedback(problem, state, work.B)
+        if state.plan[PHASE] == DECIDING:
+            prepare_decision(problem, state, work)
         unit = state.clock[UNIT] if stepping and not begins else 1.0
         slides = expand(problem, state, work, order if stepping and not begins else 1, unit)
         if state.plan[PHASE] == SIGNING:
@@ -104,22 +105,11 @@ def _set_first_unit(state, work):
 
 
 @compiled
-def find_size(x):
-    """The largest absolute value; nan where there is one."""
-    largest = 0.0
-    for p in range(x.shape[0]):
-        value = abs(x[p])
-        if not value <= largest:
-            largest = value
-    return largest
-
-
-@compiled
 def _take_step(problem, state, work, slides, order, rtol, atol):
     """A step, or a correction of the mode. Return whether it moved, a status, and whether it met an event."""
     state.counts[ROUNDS] += 1
     unit = state.clock[UNIT]
-    allowed = atol + rtol * find_size(state.weights)
+    allowed = state.clock[ALLOWED] = atol + rtol * find_size(state.weights)
     share, overflows = _find_trusted_share(problem, state, work, order, allowed, rtol)
     if overflows:
         state.clock[UNIT] *= SHRINKING
@@ -136,7 +126,8 @@ def _take_step(problem, state, work, slides, order, rtol, atol):
         return 0, VANISHES, False
     ratio = _powers(length / unit, order)
     count, wrong = list_candidates(problem, state, work, slides, ratio)
-    while wrong >= 0 and state.counts[IDLES] >= UNDECIDED:
+    # in deep networks what hardly displaces a neuron may still decide the sides of those above
+    while wrong >= 0 and state.counts[IDLES] >= UNDECIDED and problem.widths.shape[0] == 3:
         if not _is_negligible(problem, state, work, slides, ratio, wrong, allowed):
             break
         count = _remove(work, wrong, count)
@@ -207,19 +198,21 @@ def _find_trusted_share(problem, state, work, order, allowed, rtol):
 @compiled
 def _trust(terms, first, stop, order, allowed, rounding, decay):
     """The share up to which the last two of some terms are small enough; nan where they are not finite."""
+    sizes = np.empty(order + 1)
+    for k in range(1, order + 1):
+        sizes[k] = find_size(terms[k, first:stop])
     share = LONGEST
     for k in range(order - 1, order + 1):
-        last = find_size(terms[k, first:stop])
+        last = sizes[k]
         if not math.isfinite(last):
             return math.nan
         if last == 0:
             continue
         decays = (rounding / last) ** (1.0 / k)
         for earlier in range(1, order - 1):
-            size = find_size(terms[earlier, first:stop])
-            if size > 0:
-                decays = max(decays, (decay * size / last) ** (1.0 / (k - earlier)))
-        share = min(share, min((allowed / last) ** (1.0 / k), decays))
+            if sizes[earlier] > 0:
+                decays = max(decays, (decay * sizes[earlier] / last) ** (1.0 / (k - earlier)))
+        share = min(share, (allowed / last) ** (1.0 / k), decays)
     return share
 
 
@@ -230,7 +223,7 @@ def _is_negligible(problem, state, work, slides, ratio, at, allowed):
     largest = find_size(work.poly[0])
     if work.kind[at] == SIGN:
         return largest <= allowed
-    l, i, _ = locate(problem, work.index[at] if work.kind[at] == KINK else slides.signal[work.index[at]])
+    l, i, _ = locate(problem, work.which[at] if work.kind[at] == KINK else slides.signal[work.which[at]])
     a = problem.inputs[i] if l == 1 else signal(problem, work.a[0], l - 1)[i]
     normal = math.sqrt(dot(a, a))
     return (largest / normal if work.kind[at] == KINK else largest * normal * ratio[1]) <= allowed
@@ -239,7 +232,7 @@ def _is_negligible(problem, state, work, slides, ratio, at, allowed):
 @compiled
 def _remove(work, at, count):
     for later in range(at + 1, count):
-        work.kind[later - 1], work.index[later - 1] = work.kind[later], work.index[later]
+        work.kind[later - 1], work.which[later - 1] = work.kind[later], work.which[later]
         work.power[later - 1] = work.power[later]
     return count - 1
 

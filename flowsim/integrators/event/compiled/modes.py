@@ -1,4 +1,4 @@
-"""Which mode comes next: at the start, at an event, and where a mode turns out wrong (theorems/README.md, section 10)."""
+"""Which mode comes next: at the start, at an event, and where one turns out wrong (theorems/README.md, section 10)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled
 from flowsim.integrators.event.compiled.problem import (
+    ALLOWED,
     DECIDING,
     FORWARD,
     PHASE,
@@ -26,7 +27,7 @@ from flowsim.integrators.event.compiled.problem import (
 )
 from flowsim.integrators.event.compiled.products import add_scaled, copy, dot, fill
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
-from flowsim.integrators.event.compiled.sliding import add_up_ends, find_ends, stiffness
+from flowsim.integrators.event.compiled.sliding import add_up_ends, find_ends, is_singular, prepare_slides, stiffness
 from flowsim.integrators.event.compiled.watch import (
     KINK,
     SIGN,
@@ -37,10 +38,13 @@ from flowsim.integrators.event.compiled.watch import (
     remove_directions,
     set_error_sizes,
 )
-from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, FARTHEST, ON_KINK, RESTING, ZERO
+from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, FARTHEST, NOTHING, ON_KINK, RESTING, ZERO
 
-GOES_ON, ENDED, VANISHES, OVERFLOWS, SERIES_OVERFLOWS, UNSETTLED, AT_APEX, TOO_STEEP = range(8)
+GOES_ON, ENDED, VANISHES, OVERFLOWS, SERIES_OVERFLOWS, UNSETTLED, AT_APEX, AMBIGUOUS, TOO_STEEP = range(9)
 """How a call ends: it is to be called again; the end is reached; or why it cannot go on."""
+
+CHANCE = 48271
+"""Multiples of it have hardly any order in their digits."""
 
 TINY = 1e-300
 """In the place of a size 0 that is divided by."""
@@ -60,7 +64,7 @@ def start_mode(problem, state, work):
     if problem.rule == SIGNED or (problem.rule == FORWARD and has_scalar_top(problem)):
         state.plan[PHASE] = SIGNING
     elif state.plan[QUEUED] > 0:
-        begin_decision(problem, state, work)
+        begin_decision(state)
 
 
 @compiled
@@ -89,7 +93,7 @@ def _set_first_sides(problem, state, work):
 
 @compiled
 def set_first_signs(problem, state, work):
-    """The signs of weights that are 0, by their velocity: of the next layer, from the top down, whose feedback is known."""
+    """The signs of weights that are 0, by their velocity: layer by layer from the top down, as feedback is known."""
     above = problem.at_weights[1]
     l = problem.widths.shape[0] - 1 - state.plan[TRIES]
     for p in range(problem.at_weights[l - 1], problem.at_weights[l]):
@@ -100,7 +104,7 @@ def set_first_signs(problem, state, work):
     if l == 2:
         state.plan[PHASE] = STEPPING
         if state.plan[QUEUED] > 0:
-            begin_decision(problem, state, work)
+            begin_decision(state)
 
 
 @compiled
@@ -109,14 +113,16 @@ def correct_mode(problem, state, work, slides, ratio, at):
 
     A kink left at speed 0 to the wrong side: a neuron pushed back to it slides, another one leaves to the other side.
     """
-    kind, index = work.kind[at], work.index[at]
+    kind, index = work.kind[at], work.which[at]
     if kind == KINK:
         if state.contact[index] != 2:
             state.contact[index] = 2  # it was beyond the kink by rounding
-        elif slides.top > 1 or locate(problem, index)[0] > 1:
+        elif _gets_nothing_at(problem, state, work, index):
+            set_side(problem, state.side, index, -state.side[index])
+        elif problem.widths.shape[0] > 3:
             state.queue[0], state.plan[QUEUED] = index, 1
             set_side(problem, state.side, index, 0)
-            begin_decision(problem, state, work)
+            begin_decision(state)
         elif _attracts(problem, work, ratio, index):
             set_side(problem, state.side, index, 0)
             state.contact[index] = 0
@@ -174,7 +180,7 @@ def switch_mode(problem, state, work, slides, count, share, powers):
     for at in range(count):
         if work.root[at] > share:
             continue
-        kind, index = work.kind[at], work.index[at]
+        kind, index = work.kind[at], work.which[at]
         if kind == SIGN:
             l, column = _flip_sign(problem, state, index)
             decide |= _slides(slides, column) if l == 2 and not deep else slides.top > 0
@@ -188,9 +194,8 @@ def switch_mode(problem, state, work, slides, count, share, powers):
         else:
             leave(problem, state, slides.signal[index], kind)
     if decide:
-        _set_headings(problem, work, powers)
-        _fill_queue(problem, state, work, arrived, deep, concerned)
-        begin_decision(problem, state, work)
+        _fill_queue(problem, state, work, arrived, deep, concerned, powers)
+        begin_decision(state)
 
 
 @compiled
@@ -214,42 +219,52 @@ def _slides(slides, neuron):
 
 
 @compiled
-def _set_headings(problem, work, powers):
-    """d/dt of the step's polynomials at its end, up to a factor: with W[1] and a[1] in the place of terms."""
-    fill(work.heading, 0.0)
-    for k in range(1, powers.shape[0]):
-        add_scaled(work.heading, k * powers[k], work.z[k])
-    for terms in (work.W, work.a):
-        row = terms[1]
-        for p in range(row.shape[0]):
-            row[p] *= powers[1]
-        for k in range(2, powers.shape[0]):
-            add_scaled(row, k * powers[k], terms[k])
+def _fill_queue(problem, state, work, arrived, deep, concerned, powers):
+    """The kinks that the change matters to: in the first layer alone those of the same neuron."""
+    before, hidden, count = work.W[0].copy(), problem.widths.shape[0] - 2, 0
+    copy(work.W[0], state.weights)
+    if deep:
+        set_slopes(problem, state.side, work.slopes)
+        go_forward(problem, work, 0, hidden)
+        _trace_down(problem, state, work, arrived)
+        for q in range(arrived.shape[0]):
+            if arrived[q]:
+                work.slopes[q] = 0.0  # where z = 0 but for rounding
+    go_forward(problem, work, 0, hidden if deep else 1)
+    for l in range(1, (hidden if deep else 1) + 1):
+        for j in range(problem.widths[l]):
+            if deep or concerned[j]:
+                count = _queue_neuron(problem, state, work, arrived, before, l, j, count)
+    state.plan[QUEUED] = count
+    for at in range(count):
+        _take_heading(problem, state, work, state.queue[at], powers)
 
 
 @compiled
-def _fill_queue(problem, state, work, arrived, deep, concerned):
-    """The kinks that the change matters to: in the first layer alone those of the same neuron."""
-    before = work.W[0].copy()
-    copy(work.W[0], state.weights)
-    set_slopes(problem, state.side, work.slopes)
-    for q in range(arrived.shape[0]):
-        if arrived[q]:
-            work.slopes[q] = 0.0  # where z = 0 but for rounding
-    go_forward(problem, work, 0, problem.widths.shape[0] - 2)
-    count = 0
-    for q in range(arrived.shape[0]):
-        l, i, j = locate(problem, q)
-        if not (deep or (l == 1 and concerned[j])) or not is_kink(problem, l, i):
+def _queue_neuron(problem, state, work, arrived, before, l, j, count):
+    """Its kinks that it arrives at, slides on, or is on up to rounding."""
+    for i in range(problem.inputs.shape[0]):
+        q = place(problem, l, i, j)
+        if not is_kink(problem, l, i):
             continue
-        slid = state.side[q] == 0
-        if not (slid or arrived[q]) and (is_dead(problem, state.side, l, i) or not _is_near(problem, work, before, q)):
+        on_it = arrived[q] or state.side[q] == 0
+        if not on_it and (is_dead(problem, state.side, l, i) or not _is_near(problem, work, before, q)):
             continue
         state.queue[count] = q
         count += 1
-    state.plan[QUEUED] = count
-    for at in range(count):
-        _take_heading(problem, state, work, state.queue[at])
+    return count
+
+
+@compiled
+def _trace_down(problem, state, work, arrived):
+    """Where nothing of a sample gets to a neuron, it arrives at 0 because all below do, maybe a rounding later."""
+    for q in range(arrived.shape[0] - 1, -1, -1):
+        l, i, _ = locate(problem, q)
+        if arrived[q] and _gets_nothing(problem, state, work, l, i):
+            for j in range(problem.widths[l - 1]):
+                below = place(problem, l - 1, i, j)
+                if state.side[below] > 0 or (state.side[below] < 0 and problem.slope > 0):
+                    arrived[below] = True
 
 
 @compiled
@@ -263,44 +278,88 @@ def _is_near(problem, work, before, q):
 
 
 @compiled
-def _take_heading(problem, state, work, q):
-    """The side that a neuron travels to, as a first guess, unless it travels along the kink or slides."""
+def _take_heading(problem, state, work, q, powers):
+    """The side that a neuron travels to, as a first guess, unless it travels along the kink or slides.
+
+    By d/dt of the step's polynomials at its end, up to a factor.
+    """
+    l, i, j = locate(problem, q)
+    heading = 0.0
+    for k in range(1, powers.shape[0]):
+        heading += k * powers[k] * work.z[k, q]
+    work.heading[q] = heading
     if state.side[q] == 0:
         return
-    l, i, j = locate(problem, q)
-    W, moves = layer(problem, work.W[0], l)[j], layer(problem, work.W[1], l)[j]
+    r = problem.widths[l - 1]
+    row = problem.at_weights[l - 1] + j * r
+    W, moves = work.W[0, row : row + r], _differentiate(work.W, row, row + r, powers)
     if l == 1:
         size = math.sqrt(problem.gram[i, i] * dot(moves, moves))
     else:
-        a, changes = signal(problem, work.a[0], l - 1)[i], signal(problem, work.a[1], l - 1)[i]
+        below = place(problem, l - 1, i, 0)
+        a, changes = work.a[0, below : below + r], _differentiate(work.a, below, below + r, powers)
         size = math.sqrt(dot(a, a) * dot(moves, moves)) + math.sqrt(dot(W, W) * dot(changes, changes))
-    if abs(work.heading[q]) > RESTING * size:
-        set_side(problem, state.side, q, 1 if work.heading[q] > 0 else -1)
+    if abs(heading) > RESTING * size:
+        set_side(problem, state.side, q, 1 if heading > 0 else -1)
 
 
 @compiled
-def begin_decision(problem, state, work):
-    """Sides are to be chosen for the kinks in the queue, from a first guess on. Puts the weights exactly onto them."""
-    put_on_kinks(problem, state, work, state.queue[: state.plan[QUEUED]])
+def _differentiate(terms, start, stop, powers):
+    """sum_k k powers_k terms_k."""
+    out = np.zeros(stop - start)
+    for k in range(1, powers.shape[0]):
+        add_scaled(out, k * powers[k], terms[k, start:stop])
+    return out
+
+
+@compiled
+def begin_decision(state):
+    """Sides are to be chosen for the kinks in the queue, from a first guess on."""
     state.plan[PHASE], state.plan[TRIES] = DECIDING, 0
-    _revive(problem, state, work)
 
 
 @compiled
-def add_vanishing_feedback(problem, state, B):
-    """Under GD E = 0 where v = 0: up to a positive factor it is then what it is just after."""
+def prepare_decision(problem, state, work):
+    """Before the first exchange the weights are put exactly onto the kinks."""
+    if state.plan[TRIES] == 0:
+        put_on_kinks(problem, state, work, state.queue[: state.plan[QUEUED]])
+        if problem.widths.shape[0] > 3:
+            _queue_neighbours(problem, state, work)
+        _revive(problem, state, work)
     if problem.rule == FORWARD and has_scalar_top(problem):
-        for p in range(state.sign.shape[0]):
-            if state.weights[problem.at_weights[1] + p] == 0:
-                B[p] = state.sign[p]
+        _add_vanishing_feedback(problem, state, work.B)
+
+
+@compiled
+def _queue_neighbours(problem, state, work):
+    """Kinks that neurons are on now that they were put onto others: all, where a row of weights became 0."""
+    copy(work.W[0], state.weights)
+    set_slopes(problem, state.side, work.slopes)
+    go_forward(problem, work, 0, problem.widths.shape[0] - 2)
+    queued = state.plan[QUEUED]
+    for q in range(state.side.shape[0]):
+        l, i, _ = locate(problem, q)
+        if not is_kink(problem, l, i) or is_dead(problem, state.side, l, i):
+            continue
+        if _is_near(problem, work, state.weights, q) and not np.any(state.queue[:queued] == q):
+            state.queue[state.plan[QUEUED]] = q
+            state.plan[QUEUED] += 1
+
+
+@compiled
+def _add_vanishing_feedback(problem, state, B):
+    """Under GD E = 0 where v = 0: up to a positive factor it is then what it is just after."""
+    for p in range(state.sign.shape[0]):
+        if state.weights[problem.at_weights[1] + p] == 0:
+            B[p] = state.sign[p]
 
 
 @compiled
 def decide(problem, state, work, slides):
     """One exchange: the kink whose side is wrong by most gets another one, from the speeds in the mode as it is.
 
-    A kink that would be left to the wrong side slides, and one that cannot slide is left. After many exchanges the
-    first wrong one is taken, with which there is no cycle where the matrix allows one solution only.
+    A kink that would be left to the wrong side slides, and one that cannot slide is left. Where that goes round in a
+    circle, any wrong one is taken instead, as if by chance, but the same whenever it comes to that.
     """
     queue = state.queue[: state.plan[QUEUED]]
     if state.plan[TRIES] == 0:
@@ -309,21 +368,35 @@ def decide(problem, state, work, slides):
             l, i, j = locate(problem, queue[at])
             work.root[at] = find_speed_size(problem, work, l, i, j)
     limit = EXCHANGES[0] + EXCHANGES[1] * queue.shape[0]
-    at, side = _find_worst(problem, state, work, slides, queue, 2 * state.plan[TRIES] > limit)
+    if state.plan[TRIES] == limit or not np.all(np.isfinite(slides.drive[0])):
+        return _explain_indecision(problem, state, work, queue)
+    at, side = _find_worst(problem, state, work, slides, queue, state.plan[TRIES])
     if at < 0:
         _set_contacts(problem, state, work, queue)
         state.plan[PHASE] = STEPPING
-        return AT_APEX if _has_apex(problem, state, queue) else GOES_ON
+        if _has_apex(problem, state, queue):
+            return AT_APEX
+        return AMBIGUOUS if _is_ambiguous(problem, state, work, queue) else GOES_ON
     set_side(problem, state.side, queue[at], side)
     _revive(problem, state, work)
     state.plan[TRIES] += 1
-    return UNSETTLED if state.plan[TRIES] > limit else GOES_ON
+    return GOES_ON
 
 
 @compiled
-def _find_worst(problem, state, work, slides, queue, first):
-    """The kink whose side is wrong by most, or the first one, and the side that it should try: -1 if none is wrong."""
-    worst, found, towards = 0.0, -1, 0
+def _explain_indecision(problem, state, work, queue):
+    """AT_APEX if nothing of a sample gets to the layer of a kink, which is why there may be no one mode."""
+    for at in range(queue.shape[0]):
+        l, i, _ = locate(problem, queue[at])
+        if _gets_nothing(problem, state, work, l, i):
+            return AT_APEX
+    return UNSETTLED
+
+
+@compiled
+def _find_worst(problem, state, work, slides, queue, tries):
+    """The kink whose side is wrong by most, or any one after many tries, and the side for it to try; -1 without any."""
+    worst, found, towards, count, circles = 0.0, -1, 0, 0, tries > EXCHANGES[0]
     for at in range(queue.shape[0]):
         q, size = queue[at], max(work.root[at], TINY)
         l, i, _ = locate(problem, q)
@@ -331,13 +404,39 @@ def _find_worst(problem, state, work, slides, queue, first):
         if is_dead(problem, state.side, l, i):
             if side != -1:
                 return at, -1
+        elif side == 0 and _gets_nothing(problem, state, work, l, i):
+            return at, (1 if work.z[1, q] > 0 else -1)
         elif side == 0:
             wrong, better = _judge_slide(problem, work, slides, q)
         elif side * work.z[1, q] < -ZERO * size:
-            wrong = abs(work.z[1, q])
-        if wrong >= 0 and (found < 0 or (wrong / size > worst and not first)):
-            worst, found, towards = wrong / size, at, better
+            wrong, better = abs(work.z[1, q]), (-side if _gets_nothing(problem, state, work, l, i) else 0)
+        if wrong >= 0:
+            count += 1
+            chosen = (CHANCE * (tries + count)) // 1000 % count == 0 if circles else wrong / size > worst
+            if chosen or found < 0:
+                worst, found, towards = wrong / size, at, better
     return found, towards
+
+
+@compiled
+def _gets_nothing(problem, state, work, l, i):
+    """Whether a_{l-1} is 0 at a sample, up to rounding: its kinks in layer l say nothing about W_l then.
+
+    The pre-activations are 0 whatever W_l, and leave 0 as a_{l-1} does: nothing can slide.
+    """
+    if l == 1:
+        return False
+    a, size = signal(problem, work.a[0], l - 1)[i], problem.gram[i, i]
+    for q in range(1, l):
+        W = layer(problem, state.weights, q).reshape(-1)
+        size *= dot(W, W)
+    return dot(a, a) <= NOTHING**2 * size
+
+
+@compiled
+def _gets_nothing_at(problem, state, work, q):
+    l, i, _ = locate(problem, q)
+    return _gets_nothing(problem, state, work, l, i)
 
 
 @compiled
@@ -423,6 +522,38 @@ def _has_apex(problem, state, queue):
 
 
 @compiled
+def _is_ambiguous(problem, state, work, queue):
+    """Whether drives of slides above the first layer are not unique, of which the layers below need each.
+
+    That is so where their matrix, with the kinks that stay at 0 beside them, is singular. Under sign-FA also where a
+    neuron stays at 0 because one weight does, whose sign is not known.
+    """
+    above, side = False, state.side.copy()
+    for at in range(queue.shape[0]):
+        l, i, j = locate(problem, queue[at])
+        if l == 1:
+            continue
+        if state.contact[queue[at]] == 2:
+            set_side(problem, side, queue[at], 0)
+        elif state.side[queue[at]] == 0:
+            above = True
+            if problem.rule == SIGNED and _stays_by_one_weight(problem, state, work, l, i, j):
+                return True
+    if not above:
+        return False
+    set_slopes(problem, side, work.slopes)
+    return is_singular(prepare_slides(problem, side, work, 1))
+
+
+@compiled
+def _stays_by_one_weight(problem, state, work, l, i, j):
+    a, W, together = signal(problem, work.a[0], l - 1)[i], layer(problem, state.weights, l)[j], 0.0
+    for lower in range(W.shape[0]):
+        together += abs(W[lower] * a[lower])
+    return together <= ON_KINK * math.sqrt(dot(W, W) * dot(a, a))
+
+
+@compiled
 def put_on_kinks(problem, state, work, kinks):
     """Put the weights exactly where z = 0 at some kinks, layer by layer: by the order of rounding."""
     top = 0
@@ -447,7 +578,7 @@ def put_on_kinks(problem, state, work, kinks):
                     found += add_direction(basis, found, a)
             row = W[j].copy()
             remove_directions(basis, found, row)
-            _take_row(W[j], row, l)
+            _take_row(W[j], row, l, state.clock[ALLOWED])
         if l < top:
             copy(work.W[0], state.weights)
 
@@ -462,10 +593,10 @@ def _was_before(problem, kinks, at, l, j):
 
 
 @compiled
-def _take_row(old, new, l):
-    """Above the first layer a direction may be hardly there: what would move weights by more than rounding is left."""
+def _take_row(old, new, l, allowed):
+    """Above the first layer a direction may be hardly there: what would move weights by more than allowed is left."""
     moved, size = 0.0, 0.0
     for p in range(old.shape[0]):
         moved, size = max(moved, abs(new[p] - old[p])), max(size, abs(old[p]))
-    if l == 1 or moved <= FARTHEST * size:
+    if l == 1 or moved <= max(FARTHEST * size, allowed):
         copy(old, new)

@@ -8,7 +8,7 @@ From Python come named tuples. The core's functions hand them to each other by r
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -24,7 +24,7 @@ Sides = NDArray[np.int8]
 STEPPING, DECIDING, SIGNING = range(3)
 """What comes next: a step; decisions about the sides of kinks; or, at t = 0, about the signs of weights that are 0."""
 
-TIME, END, UNIT = range(3)
+TIME, END, UNIT, ALLOWED = range(4)
 STEPS, ROUNDS, IDLES = range(3)
 PHASE, TRIES, QUEUED = range(3)
 """Places in the clock, among the counts and in the plan of a state."""
@@ -85,7 +85,7 @@ class State(NamedTuple):
         contact: of each hidden signal: 0 if z != 0; 1 if z = 0 and leaves at some speed; 2 if the speed is 0 too, or
             not known.
         sign_contact: of the weights above the first layer: 0, or the power of t with which one leaves 0.
-        clock: time, end, unit of time.
+        clock: time, end, unit of time, and the error of the weights that is allowed in a step.
         counts: steps, rounds, rounds without a step in a row.
         plan: what comes next (STEPPING, DECIDING or SIGNING), how often it was tried, how many kinks are in the queue.
         queue: the kinks whose sides are being decided.
@@ -117,7 +117,7 @@ class Workspace(NamedTuple):
         still: which signals stay at 0 without sliding.
         dead: of the layers and samples, where no neuron below is active and the slope is 0.
         poly: of the polynomials at work.
-        kind, index, power: what may happen within a step.
+        kind, which, power: what may happen within a step.
         root: when.
     """
 
@@ -139,7 +139,7 @@ class Workspace(NamedTuple):
     dead: NDArray[np.bool_]
     poly: Floats
     kind: Integers
-    index: Integers
+    which: Integers
     power: Integers
     root: Floats
 
@@ -158,7 +158,7 @@ def workspace(problem: Problem, order: int) -> Workspace:
         slopes=np.zeros(hidden), B=np.zeros(problem.at_feedback[-1]), spare=np.zeros(largest),
         reach=np.zeros(hidden), sizes=np.zeros(hidden), heading=np.zeros(hidden), still=np.zeros(hidden, np.bool_),
         dead=np.zeros((len(problem.widths), n), np.bool_), poly=np.zeros((6, order + 1)),
-        kind=np.zeros(events, np.int64), index=np.zeros(events, np.int64), power=np.zeros(events, np.int64),
+        kind=np.zeros(events, np.int64), which=np.zeros(events, np.int64), power=np.zeros(events, np.int64),
         root=np.zeros(events),
     )  # fmt: skip
 
@@ -169,6 +169,12 @@ class Structure(types.StructRef):
     def preprocess_fields(self, fields):
         """A field holds any number of its type, not only the literal that it was made with."""
         return tuple((name, types.unliteral(kind)) for name, kind in fields)
+
+
+class Opened:
+    """What stands for such a structure in Python; only compiled code makes one."""
+
+    def __init__(self, *fields: Any) -> None: ...
 
 
 @structref.register
@@ -186,15 +192,15 @@ class WorkspaceType(Structure):
     """Of an opened `Workspace`."""
 
 
-class _Problem:
+class _Problem(Opened):
     """An opened `Problem`."""
 
 
-class _State:
+class _State(Opened):
     """An opened `State`."""
 
 
-class _Workspace:
+class _Workspace(Opened):
     """An opened `Workspace`."""
 
 
@@ -225,8 +231,8 @@ def open_state(s):
 def open_workspace(w):
     """The workspace, to be handed on by reference."""
     return _Workspace(
-        w.W, w.z, w.a, w.E, w.delta, w.u, w.g, w.h, w.slopes, w.B, w.spare, w.reach, w.sizes, w.heading, w.still, w.dead,
-        w.poly, w.kind, w.index, w.power, w.root,
+        w.W, w.z, w.a, w.E, w.delta, w.u, w.g, w.h, w.slopes, w.B, w.spare, w.reach, w.sizes, w.heading, w.still,
+        w.dead, w.poly, w.kind, w.which, w.power, w.root,
     )  # fmt: skip
 
 
@@ -287,7 +293,7 @@ def set_side(problem, side, q, value):
 
 @compiled
 def is_dead(problem, side, l, i):
-    """Whether nothing of a sample gets to layer l, because the slope is 0 and all neurons of the layer below are off."""
+    """Whether nothing of a sample gets to layer l, because the slope is 0 and no neuron of the layer below active."""
     if problem.slope != 0.0 or l < 2:
         return False
     start = place(problem, l - 1, i, 0)

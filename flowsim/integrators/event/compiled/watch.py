@@ -3,7 +3,7 @@
 KINK         a pre-activation reaches 0
 TO_ACTIVE    the drive of a slide reaches the end of its interval where the sample becomes active
 TO_INACTIVE  or inactive
-SIGN         a weight above the first layer reaches 0: under sign-FA the feedback jumps, under GD kinks repel from then on
+SIGN         a weight above the first layer reaches 0: under sign-FA the feedback jumps, under GD kinks begin to repel
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def list_candidates(problem, state, work, slides, ratio):
 
 @compiled
 def _add(work, count, kind, index, power):
-    work.kind[count], work.index[count], work.power[count] = kind, index, power
+    work.kind[count], work.which[count], work.power[count] = kind, index, power
     return count + 1
 
 
@@ -223,8 +223,7 @@ def _write_distance(problem, work, slides, ratio, s, kind, out):
     for k in range(slides.drive.shape[0]):
         active, inactive = find_ends(problem, work, slides, s, k)
         width, c = ratio[k] * (inactive - active), slides.drive[k, s]
-        if abs(width) > largest:
-            largest = abs(width)
+        largest = max(largest, abs(width))
         if towards == 0.0 and abs(width) > 0:
             towards = width
         out[k] = ratio[k] * (c - active if kind == TO_ACTIVE else inactive - c)
@@ -239,16 +238,12 @@ def _write_distance(problem, work, slides, ratio, s, kind, out):
 def _list_signs(problem, state, work, slides, ratio, count):
     """Weights whose sign matters: all above the first layer under sign-FA; under GD those of neurons that slide."""
     if problem.rule == SIGNED:
-        largest = 0.0
-        start = problem.at_weights[1]
         for p in range(state.sign.shape[0]):
-            largest = max(largest, _find_reach(work, ratio, start + p))
-        for p in range(state.sign.shape[0]):
-            count = _list_sign(state, work, ratio, start, p, largest, count)
+            count = _list_sign(problem, state, work, ratio, p, count)
     elif problem.rule == FORWARD and has_scalar_top(problem):
         for s in range(slides.signal.shape[0]):
             if s == 0 or slides.neuron[s] != slides.neuron[s - 1]:
-                count = _list_sign(state, work, ratio, problem.at_weights[1], slides.neuron[s], math.inf, count)
+                count = _list_sign(problem, state, work, ratio, slides.neuron[s], count)
     return count
 
 
@@ -267,11 +262,29 @@ def _find_reach(work, ratio, p):
 
 
 @compiled
-def _list_sign(state, work, ratio, start, p, largest, count):
-    reach = _find_reach(work, ratio, start + p)
+def _find_rate_size(problem, work, at):
+    """The size of what adds up to the velocity of a weight above the first layer."""
+    l = 2
+    while at >= problem.at_weights[l]:
+        l += 1
+    row, column = divmod(at - problem.at_weights[l - 1], problem.widths[l - 1])
+    delta, a = signal(problem, work.delta[0], l), signal(problem, work.a[0], l - 1)
+    size = 0.0
+    for i in range(problem.inputs.shape[0]):
+        size += abs(delta[i, row] * a[i, column])
+    return size
+
+
+@compiled
+def _list_sign(problem, state, work, ratio, p, count):
+    at = problem.at_weights[1] + p
+    reach = _find_reach(work, ratio, at)
     # no sign yet, at a weight 0 without speed: it gets one as soon as it moves, which is at once
-    matters = state.sign[p] != 0 or reach > ZERO * largest
-    if matters and (abs(work.W[0, start + p]) <= reach or state.sign_contact[p] > 0):
+    if state.sign[p] == 0 and (
+        problem.rule == FORWARD or reach <= ZERO * ratio[1] * _find_rate_size(problem, work, at)
+    ):
+        return count
+    if abs(work.W[0, at]) <= reach or state.sign_contact[p] > 0:
         return _add(work, count, SIGN, p, state.sign_contact[p])
     return count
 
@@ -279,7 +292,7 @@ def _list_sign(state, work, ratio, start, p, largest, count):
 @compiled
 def write_polynomial(problem, state, work, slides, ratio, at):
     """Put the polynomial of a candidate into the first row of `poly`, with the zero at its start divided out."""
-    kind, index, power, out = work.kind[at], work.index[at], work.power[at], work.poly[0]
+    kind, index, power, out = work.kind[at], work.which[at], work.power[at], work.poly[0]
     order = ratio.shape[0] - 1
     if kind == KINK:
         for k in range(order + 1):
@@ -328,18 +341,18 @@ def _find_root_within(poly, limit):
 def _sort_exits(problem, work, slides, count):
     """Where an interval vanishes, a drive reaches both of its ends at once, up to the truncation of the series.
 
-    Under GD that is so at v = 0, which is the event then. Otherwise the later end counts: from there on the kink repels,
-    and the neuron leaves to the active side if it can.
+    Under GD that is so at v = 0, which is the event then. Otherwise the later end counts: from there on the kink
+    repels, and the neuron leaves to the active side if it can.
     """
     for at in range(count):
         if work.kind[at] != TO_ACTIVE and work.kind[at] != TO_INACTIVE:
             continue
         for other in range(count):
             near = abs(work.root[at] - work.root[other]) <= TOGETHER
+            same = work.which[at] == work.which[other]
             if near and work.kind[other] == SIGN and problem.rule == FORWARD:
-                if slides.neuron[work.index[at]] == work.index[other]:
+                if slides.neuron[work.which[at]] == work.which[other]:
                     work.root[at] = math.inf
-            elif near and work.kind[at] == TO_ACTIVE and work.kind[other] == TO_INACTIVE:
-                if work.index[at] == work.index[other]:
-                    work.root[at] = max(work.root[at], work.root[other])
-                    work.root[other] = math.inf
+            elif near and same and work.kind[at] == TO_ACTIVE and work.kind[other] == TO_INACTIVE:
+                work.root[at] = max(work.root[at], work.root[other])
+                work.root[other] = math.inf
