@@ -130,7 +130,7 @@ def test_a_flow_of_ones_own_is_not_taken_for_its_rule() -> None:
     own = Twice(flow.dataset, flow.rule)
     assert flow.follows_rule
     assert not own.follows_rule
-    with pytest.raises(ValueError, match="method 'event' is for flows that follow their rule, got Twice"):
+    with pytest.raises(ValueError, match="method 'event' is for flows that move as Flow says, got Twice"):
         solve(own, weights, 1.0)
     solution = solve(own, weights, 0.01, method="dopri5", rtol=1e-12)
     (broken,) = [item for item in hypotheses_of(theorem_5_2.STATEMENT, solution) if not item.holds]

@@ -15,6 +15,7 @@ from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedb
 from flowsim.activation import Softplus, Tanh
 from flowsim.data import orthogonally_separable
 from flowsim.initialization import gaussian, random_signs, with_gaps
+from flowsim.integrators.event import compiled
 from flowsim.integrators.event.batched import rounds, series
 from flowsim.observables import dominance_ratio
 from flowsim.solution import Pieces
@@ -83,6 +84,34 @@ def test_the_cases_cover_widths_samples_and_slopes() -> None:
         assert len(ensembles.any_runs(Scope(1, "cpu", full), "fa")) == 1 + full
 
 
+DEEP = [
+    ("equation_1", "GD, 3 layers"),
+    ("theorem_5_2", "FA, 3 layers, cross-entropy"),
+    ("theorem_5_2", "sign-FA, 3 layers, logistic"),
+    ("theorem_5_2", "GD, 3 layers, logistic"),
+    ("theorem_5_2", "FA, 4 layers, logistic"),
+    ("proposition_5_3", "sign-FA, 3 layers, logistic"),
+]
+
+
+@pytest.mark.parametrize(("name", "label"), DEEP)
+def test_deep_cases_are_long_slide_above_the_first_layer_and_are_decided_sharply(name: str, label: str) -> None:
+    """As `python -m theorems` runs them. All trajectories slide there, and equalities hold to 1e-12 (measured)."""
+    (case,) = [case for case in MODULES[name].cases(Scope(3, "cpu")) if case.label == label]
+    (run,) = case.runs
+    solution = run()
+    slides = (solution.events.after == 0) & (solution.events.layer >= 2)
+    assert set(solution.events.trajectory[slides].tolist()) == {0, 1, 2}
+    assert (solution.settings.method, solution.t_final) == ("event", 30.0)
+    assert solution.flow.dataset.samples == 10
+    assert all(layer.shape[-2] == 8 for layer in solution.start.layers[:-1])
+    found = outcome(case)
+    assert found.verdict == "holds"
+    if case.statement.claims[0].kind == "equality":
+        assert found.error_bound is not None
+        assert found.error_bound < 1e-12
+
+
 def test_same_seeds_give_the_same_verdicts_and_numbers() -> None:
     ensembles.margin_run.cache_clear()
     first = outcome(case_of("lemma_5_4", "c_j = 0, boundary"))
@@ -129,7 +158,7 @@ def test_a_theorem_that_does_not_apply_is_refused_and_so_is_a_control_that_break
 
 
 def fails(statement: Statement, flow: Flow, weights: Weights, t_final: float = 1e-3) -> set[str]:
-    method = "event" if ensembles.has_events(flow.follows_rule, flow.activation, len(weights.layers)) else "dopri5"
+    method = "event" if ensembles.has_events(flow) else "dopri5"
     solution = solve(flow, weights, t_final, method=method, rtol=1e-12)
     return {item.name for item in hypotheses_of(statement, solution) if not item.holds}
 
@@ -315,7 +344,7 @@ def test_the_integrated_bound_uses_the_integral_of_the_total_product() -> None:
 # Planted mistakes: the mathematics is altered, and a check or a hypothesis must notice
 
 original_descent, original_taylor, original_feedback = Flow._descent, series.expand, series.find_feedback
-original_slopes, original_pieces = observation._slopes, Solution.pieces.func  # type: ignore[attr-defined]
+original_slopes, original_pieces = observation.effective_slopes, Solution.pieces.func  # type: ignore[attr-defined]
 original_matrices = FeedbackAlignment.feedback_matrices
 
 
@@ -353,6 +382,12 @@ def never_sliding(flow: Flow, weights: Any, pattern: Any, feedback: Any) -> Any:
     return original_slopes(flow, weights, tuple(torch.where(side == 0, -1, side) for side in pattern), feedback)
 
 
+def sliding_in_the_first_layer_only(flow: Flow, weights: Any, pattern: Any, feedback: Any) -> Any:
+    first, *above = pattern
+    changed = (first, *(torch.where(side == 0, -1, side) for side in above))
+    return original_slopes(flow, weights, changed, feedback)
+
+
 def only_the_end(self: Solution) -> Pieces:
     end = torch.full((self.batch_shape.numel(),), self.t_final, dtype=torch.float64)
     return Pieces(torch.arange(len(end)), end, end)
@@ -380,15 +415,29 @@ larger_margin = enlarged(constants.svm_margin)
 larger_product = enlarged(proposition_5_7.total_product)
 
 PLANTED: dict[str, tuple[Any, str, Any, str, str]] = {
-    "hidden layer at half speed": (Flow, "_descent", halved_descent, "theorem_5_2", "FA, 3 layers, cross-entropy"),
     "hidden layer at half speed, Eq. 1": (Flow, "_descent", halved_descent, "equation_1", "GD, 3 layers"),
     "half speed in the series": (rounds, "expand", halved_series, "theorem_5_2", "FA, 3 outputs, cross-entropy"),
     "sign of the feedback": (series, "find_feedback", negated_in_series, "theorem_5_2", "FA, logistic"),
     "B not fixed": (series, "find_feedback", not_fixed, "theorem_5_2", "FA, logistic"),
     "scale of sign-FA": (SignFeedbackAlignment, "potentials", without_scale, "theorem_5_2", "sign-FA, squared"),
     "1/2 of GD": (GradientDescent, "potentials", without_half, "theorem_5_2", "GD, exponential"),
-    "phi' on the wrong side": (observation, "_slopes", on_the_other_side, "equation_1", "FA, separable"),
-    "sliding ignored": (observation, "_slopes", never_sliding, "equation_1", "GD, arbitrary labels"),
+    "scale of sign-FA, deep": (
+        SignFeedbackAlignment,
+        "potentials",
+        without_scale,
+        "theorem_5_2",
+        "sign-FA, 3 layers, logistic",
+    ),
+    "1/2 of GD, deep": (GradientDescent, "potentials", without_half, "theorem_5_2", "GD, 3 layers, logistic"),
+    "deep sliding ignored": (
+        observation,
+        "effective_slopes",
+        sliding_in_the_first_layer_only,
+        "equation_1",
+        "GD, 3 layers",
+    ),
+    "phi' on the wrong side": (observation, "effective_slopes", on_the_other_side, "equation_1", "FA, separable"),
+    "sliding ignored": (observation, "effective_slopes", never_sliding, "equation_1", "GD, arbitrary labels"),
     "half the quadrature": (measurement, "INTEGRALS", 0.5 * polynomial.INTEGRALS, "equation_1", "FA, separable"),
     "kappa 1 % too large": (Dataset, "kappa", larger_kappa, "proposition_5_7", "FA, separable, tight"),
     "R from the largest norm": (Dataset, "squared_radius", largest_norm, "proposition_5_7", "FA, boundary, tight"),
@@ -401,6 +450,8 @@ PLANTED: dict[str, tuple[Any, str, Any, str, str]] = {
 def test_planted_mistakes_turn_a_theorem_into_a_violation(monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
     owner, attribute, planted, name, label = PLANTED[mistake]
     forget()
+    if owner in (rounds, series):
+        monkeypatch.setattr(compiled, "has_compiled_series", lambda flow: False)
     monkeypatch.setattr(owner, attribute, planted)
     monkeypatch.setattr(check_module, "along_the_run", lambda solution: ())  # which would notice most of them
     try:

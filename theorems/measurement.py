@@ -7,7 +7,8 @@ read off the polynomials through the nodes, and pieces that could hold the small
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from flowsim import Solution
 from flowsim.solution import Pieces
-from theorems.observation import Observation, in_chunks, observe
+from theorems.observation import Observation, chosen, in_chunks, in_pairs, in_turn, observe
 from theorems.polynomial import FEWER, INTEGRALS, lower_bound
 from theorems.thresholds import EQUALITY_ERROR, HALVINGS, LEVEL, RESOLVED, RESOLVED_RELATIVE, ROUNDING_PER_STEP
 
@@ -118,11 +119,10 @@ def measure(claims: Sequence[Claim], solution: Solution, rate: Rate | None = Non
     Raises:
         NoMarginError: if a number that is compared is not finite.
     """
-    pieces = solution.pieces
     before = None if rate is None else _Before.of(rate, solution)
     readings: list[list[_Readings]] = [[] for _ in claims]
-    for part in in_chunks(solution, pieces):
-        pair = _observed(solution, chosen(pieces, part))
+    for part, (here, there) in in_pairs(solution):
+        pair = copy(here), copy(there)  # they are kept, but their integral is that of the rate
         if rate is not None and before is not None:
             before.some(part).give(pair, rate)
         for claim, found in zip(claims, readings, strict=True):
@@ -166,11 +166,6 @@ def along(
     return scan(table)[trajectory, place]
 
 
-def chosen(pieces: Pieces, which: slice | Tensor) -> Pieces:
-    """Some of the pieces."""
-    return Pieces(*(column[which] for column in pieces))
-
-
 def halves(pieces: Pieces) -> Pieces:
     """Every piece in two, one half after the other."""
     middle = (pieces.start + pieces.end) / 2
@@ -197,9 +192,8 @@ def extreme(
 
 def integrals_before(rate: Rate, solution: Solution) -> tuple[Float[Tensor, " pieces"], Float[Tensor, " pieces"]]:
     """The integral of the rate from 0 to the start of each piece, and its quadrature error so far."""
-    pieces = solution.pieces
-    parts = [_integrated(observe(solution, chosen(pieces, part)), rate) for part in in_chunks(solution, pieces)]
-    return _summed_before(parts, pieces.trajectory)
+    parts = [_integrated(seen, rate) for _, seen in in_turn(solution)]
+    return _summed_before(parts, solution.pieces.trajectory)
 
 
 def _summed_before(
@@ -237,10 +231,9 @@ class _Before:
     @classmethod
     def of(cls, rate: Rate, solution: Solution) -> _Before:
         """Of all pieces of a solution."""
-        pieces, parts = solution.pieces, []
-        for part in in_chunks(solution, pieces):
-            parts.append([_integrated(seen, rate) for seen in _observed(solution, chosen(pieces, part))])
-        own, companion = (_summed_before(curve, pieces.trajectory) for curve in zip(*parts, strict=True))
+        parts = [[_integrated(seen, rate) for seen in pair] for _, pair in in_pairs(solution)]
+        trajectory = solution.pieces.trajectory
+        own, companion = (_summed_before(curve, trajectory) for curve in zip(*parts, strict=True))
         return cls((own[0], companion[0]), (own[1], companion[1]))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> _Before:
@@ -276,10 +269,13 @@ class _Before:
         return _Before((columns[0][0], columns[0][1]), (columns[1][0], columns[1][1]))
 
 
-def _observed(solution: Solution, pieces: Pieces, whole: Pieces | None = None) -> tuple[Observation, Observation]:
-    """Pieces, or parts of whole ones, along the solution and along its companion."""
-    here = observe(solution, pieces, whole=whole)
-    return here, observe(solution.companion, pieces, like=here)
+def in_parts(
+    solution: Solution, pieces: Pieces, whole: Pieces
+) -> Iterator[tuple[slice, tuple[Observation, Observation]]]:
+    """Parts of whole pieces in chunks, as `in_pairs` has all pieces."""
+    for part in in_chunks(solution, pieces):  # a half and the other are in the same chunk
+        here = observe(solution, chosen(pieces, part), whole=chosen(whole, part))
+        yield part, (here, observe(solution.companion, here.pieces, like=here))
 
 
 # --- what is read off pieces ---
@@ -434,8 +430,7 @@ def _read_parts(
     Their error is that of the run so far, and their own: at the bottom of a dip sizes are small.
     """
     found, befores = [], []
-    for part in in_chunks(solution, pieces):  # a half and the other are in the same chunk
-        pair = _observed(solution, chosen(pieces, part), chosen(whole, part))
+    for part, pair in in_parts(solution, pieces, whole):
         if rate is not None and before is not None:
             befores.append(before.some(part).of_halves(pair, rate))
             befores[-1].give(pair, rate)

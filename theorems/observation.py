@@ -10,22 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flowsim import Flow, Solution
-from flowsim.losses import named
 from flowsim.observables import DescentFactors, descent_factors
+from flowsim.sliding import effective_slopes
 from flowsim.solution import Pieces
 from flowsim.weights import NetworkWeights
 from theorems.polynomial import NODES, PLACES
-from theorems.thresholds import IN_BOX, INDEPENDENT, ON_KINK
+from theorems.thresholds import IN_BOX, ON_KINK
 
-CHUNK = 2**23
+CHUNK = 2**22
 """Numbers observed at a time, to bound the memory."""
+
+KEPT = 4
+"""Chunks that are kept with all that was read off them, since every hypothesis and claim asks for the same."""
 
 
 @dataclass(eq=False)
@@ -57,6 +60,11 @@ class Observation:
     feedback: tuple[Tensor, ...]
     integral: Float[Tensor, "nodes pieces"] = field(init=False)
     integral_error: Float[Tensor, "nodes pieces"] = field(init=False)
+
+    @cached_property
+    def pre_activations(self) -> tuple[Float[Tensor, "nodes pieces n m"], ...]:
+        """z_l of each hidden layer."""
+        return self.flow.pre_activations(self.weights)
 
     @cached_property
     def risk(self) -> Float[Tensor, "nodes pieces"]:
@@ -115,7 +123,7 @@ def observe(
     else:
         nodes = weights if places is PLACES and whole is pieces else _at(solution, whole, PLACES)[1]
         sides = _sides(flow, nodes, feedback if by_sign else flow.rule.feedback_matrices(nodes))
-    slopes = None if sides is None else _slopes(flow, weights, sides, feedback)
+    slopes = None if sides is None else effective_slopes(flow, weights, sides, feedback)
     return Observation(solution, pieces, flow, times, weights, initial, sides, slopes, feedback)
 
 
@@ -124,6 +132,34 @@ def _at(solution: Solution, pieces: Pieces, places: Tensor) -> tuple[Float[Tenso
     trajectory, start, end = pieces
     times = (start + places.to(start).unsqueeze(-1) * (end - start)).clamp(max=solution.t_final)
     return times, solution.evaluate(times, trajectory.expand_as(times))
+
+
+@lru_cache(maxsize=KEPT)
+def _seen(solution: Solution, first: int, last: int) -> Observation:
+    return observe(solution, chosen(solution.pieces, slice(first, last)))
+
+
+@lru_cache(maxsize=KEPT)
+def _seen_along_companion(solution: Solution, first: int, last: int) -> Observation:
+    here = _seen(solution, first, last)
+    return observe(solution.companion, here.pieces, like=here)
+
+
+def in_turn(solution: Solution) -> Iterator[tuple[slice, Observation]]:
+    """All pieces of a solution in chunks: which they are, observed. Its companion is not asked."""
+    for part in in_chunks(solution, solution.pieces):
+        yield part, _seen(solution, part.start, part.stop)
+
+
+def in_pairs(solution: Solution) -> Iterator[tuple[slice, tuple[Observation, Observation]]]:
+    """All pieces of a solution in chunks: which they are, observed along the solution and along its companion."""
+    for part, here in in_turn(solution):
+        yield part, (here, _seen_along_companion(solution, part.start, part.stop))
+
+
+def chosen(pieces: Pieces, which: slice | Tensor) -> Pieces:
+    """Some of the pieces."""
+    return Pieces(*(column[which] for column in pieces))
 
 
 def has_kinks(flow: Flow) -> bool:
@@ -150,9 +186,11 @@ def prescribed(observation: Observation) -> NetworkWeights:
     return _rule_only(observation.flow).velocity(observation.weights, observation.slopes, observation.feedback)
 
 
-def reach(flow: Flow, weights: NetworkWeights) -> list[Float[Tensor, "*batch n m"]]:
+def reach(
+    flow: Flow, weights: NetworkWeights, pre_activations: Sequence[Float[Tensor, "*batch n m"]]
+) -> list[Float[Tensor, "*batch n m"]]:
     """|a_{l-1}(x_i)| |w_j| at each hidden layer: what |z_ij| can be at most, and what its rounding is relative to."""
-    below = [flow.dataset.inputs, *(flow.activation(z)[0] for z in flow.pre_activations(weights)[:-1])]
+    below = [flow.dataset.inputs, *(flow.activation(z)[0] for z in pre_activations[:-1])]
     pairs = zip(below, weights.layers[:-1], strict=True)
     return [a.norm(dim=-1).unsqueeze(-1) * layer.norm(dim=-1).unsqueeze(-2) for a, layer in pairs]
 
@@ -160,88 +198,41 @@ def reach(flow: Flow, weights: NetworkWeights) -> list[Float[Tensor, "*batch n m
 def _sides(flow: Flow, weights: NetworkWeights, feedback: Sequence[Tensor]) -> tuple[Int[Tensor, "pieces n m"], ...]:
     """The sides of each hidden layer: the signs of the pre-activations where these are largest on the piece.
 
-    A pre-activation that is 0 all over the piece, up to rounding, is that of a neuron that slides, if a drive within
-    its interval holds it there. (Deep networks are followed by a Runge-Kutta method, which does not slide.)
+    A pre-activation that is 0 all over the piece, up to rounding, is that of a neuron that slides, if slopes between
+    gamma and 1 hold it there. (Where nothing gets to a neuron from a sample, it is no kink.)
     """
+    pre_activations = flow.pre_activations(weights)
     if flow.slope == 1:  # no kinks
-        return tuple(torch.ones_like(z[0], dtype=torch.int8) for z in flow.pre_activations(weights))
-    found, rests = [], []
-    for z, size in zip(flow.pre_activations(weights), reach(flow, weights), strict=True):
-        largest = z.gather(0, z.abs().argmax(0, keepdim=True)).squeeze(0)
-        found.append(torch.where(largest > 0, 1, -1).to(torch.int8))
-        rests.append(z.abs().amax(0) <= ON_KINK * size.amax(0))
-    if len(found) == 1:
-        rests[0] &= (flow.dataset.inputs != 0).any(-1, keepdim=True)
-        found[0] = torch.where(_held(flow, weights, found[0], rests[0], feedback[0]), 0, found[0]).to(torch.int8)
-    return tuple(found)
+        return tuple(torch.ones_like(z[0], dtype=torch.int8) for z in pre_activations)
+    signs, rests = [], []
+    for z, size in zip(pre_activations, reach(flow, weights, pre_activations), strict=True):
+        low, high = z.aminmax(dim=0)
+        signs.append(torch.where(high > -low, 1, -1).to(torch.int8))
+        largest = size.amax(0)
+        rests.append((torch.maximum(high, -low) <= ON_KINK * largest) & (largest > 0))
+    return _held(flow, weights, signs, rests, feedback)
 
 
 def _held(
-    flow: Flow, weights: NetworkWeights, sides: Tensor, rests: Tensor, feedback: Float[Tensor, "*pieces k m"]
-) -> Tensor:
-    """Which of the samples with z = 0 are held there by drives that lie between their ends, all over the piece."""
-    for _ in range(flow.dataset.samples):  # one sample leaves at least in each round
-        piece, neuron = torch.nonzero(rests.any(-2), as_tuple=True)
-        if not len(piece):
-            break
-        slopes = _slopes_of(flow, weights, sides)
-        drive, error = _holding(flow, weights, slopes, rests, feedback, piece, neuron)
-        ends = torch.stack([flow.slope * error, error])
-        off = torch.maximum(ends.amin(0) - drive, drive - ends.amax(0)) / (drive.abs() + error.abs()).clamp(min=1e-300)
-        leaves = (off.amax(1) > IN_BOX) & rests[piece, :, neuron]
-        if not leaves.any():
-            break
-        rests = rests.clone()
-        rests[piece, :, neuron] &= ~leaves
-    return rests
-
-
-def _slopes_of(
-    flow: Flow, weights: NetworkWeights, side: Int[Tensor, "pieces n m"]
-) -> Float[Tensor, "nodes pieces n m"]:
-    """phi' by the side: 1 where active, gamma elsewhere."""
-    like = weights.layers[0]
-    return (side > 0).to(like).clamp(min=flow.slope).expand(like.shape[0], *side.shape)
-
-
-def _slopes(
-    flow: Flow, weights: NetworkWeights, sides: Sequence[Int[Tensor, "pieces n m"]], feedback: Sequence[Tensor]
-) -> tuple[Float[Tensor, "nodes pieces n m"], ...]:
-    """phi' by the sides: 1 where active, gamma where inactive, and where a neuron slides what keeps it there.
-
-    That is sigma = p / E with the drives p of `_holding`.
-    """
-    slopes = [_slopes_of(flow, weights, side) for side in sides]
-    slides = sides[0] == 0
-    piece, neuron = torch.nonzero(slides.any(-2), as_tuple=True)
-    if len(piece):
-        drive, error = _holding(flow, weights, slopes[0], slides, feedback[0], piece, neuron)
-        there = slides[piece, :, neuron].unsqueeze(1)
-        sigma = torch.where(there & (error != 0), drive / error, slopes[0][:, piece, :, neuron])
-        slopes[0] = slopes[0].clone()
-        slopes[0][:, piece, :, neuron] = sigma
-    return tuple(slopes)
-
-
-def _holding(
     flow: Flow,
     weights: NetworkWeights,
-    slopes: Float[Tensor, "nodes pieces n m"],
-    slides: Tensor,
-    feedback: Float[Tensor, "*pieces k m"],
-    piece: Int[Tensor, " rows"],
-    neuron: Int[Tensor, " rows"],
-) -> tuple[Float[Tensor, "rows nodes n"], Float[Tensor, "rows nodes n"]]:
-    """The drives p that hold neurons on their kinks, and E: K_SS p_S = -K_SR p_R with p_ij = sigma_ij E_ij.
+    signs: Sequence[Int[Tensor, "pieces n m"]],
+    rests: Sequence[Bool[Tensor, "pieces n m"]],
+    feedback: Sequence[Tensor],
+) -> tuple[Int[Tensor, "pieces n m"], ...]:
+    """The sides: 0 where slopes in [gamma, 1] hold z = 0 all over the piece, the signs elsewhere."""
+    sides, open_ = [sign.masked_fill(rest, 0) for sign, rest in zip(signs, rests, strict=True)], _some(rests)
+    while open_.any():  # in each round a slide ends at least
+        asked = [torch.where(open_[:, None, None], side, sign) for side, sign in zip(sides, signs, strict=True)]
+        ends = []
+        for slope, side in zip(effective_slopes(flow, weights, asked, feedback), asked, strict=True):
+            off = torch.maximum(flow.slope - slope, slope - 1) / (1 + slope.abs())
+            ends.append((side == 0) & (off.amax(0) > IN_BOX))
+        sides = [torch.where(end, sign, side) for side, sign, end in zip(sides, signs, ends, strict=True)]
+        open_ = _some(ends)
+    return tuple(sides)
 
-    Where inputs on the kinks depend on each other, p_S of least norm: dw_j / dt is unique even so. (Section 10.)
-    """
-    there = slides[piece, :, neuron]
-    inputs = flow.dataset.inputs[piece]
-    outputs = (slopes * (flow.dataset.inputs @ weights.layers[0].mT)) @ weights.layers[1].mT
-    e = named(flow.loss).negative_gradient(outputs, flow.dataset.targets) / flow.dataset.samples
-    error = (e @ feedback)[:, piece, :, neuron]  # rows x nodes x n: what is indexed comes first
-    drive = slopes[:, piece, :, neuron] * error
-    rest = (drive * ~there.unsqueeze(1)) @ inputs
-    on_kinks = inputs * there.unsqueeze(-1)
-    return -rest @ torch.linalg.pinv(on_kinks, rtol=INDEPENDENT), error
+
+def _some(masks: Sequence[Bool[Tensor, "pieces n m"]]) -> Bool[Tensor, " pieces"]:
+    """The pieces with an entry set in some layer."""
+    return torch.stack([mask.flatten(1).any(1) for mask in masks]).any(0)

@@ -1,6 +1,6 @@
 """What counts as zero, as equal, as decided: every threshold of the verdicts, in order (theorems/README.md, section 9).
 
-    rounding  <  ON_KINK  <  INDEPENDENT, FOLLOWS  <  EQUALITY_ERROR  <  RESOLVED  <  IN_BOX
+    rounding  <  ON_KINK  <  FOLLOWS  <  EQUALITY_ERROR  <  RESOLVED  <  IN_BOX
 
 A run that follows its rule to FOLLOWS cannot break an equality that is decided at EQUALITY_ERROR, and no inequality is
 violated by less than RESOLVED.
@@ -13,9 +13,6 @@ dense output."""
 ON_KINK = 1e-12
 """A pre-activation rests on its kink if it is at most so large all over a piece, relative to |a| |w|. The integrator
 puts sliding neurons on their kinks up to a few roundings; a piece on which a moving one is so small is as short."""
-
-INDEPENDENT = 1e-10
-"""Singular values of the normals of kinks, relative to the largest, below which they are linearly dependent."""
 
 FOLLOWS = 1e-10
 """A run follows its rule if what it moves differs from the integral of what the rule prescribes by no more, relative to
@@ -33,8 +30,8 @@ RESOLVED_RELATIVE = 1e-6
 """The same relative to the margin."""
 
 IN_BOX = 1e-6
-"""A drive lies in its interval if it is beyond an end by no more, relative to both. Near the end of a slide it is off
-by the truncation of the series."""
+"""A slope lies in [gamma, 1] if it is beyond an end by no more, relative to 1 or to itself. Near the end of a slide it
+is off by the truncation of the series."""
 
 LEVEL = 2.0
 """A piece that could hold the smallest margin is halved as long as what the claim is divided by varies on it by more: a

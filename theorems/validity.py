@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim import Solution
+from flowsim import Flow, Solution
 from flowsim.solution import Pieces
 from theorems.hypothesis import Hypothesis, fact
-from theorems.measurement import chosen, extreme, halves, twice
-from theorems.observation import Observation, has_kinks, in_chunks, observe, prescribed, reach
+from theorems.measurement import extreme, halves, in_parts, twice
+from theorems.observation import Observation, chosen, has_kinks, in_pairs, in_turn, prescribed, reach
 from theorems.polynomial import DERIVATIVES, INTEGRALS, lower_bound
 from theorems.thresholds import FOLLOWS, HALVINGS, ROUNDING_PER_STEP
 
@@ -38,19 +38,12 @@ def follows_its_rule(solution: Solution) -> Hypothesis:
     On each piece theta(t) - theta(start) is compared with the integral of the prescribed velocity. The differences are
     added up over the pieces, and the slack is minus their sum, relative to the largest weight of the layer in the run.
     """
-    pieces, count = solution.pieces, solution.batch_shape.numel()
-    drift, size = torch.zeros(
-        2, len(solution.start.layers), count, dtype=pieces.start.dtype, device=pieces.start.device
-    )
-    for part in in_chunks(solution, pieces):
-        seen = observe(solution, chosen(pieces, part))
-        length = (seen.pieces.end - seen.pieces.start).reshape(-1, 1, 1)
-        for level, (layer, says) in enumerate(zip(seen.weights.layers, prescribed(seen).layers, strict=True)):
-            moves = length * torch.tensordot(INTEGRALS.to(says), says, 1)
-            drift[level].index_add_(0, seen.pieces.trajectory, (layer - layer[0] - moves).abs().amax((0, 2, 3)))
-            size[level].scatter_reduce_(0, seen.pieces.trajectory, layer.abs().amax((0, 2, 3)), "amax")
+    trajectory, count = solution.pieces.trajectory, solution.batch_shape.numel()
+    drifts, sizes = _read(solution)[:2]
+    drift = drifts.new_zeros(count, drifts.shape[1]).index_add(0, trajectory, drifts)
+    size = torch.stack([extreme(column, trajectory, count, "amax") for column in sizes.T], -1)
     relative = drift / torch.where(size > 0, size, 1.0)
-    return Hypothesis("d theta/dt = -fa", -relative.amax(0), rounding=FOLLOWS)
+    return Hypothesis("d theta/dt = -fa", -relative.amax(-1), rounding=FOLLOWS)
 
 
 def keeps_its_sides(solution: Solution) -> Hypothesis:
@@ -61,10 +54,9 @@ def keeps_its_sides(solution: Solution) -> Hypothesis:
     """
     name = "side_ij z_ij >= 0 between events"
     pieces, count = solution.pieces, solution.batch_shape.numel()
-    by_sign = solution.flow.rule.at_zero == "jumps"
-    if not has_kinks(solution.flow) or (solution.flow.slope == 1 and not by_sign):
+    if not _has_sides(solution.flow):
         return fact(name, True)
-    lowest, seen, error = _lowest(solution, pieces, pieces)
+    lowest, seen, error = _read(solution)[2:]
     eps = torch.finfo(error.dtype).eps
     rounding = ROUNDING_PER_STEP * eps * solution.statistics["steps"].reshape(-1)
     allowed = rounding + extreme(error, pieces.trajectory, count, "amax")
@@ -77,32 +69,53 @@ def keeps_its_sides(solution: Solution) -> Hypothesis:
         if not open_.any():
             break
         pieces, whole = halves(chosen(pieces, open_)), Pieces(*(twice(column[open_]) for column in whole))
-        lowest, seen, _ = _lowest(solution, pieces, whole)
+        found = [_lowest(*pair) for _, pair in in_parts(solution, pieces, whole)]
+        lowest, seen, _ = (torch.cat(column) for column in zip(*found, strict=True))
     return Hypothesis(name, smallest, rounding=allowed)
 
 
+def _has_sides(flow: Flow) -> bool:
+    """Whether there are kinks, or weights whose signs matter."""
+    return has_kinks(flow) and (flow.slope < 1 or flow.rule.at_zero == "jumps")
+
+
+@lru_cache(maxsize=8)
+def _read(solution: Solution) -> tuple[Tensor, ...]:
+    """What both hypotheses ask of all pieces, which are observed once for the two: `_drift`, and `_lowest` if any."""
+    if _has_sides(solution.flow):
+        found = [(*_drift(here), *_lowest(here, there)) for _, (here, there) in in_pairs(solution)]
+    else:
+        found = [_drift(here) for _, here in in_turn(solution)]
+    return tuple(torch.cat(column) for column in zip(*found, strict=True))
+
+
+def _drift(seen: Observation) -> tuple[Float[Tensor, "pieces layers"], Float[Tensor, "pieces layers"]]:
+    """How far weights move otherwise than the rule says on a piece; the largest weight."""
+    length = (seen.pieces.end - seen.pieces.start).reshape(-1, 1, 1)
+    drifts, sizes = [], []
+    for layer, says in zip(seen.weights.layers, prescribed(seen).layers, strict=True):
+        moves = length * torch.tensordot(INTEGRALS.to(says), says, 1)
+        drifts.append((layer - layer[0] - moves).abs().amax((0, 2, 3)))
+        sizes.append(layer.abs().amax((0, 2, 3)))
+    return torch.stack(drifts, -1), torch.stack(sizes, -1)
+
+
 def _lowest(
-    solution: Solution, pieces: Pieces, whole: Pieces
+    here: Observation, there: Observation
 ) -> tuple[Float[Tensor, " pieces"], Float[Tensor, " pieces"], Float[Tensor, " pieces"]]:
-    """Of all side_ij z_ij on each part of a whole piece: a lower bound, the smallest at a node, the largest error."""
-    lowest, smallest, error = [], [], []
-    for part in in_chunks(solution, pieces):
-        here = observe(solution, chosen(pieces, part), whole=chosen(whole, part))
-        there = observe(solution.companion, here.pieces, like=here)
-        compared = zip(_on_sides(here), _on_sides(there), _sizes(here), strict=True)
-        found = [(mine / size, ((mine - other).abs() / size).amax((0, 2, 3))) for mine, other, size in compared]
-        columns = torch.cat([values.flatten(2) for values, _ in found], -1)
-        lowest.append(_bound(columns.flatten(1)).reshape(columns.shape[1:]).amin(-1))
-        smallest.append(columns.amin((0, 2)))
-        error.append(torch.stack([differences for _, differences in found]).amax(0))
-    return torch.cat(lowest), torch.cat(smallest), torch.cat(error)
+    """Of all side_ij z_ij on each piece: a lower bound, the smallest at a node, the largest error."""
+    compared = zip(_on_sides(here), _on_sides(there), _sizes(here), strict=True)
+    found = [(mine / size, ((mine - other).abs() / size).amax((0, 2, 3))) for mine, other, size in compared]
+    columns = torch.cat([values.flatten(2) for values, _ in found], -1)
+    lowest = _bound(columns.flatten(1)).reshape(columns.shape[1:]).amin(-1)
+    return lowest, columns.amin((0, 2)), torch.stack([differences for _, differences in found]).amax(0)
 
 
 def _on_sides(seen: Observation) -> list[Float[Tensor, "nodes pieces rows m"]]:
     """side_ij z_ij of each hidden layer, z_ij and -z_ij while sliding; under sign-FA also the outgoing weights |w|."""
     assert seen.sides is not None
     found = []
-    layers = zip(seen.flow.pre_activations(seen.weights), seen.sides, strict=True) if seen.flow.slope < 1 else ()
+    layers = zip(seen.pre_activations, seen.sides, strict=True) if seen.flow.slope < 1 else ()
     for z, side in layers:
         found += [torch.where(side == 0, sign, side) * z for sign in ((1, -1) if (side == 0).any() else (1,))]
     if seen.flow.rule.at_zero == "jumps":
@@ -114,7 +127,8 @@ def _sizes(seen: Observation) -> list[Float[Tensor, "pieces rows m"]]:
     """What `_on_sides` is relative to: |a| |w|, and the largest weight of the layer."""
     assert seen.sides is not None
     found = []
-    for size, side in zip(reach(seen.flow, seen.weights), seen.sides, strict=True) if seen.flow.slope < 1 else ():
+    sizes = reach(seen.flow, seen.weights, seen.pre_activations) if seen.flow.slope < 1 else ()
+    for size, side in zip(sizes, seen.sides if sizes else (), strict=True):
         found += [size.amax(0)] * (2 if (side == 0).any() else 1)
     if seen.flow.rule.at_zero == "jumps":
         found += [layer.abs().amax((0, 2, 3)).reshape(-1, 1, 1) for layer in seen.weights.layers[1:]]
@@ -141,9 +155,8 @@ def homogeneous(solution: Solution) -> Hypothesis:
     """The hypothesis phi'(z) z = phi(z) at all pre-activations of the run, relative to the largest of them."""
     pieces, count = solution.pieces, solution.batch_shape.numel()
     off, size = torch.zeros(2, count, dtype=pieces.start.dtype, device=pieces.start.device)
-    for part in in_chunks(solution, pieces) if not has_kinks(solution.flow) else ():
-        seen = observe(solution, chosen(pieces, part))
-        for z in seen.flow.pre_activations(seen.weights):
+    for _, seen in in_turn(solution) if not has_kinks(solution.flow) else ():
+        for z in seen.pre_activations:
             value, slope = seen.flow.activation(z)
             off.scatter_reduce_(0, seen.pieces.trajectory, (slope * z - value).abs().amax((0, 2, 3)), "amax")
             size.scatter_reduce_(0, seen.pieces.trajectory, z.abs().amax((0, 2, 3)), "amax")
