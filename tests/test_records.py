@@ -164,7 +164,7 @@ def test_a_path_travels_with_its_kernel_and_goes_on_with_it() -> None:
 def test_samples_have_the_side_of_their_kink_and_those_without_one_are_inactive() -> None:
     """x_1 = -2 x_0 shares a kink, x_2 = 0 has none; also where there are no kinks, with slope 1."""
     inputs = torch.tensor([[[1.0, 0.5], [-2.0, -1.0], [0.0, 0.0], [0.3, -1.0]]], dtype=torch.float64)
-    weights = Weights(torch.tensor([[[0.4, 0.1], [-0.3, 0.2]]]), torch.tensor([[0.5, -0.2]]))
+    weights = Weights(torch.tensor([[[0.4, 0.1], [-0.3, 0.2]]]), torch.tensor([[-0.5, 0.2]]))
     for slope in (0.3, 1.0):
         flow = Flow(Dataset(inputs, torch.tensor([[1.0, -1.0, 1.0, -1.0]])), SignFeedbackAlignment(), slope=slope)
         settings = Settings("event", 1e-8, 1e-10, 1000)
@@ -172,7 +172,16 @@ def test_samples_have_the_side_of_their_kink_and_those_without_one_are_inactive(
         records, front, _ = path.kernel.proceed(
             flow, path.front, path.order, path.reasons, torch.full((1,), 2.0).double(), settings, unnoticed
         )
+        assert len({tuple(record.side.flatten().tolist()) for record in records}) > 1 or slope == 1, "kinks are crossed"
         for side in (path.front.side, front.side, *(record.side for record in records)):
             (of_samples,) = front.layout.split_sides(side)
             assert (of_samples[:, 2] == -1).all()
             assert torch.equal(of_samples[:, 1], -of_samples[:, 0])
+
+
+def test_at_its_start_a_step_has_the_weights_that_it_starts_from_even_where_its_series_overflows() -> None:
+    flow = Flow(Dataset([[1.0]], [1]), SignFeedbackAlignment())
+    solution = solve(flow, Weights(torch.ones(1, 1), torch.tensor([-800.0])), 1.0, throw=False)
+    assert solution.status.time == 0
+    assert solution.evaluate(0.0).output.tolist() == [-800.0]
+    assert not torch.isfinite(solution.velocity(0.0).output).all()

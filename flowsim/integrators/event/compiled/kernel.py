@@ -50,7 +50,9 @@ STOPS = {
     modes.OVERFLOWS: "the weights overflow",
     modes.SERIES_OVERFLOWS: "the Taylor series overflows",
     modes.UNSETTLED: "the mode of neurons on several kinks at once could not be decided",
-    modes.AT_APEX: "all neurons of a hidden layer are at 0 for a sample, and the layers above have no one mode to go on in",
+    modes.AT_APEX: "nothing of a sample gets through a hidden layer, and the layers above have no one mode to go on in",
+    modes.AMBIGUOUS: "neurons above the first layer stay at 0 for samples that reach them alike, and their drives are not "
+    "unique",
 }
 """Why a trajectory cannot go on, by how the core returned."""
 

@@ -16,10 +16,10 @@ from flowsim.integrators.event.compiled.modes import (
     TOO_STEEP,
     UNSETTLED,
     VANISHES,
-    add_vanishing_feedback,
     correct_mode,
     decide,
     note_dead,
+    prepare_decision,
     put_on_kinks,
     set_first_signs,
     start_mode,
@@ -43,7 +43,7 @@ from flowsim.integrators.event.compiled.problem import (
     open_workspace,
     signal,
 )
-from flowsim.integrators.event.compiled.products import copy, dot, fill
+from flowsim.integrators.event.compiled.products import copy, dot, fill, find_size
 from flowsim.integrators.event.compiled.series import expand, set_feedback, sum_terms
 from flowsim.integrators.event.compiled.watch import KINK, SIGN, find_events, list_candidates, write_polynomial
 from flowsim.integrators.event.tolerances import EPS, IDLE, LONGEST, SHORTEST, SHRINKING, TIE, UNDECIDED
@@ -76,8 +76,8 @@ def advance(problem, state, work, order, rtol, atol, begins, rounds, times, weig
             copy(signs[steps], state.sign)
             note_dead(problem, state, work)
         set_feedback(problem, state, work.B)
-        if not stepping:
-            add_vanishing_feedback(problem, state, work.B)
+        if state.plan[PHASE] == DECIDING:
+            prepare_decision(problem, state, work)
         unit = state.clock[UNIT] if stepping and not begins else 1.0
         slides = expand(problem, state, work, order if stepping and not begins else 1, unit)
         if state.plan[PHASE] == SIGNING:
@@ -101,17 +101,6 @@ def _set_first_unit(state, work):
     size, speed = find_size(state.weights), find_size(work.W[1])
     state.clock[UNIT] = (size if size > 0 else 1.0) / speed if speed > 0 else math.inf
     return GOES_ON if math.isfinite(speed) else TOO_STEEP
-
-
-@compiled
-def find_size(x):
-    """The largest absolute value; nan where there is one."""
-    largest = 0.0
-    for p in range(x.shape[0]):
-        value = abs(x[p])
-        if not value <= largest:
-            largest = value
-    return largest
 
 
 @compiled
@@ -207,18 +196,20 @@ def _find_trusted_share(problem, state, work, order, allowed, rtol):
 @compiled
 def _trust(terms, first, stop, order, allowed, rounding, decay):
     """The share up to which the last two of some terms are small enough; nan where they are not finite."""
+    sizes = np.empty(order + 1)
+    for k in range(1, order + 1):
+        sizes[k] = find_size(terms[k, first:stop])
     share = LONGEST
     for k in range(order - 1, order + 1):
-        last = find_size(terms[k, first:stop])
+        last = sizes[k]
         if not math.isfinite(last):
             return math.nan
         if last == 0:
             continue
         decays = (rounding / last) ** (1.0 / k)
         for earlier in range(1, order - 1):
-            size = find_size(terms[earlier, first:stop])
-            if size > 0:
-                decays = max(decays, (decay * size / last) ** (1.0 / (k - earlier)))
+            if sizes[earlier] > 0:
+                decays = max(decays, (decay * sizes[earlier] / last) ** (1.0 / (k - earlier)))
         share = min(share, min((allowed / last) ** (1.0 / k), decays))
     return share
 

@@ -39,7 +39,7 @@ from flowsim.integrators.event.compiled.watch import (
 )
 from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, FARTHEST, ON_KINK, RESTING, ZERO
 
-GOES_ON, ENDED, VANISHES, OVERFLOWS, SERIES_OVERFLOWS, UNSETTLED, AT_APEX, TOO_STEEP = range(8)
+GOES_ON, ENDED, VANISHES, OVERFLOWS, SERIES_OVERFLOWS, UNSETTLED, AT_APEX, AMBIGUOUS, TOO_STEEP = range(9)
 """How a call ends: it is to be called again; the end is reached; or why it cannot go on."""
 
 TINY = 1e-300
@@ -60,7 +60,7 @@ def start_mode(problem, state, work):
     if problem.rule == SIGNED or (problem.rule == FORWARD and has_scalar_top(problem)):
         state.plan[PHASE] = SIGNING
     elif state.plan[QUEUED] > 0:
-        begin_decision(problem, state, work)
+        begin_decision(state)
 
 
 @compiled
@@ -100,7 +100,7 @@ def set_first_signs(problem, state, work):
     if l == 2:
         state.plan[PHASE] = STEPPING
         if state.plan[QUEUED] > 0:
-            begin_decision(problem, state, work)
+            begin_decision(state)
 
 
 @compiled
@@ -116,7 +116,7 @@ def correct_mode(problem, state, work, slides, ratio, at):
         elif slides.top > 1 or locate(problem, index)[0] > 1:
             state.queue[0], state.plan[QUEUED] = index, 1
             set_side(problem, state.side, index, 0)
-            begin_decision(problem, state, work)
+            begin_decision(state)
         elif _attracts(problem, work, ratio, index):
             set_side(problem, state.side, index, 0)
             state.contact[index] = 0
@@ -190,7 +190,7 @@ def switch_mode(problem, state, work, slides, count, share, powers):
     if decide:
         _set_headings(problem, work, powers)
         _fill_queue(problem, state, work, arrived, deep, concerned)
-        begin_decision(problem, state, work)
+        begin_decision(state)
 
 
 @compiled
@@ -279,20 +279,27 @@ def _take_heading(problem, state, work, q):
 
 
 @compiled
-def begin_decision(problem, state, work):
-    """Sides are to be chosen for the kinks in the queue, from a first guess on. Puts the weights exactly onto them."""
-    put_on_kinks(problem, state, work, state.queue[: state.plan[QUEUED]])
+def begin_decision(state):
+    """Sides are to be chosen for the kinks in the queue, from a first guess on."""
     state.plan[PHASE], state.plan[TRIES] = DECIDING, 0
-    _revive(problem, state, work)
 
 
 @compiled
-def add_vanishing_feedback(problem, state, B):
-    """Under GD E = 0 where v = 0: up to a positive factor it is then what it is just after."""
+def prepare_decision(problem, state, work):
+    """Before the first exchange the weights are put exactly onto the kinks."""
+    if state.plan[TRIES] == 0:
+        put_on_kinks(problem, state, work, state.queue[: state.plan[QUEUED]])
+        _revive(problem, state, work)
     if problem.rule == FORWARD and has_scalar_top(problem):
-        for p in range(state.sign.shape[0]):
-            if state.weights[problem.at_weights[1] + p] == 0:
-                B[p] = state.sign[p]
+        _add_vanishing_feedback(problem, state, work.B)
+
+
+@compiled
+def _add_vanishing_feedback(problem, state, B):
+    """Under GD E = 0 where v = 0: up to a positive factor it is then what it is just after."""
+    for p in range(state.sign.shape[0]):
+        if state.weights[problem.at_weights[1] + p] == 0:
+            B[p] = state.sign[p]
 
 
 @compiled
@@ -309,15 +316,29 @@ def decide(problem, state, work, slides):
             l, i, j = locate(problem, queue[at])
             work.root[at] = find_speed_size(problem, work, l, i, j)
     limit = EXCHANGES[0] + EXCHANGES[1] * queue.shape[0]
+    if state.plan[TRIES] == limit or not np.all(np.isfinite(slides.drive[0])):
+        return _explain_indecision(problem, state, work, queue)
     at, side = _find_worst(problem, state, work, slides, queue, 2 * state.plan[TRIES] > limit)
     if at < 0:
         _set_contacts(problem, state, work, queue)
         state.plan[PHASE] = STEPPING
-        return AT_APEX if _has_apex(problem, state, queue) else GOES_ON
+        if _has_apex(problem, state, queue):
+            return AT_APEX
+        return AMBIGUOUS if _is_ambiguous(problem, state, work, queue) else GOES_ON
     set_side(problem, state.side, queue[at], side)
     _revive(problem, state, work)
     state.plan[TRIES] += 1
-    return UNSETTLED if state.plan[TRIES] > limit else GOES_ON
+    return GOES_ON
+
+
+@compiled
+def _explain_indecision(problem, state, work, queue):
+    """AT_APEX if nothing of a sample gets to the layer of a kink, which is why there may be no one mode."""
+    for at in range(queue.shape[0]):
+        l, i, _ = locate(problem, queue[at])
+        if _gets_nothing(problem, state, work, l, i):
+            return AT_APEX
+    return UNSETTLED
 
 
 @compiled
@@ -334,10 +355,24 @@ def _find_worst(problem, state, work, slides, queue, first):
         elif side == 0:
             wrong, better = _judge_slide(problem, work, slides, q)
         elif side * work.z[1, q] < -ZERO * size:
-            wrong = abs(work.z[1, q])
+            wrong, better = abs(work.z[1, q]), (-side if _gets_nothing(problem, state, work, l, i) else 0)
         if wrong >= 0 and (found < 0 or (wrong / size > worst and not first)):
             worst, found, towards = wrong / size, at, better
     return found, towards
+
+
+@compiled
+def _gets_nothing(problem, state, work, l, i):
+    """Whether a_{l-1} is 0 at a sample, up to rounding: its kinks in layer l say nothing about W_l then.
+
+    The pre-activations are 0 whatever W_l, and leave 0 as a_{l-1} does: nothing can slide.
+    """
+    if l == 1:
+        return False
+    a = signal(problem, work.a[0], l - 1)[i]
+    below = problem.inputs[i] if l == 2 else signal(problem, work.a[0], l - 2)[i]
+    W = layer(problem, state.weights, l - 1).reshape(-1)
+    return dot(a, a) <= ON_KINK**2 * dot(below, below) * dot(W, W)
 
 
 @compiled
@@ -418,6 +453,35 @@ def _has_apex(problem, state, queue):
             side = state.side[start + j]
             through |= side > 0 or (side < 0 and problem.slope > 0)
         if not through:
+            return True
+    return False
+
+
+@compiled
+def _is_ambiguous(problem, state, work, queue):
+    """Whether drives of slides above the first layer are not unique, of which the layers below need each.
+
+    That is so where the activations of samples that a neuron stays at 0 for depend on each other: only a sum of their
+    drives moves its weights. Under sign-FA also where it stays there because one weight does, whose sign is not known.
+    """
+    for at in range(queue.shape[0]):
+        l, i, j = locate(problem, queue[at])
+        if l == 1 or state.side[queue[at]] != 0:
+            continue
+        a = signal(problem, work.a[0], l - 1)
+        W = layer(problem, state.weights, l)[j]
+        together = 0.0
+        for lower in range(W.shape[0]):
+            together += abs(W[lower] * a[i, lower])
+        if problem.rule == SIGNED and together <= ON_KINK * math.sqrt(dot(W, W) * dot(a[i], a[i])):
+            return True
+        basis, found, count = np.empty((W.shape[0], W.shape[0])), 0, 0
+        for other in range(queue.shape[0]):
+            its, sample, neuron = locate(problem, queue[other])
+            if its == l and neuron == j and (state.side[queue[other]] == 0 or state.contact[queue[other]] == 2):
+                found += add_direction(basis, found, a[sample])
+                count += 1
+        if found < count:
             return True
     return False
 

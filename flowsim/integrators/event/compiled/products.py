@@ -9,6 +9,12 @@ from flowsim.integrators.event.compiled.compiling import compiled
 SMALL = 2000
 """Multiplications up to which loops are faster than a call of BLAS."""
 
+ABSOLUTE = np.int64(0x7FFFFFFFFFFFFFFF)
+"""All bits of a number but its sign."""
+
+NARROW = 2
+"""Matrices so narrow are not worth a call of BLAS."""
+
 
 @compiled(reassociate=True)
 def dot(x, y):
@@ -34,6 +40,18 @@ def copy(out, x):
 
 
 @compiled
+def find_size(x):
+    """The largest absolute value; infinity or nan where there is one. Bit patterns are ordered as absolute values are."""
+    bits, largest = x.view(np.int64), np.int64(0)
+    for i in range(bits.shape[0]):
+        value = bits[i] & ABSOLUTE
+        if value > largest:
+            largest = value
+    found = np.int64(largest)
+    return found.view(np.float64)
+
+
+@compiled
 def fill(x, value):
     """Set all entries."""
     for i in range(x.shape[0]):
@@ -41,73 +59,82 @@ def fill(x, value):
 
 
 @compiled
-def _put(out, spare, add):
-    flat, other = out.reshape(-1), spare.reshape(-1)
+def _put(out, product, add):
     if add:
-        for i in range(flat.shape[0]):
-            flat[i] += other[i]
+        for i in range(out.shape[0]):
+            out[i] += product[i]
     else:
-        for i in range(flat.shape[0]):
-            flat[i] = other[i]
+        copy(out, product)
 
 
 @compiled
-def times_transposed(out, x, y, spare, add):
-    """out = x y^T, or that added."""
-    n, m = out.shape
-    p = x.shape[1]
-    if n * m * p > SMALL and min(n, m) > 2:
-        if add:
-            product = spare[: n * m].reshape((n, m))
-            np.dot(x, y.T, product)
-            _put(out, product, True)
-        else:
-            np.dot(x, y.T, out)
-        return
-    for i in range(n):
-        row, left = out[i], x[i]
-        for j in range(m):
-            value = dot(left, y[j])
-            row[j] = row[j] + value if add else value
+def is_small(n, m, p):
+    """Whether a product of matrices with these sides is done faster in loops."""
+    return n * m * p <= SMALL or min(n, m, p) <= NARROW
 
 
 @compiled
-def times(out, x, y, spare, add):
-    """out = x y, or that added."""
-    n, m = out.shape
-    p = x.shape[1]
-    if n * m * p > SMALL and min(n, p) > 2:
-        if add:
-            product = spare[: n * m].reshape((n, m))
-            np.dot(x, y, product)
-            _put(out, product, True)
-        else:
-            np.dot(x, y, out)
-        return
-    for i in range(n):
-        row, left = out[i], x[i]
+def times_transposed(out, x, y, sides, spare, add):
+    """out = x y^T, or that added, for x of n x p and y of m x p, flattened."""
+    n, m, p = sides
+    if is_small(n, m, p):
+        for i in range(n):
+            left, row = x[i * p : (i + 1) * p], out[i * m : (i + 1) * m]
+            for j in range(m):
+                value = dot(left, y[j * p : (j + 1) * p])
+                row[j] = row[j] + value if add else value
+    else:
+        product = spare[: n * m]
+        np.dot(x.reshape((n, p)), y.reshape((m, p)).T, product.reshape((n, m)))
+        _put(out, product, add)
+
+
+@compiled
+def times(out, x, y, sides, spare, add):
+    """out = x y, or that added, for x of n x m and y of m x p, flattened."""
+    n, m, p = sides
+    if is_small(n, m, p):
+        for i in range(n):
+            row = out[i * p : (i + 1) * p]
+            for j in range(m):
+                factor, right = x[i * m + j], y[j * p : (j + 1) * p]
+                if j == 0 and not add:
+                    for c in range(p):
+                        row[c] = factor * right[c]
+                else:
+                    add_scaled(row, factor, right)
+    else:
+        product = spare[: n * p]
+        np.dot(x.reshape((n, m)), y.reshape((m, p)), product.reshape((n, p)))
+        _put(out, product, add)
+
+
+@compiled
+def transposed_times(out, x, y, sides, spare, add):
+    """out = x^T y, or that added, for x of n x m and y of n x p, flattened."""
+    n, m, p = sides
+    if is_small(n, m, p):
         if not add:
-            fill(row, 0.0)
-        for j in range(p):
-            add_scaled(row, left[j], y[j])
+            fill(out, 0.0)
+        for j in range(m):
+            _add_rows(out[j * p : (j + 1) * p], x, y, j, n, m, p)
+    else:
+        product = spare[: m * p]
+        np.dot(x.reshape((n, m)).T, y.reshape((n, p)), product.reshape((m, p)))
+        _put(out, product, add)
 
 
 @compiled
-def transposed_times(out, x, y, spare, add):
-    """out = x^T y, or that added."""
-    m, p = out.shape
-    n = x.shape[0]
-    if n * m * p > SMALL and min(m, p) > 2:
-        if add:
-            product = spare[: m * p].reshape((m, p))
-            np.dot(x.T, y, product)
-            _put(out, product, True)
-        else:
-            np.dot(x.T, y, out)
-        return
-    if not add:
-        fill(out.reshape(-1), 0.0)
-    for i in range(n):
-        left, right = x[i], y[i]
-        for j in range(m):
-            add_scaled(out[j], left[j], right)
+def _add_rows(out, x, y, j, n, m, p):
+    """out += sum_i x_ij y_i, four rows at a time."""
+    i = 0
+    while i + 4 <= n:
+        f0, f1, f2, f3 = x[i * m + j], x[(i + 1) * m + j], x[(i + 2) * m + j], x[(i + 3) * m + j]
+        y0, y1 = y[i * p : (i + 1) * p], y[(i + 1) * p : (i + 2) * p]
+        y2, y3 = y[(i + 2) * p : (i + 3) * p], y[(i + 3) * p : (i + 4) * p]
+        for c in range(p):
+            out[c] += (f0 * y0[c] + f1 * y1[c]) + (f2 * y2[c] + f3 * y3[c])
+        i += 4
+    while i < n:
+        add_scaled(out, x[i * m + j], y[i * p : (i + 1) * p])
+        i += 1

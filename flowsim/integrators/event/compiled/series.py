@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from flowsim.integrators.event.compiled.compiling import compiled
 from flowsim.integrators.event.compiled.losses import add_error_term
-from flowsim.integrators.event.compiled.problem import FORWARD, SIGNED, feedback, layer, signal
+from flowsim.integrators.event.compiled.problem import FORWARD, SIGNED
 from flowsim.integrators.event.compiled.products import times, times_transposed, transposed_times
 from flowsim.integrators.event.compiled.sliding import add_drives, prepare_slides
 
@@ -42,48 +42,62 @@ def set_feedback(problem, state, B):
 @compiled
 def go_forward(problem, work, k, top):
     """The terms k of z_1 .. z_top, and of a."""
+    z, a, W, slopes, spare = work.z, work.a, work.W, work.slopes, work.spare
+    at_signals, at_weights, widths, n = problem.at_signals, problem.at_weights, problem.widths, problem.inputs.shape[0]
+    hidden = widths.shape[0] - 2
     for l in range(1, top + 1):
-        out = signal(problem, work.z[k], l)
+        start, stop, first, last = at_signals[l - 1], at_signals[l], at_weights[l - 1], at_weights[l]
+        out, sides = z[k][start:stop], (n, widths[l], widths[l - 1])
         if l == 1:
-            times_transposed(out, problem.inputs, layer(problem, work.W[k], 1), work.spare, False)
+            times_transposed(out, problem.inputs.reshape(-1), W[k][first:last], sides, spare, False)
         else:
+            below = at_signals[l - 2]
             for r in range(k + 1):
-                below = signal(problem, work.a[k - r], l - 1)
-                times_transposed(out, below, layer(problem, work.W[r], l), work.spare, r > 0)
-        if l < problem.widths.shape[0] - 1:
-            z, a = work.z[k], work.a[k]
-            for q in range(problem.at_signals[l - 1], problem.at_signals[l]):
-                a[q] = work.slopes[q] * z[q]
+                times_transposed(out, a[k - r][below:start], W[r][first:last], sides, spare, r > 0)
+        if l <= hidden:
+            _multiply(a[k][start:stop], slopes[start:stop], out)
+
+
+@compiled
+def _multiply(out, x, y):
+    for i in range(out.shape[0]):
+        out[i] = x[i] * y[i]
 
 
 @compiled
 def go_backward(problem, work, k):
     """The terms k of E and of delta, from that of the outputs' delta."""
-    hidden = problem.widths.shape[0] - 2
+    E, delta, W, B, slopes, spare = work.E, work.delta, work.W, work.B, work.slopes, work.spare
+    at_signals, at_weights, widths, n = problem.at_signals, problem.at_weights, problem.widths, problem.inputs.shape[0]
+    hidden = widths.shape[0] - 2
     for l in range(hidden, 0, -1):
-        out = signal(problem, work.E[k], l)
         above = hidden + 1 if problem.direct else l + 1
-        times(out, signal(problem, work.delta[k], above), feedback(problem, work.B, l), work.spare, False)
+        start, stop, low, high = at_signals[l - 1], at_signals[l], at_signals[above - 1], at_signals[above]
+        out, sides = E[k][start:stop], (n, widths[above], widths[l])
+        matrix = B[problem.at_feedback[l - 1] : problem.at_feedback[l]]
+        times(out, delta[k][low:high], matrix, sides, spare, False)
         if problem.rule == FORWARD:
+            first, last = at_weights[above - 1], at_weights[above]
             for r in range(1, k + 1):
-                times(out, signal(problem, work.delta[k - r], above), layer(problem, work.W[r], above), work.spare, True)
-        E, delta = work.E[k], work.delta[k]
-        for q in range(problem.at_signals[l - 1], problem.at_signals[l]):
-            delta[q] = work.slopes[q] * E[q]
+                times(out, delta[k - r][low:high], W[r][first:last], sides, spare, True)
+        _multiply(delta[k][start:stop], slopes[start:stop], out)
 
 
 @compiled
 def update_weights(problem, work, k, decay):
     """The terms k + 1 of the weights."""
-    for l in range(1, problem.widths.shape[0]):
-        out = layer(problem, work.W[k + 1], l)
+    delta, a, W, spare = work.delta, work.a, work.W, work.spare
+    at_signals, at_weights, widths, n = problem.at_signals, problem.at_weights, problem.widths, problem.inputs.shape[0]
+    for l in range(1, widths.shape[0]):
+        start, stop, first, last = at_signals[l - 1], at_signals[l], at_weights[l - 1], at_weights[l]
+        out, sides = W[k + 1][first:last], (n, widths[l], widths[l - 1])
         if l == 1:
-            transposed_times(out, signal(problem, work.delta[k], 1), problem.inputs, work.spare, False)
+            transposed_times(out, delta[k][start:stop], problem.inputs.reshape(-1), sides, spare, False)
         else:
+            below = at_signals[l - 2]
             for r in range(k + 1):
-                error, below = signal(problem, work.delta[k - r], l), signal(problem, work.a[r], l - 1)
-                transposed_times(out, error, below, work.spare, r > 0)
-    before, after, factor = work.W[k], work.W[k + 1], 1.0 / (k + 1)
+                transposed_times(out, delta[k - r][start:stop], a[r][below:start], sides, spare, r > 0)
+    before, after, factor = W[k], W[k + 1], 1.0 / (k + 1)
     if decay == 0.0:
         for p in range(after.shape[0]):
             after[p] *= factor
