@@ -37,7 +37,7 @@ from flowsim.integrators.event.compiled.watch import (
     remove_directions,
     set_error_sizes,
 )
-from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, FARTHEST, ON_KINK, RESTING, ZERO
+from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, FARTHEST, NOTHING, ON_KINK, RESTING, ZERO
 
 GOES_ON, ENDED, VANISHES, OVERFLOWS, SERIES_OVERFLOWS, UNSETTLED, AT_APEX, AMBIGUOUS, TOO_STEEP = range(9)
 """How a call ends: it is to be called again; the end is reached; or why it cannot go on."""
@@ -233,10 +233,14 @@ def _fill_queue(problem, state, work, arrived, deep, concerned):
     before = work.W[0].copy()
     copy(work.W[0], state.weights)
     set_slopes(problem, state.side, work.slopes)
+    hidden = problem.widths.shape[0] - 2
+    go_forward(problem, work, 0, hidden)
+    if deep:
+        _trace_down(problem, state, work, arrived)
     for q in range(arrived.shape[0]):
         if arrived[q]:
             work.slopes[q] = 0.0  # where z = 0 but for rounding
-    go_forward(problem, work, 0, problem.widths.shape[0] - 2)
+    go_forward(problem, work, 0, hidden)
     count = 0
     for q in range(arrived.shape[0]):
         l, i, j = locate(problem, q)
@@ -250,6 +254,17 @@ def _fill_queue(problem, state, work, arrived, deep, concerned):
     state.plan[QUEUED] = count
     for at in range(count):
         _take_heading(problem, state, work, state.queue[at])
+
+
+@compiled
+def _trace_down(problem, state, work, arrived):
+    """Where nothing of a sample gets to a neuron, it arrives at 0 because all below have: they may be a rounding later."""
+    for q in range(arrived.shape[0] - 1, -1, -1):
+        l, i, _ = locate(problem, q)
+        if arrived[q] and _gets_nothing(problem, state, work, l, i):
+            for j in range(problem.widths[l - 1]):
+                if state.side[place(problem, l - 1, i, j)] != 0:
+                    arrived[place(problem, l - 1, i, j)] = True
 
 
 @compiled
@@ -372,7 +387,7 @@ def _gets_nothing(problem, state, work, l, i):
     a = signal(problem, work.a[0], l - 1)[i]
     below = problem.inputs[i] if l == 2 else signal(problem, work.a[0], l - 2)[i]
     W = layer(problem, state.weights, l - 1).reshape(-1)
-    return dot(a, a) <= ON_KINK**2 * dot(below, below) * dot(W, W)
+    return dot(a, a) <= NOTHING**2 * dot(below, below) * dot(W, W)
 
 
 @compiled
