@@ -40,8 +40,8 @@ PARALLEL = 1e-13
 """Inputs are parallel if x_i - c x_k is at most so long, relative to x_i."""
 
 NOTHING = 1e-12
-"""Nothing of a sample gets through a layer if its activations are at most so large, relative to the weights of the layer
-and what comes in. Well above ON_KINK: times that should be equal differ by some roundings."""
+"""Nothing of a sample gets through a layer if its activations are at most so large, relative to the input and the
+weights of all layers up to there. Well above ON_KINK: times that should be equal differ by some roundings."""
 
 RESTING = 1e-12
 """A neuron travels along a kink if its direction of travel is at most so far from it, relative to its length."""

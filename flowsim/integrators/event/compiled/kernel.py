@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
@@ -55,6 +55,9 @@ STOPS = {
     "unique",
 }
 """Why a trajectory cannot go on, by how the core returned."""
+
+LOST = 1.0
+"""Seconds without news after which those who are not done are counted again."""
 
 
 def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> tuple[Front, Reasons]:
@@ -109,9 +112,10 @@ def proceed(
     with _one_thread_for_products(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         stop = threading.Event()
-        for track in tracks:
-            pool.submit(track.follow, news, stop)
-        _report(len(tracks), news, stop, advanced)
+        futures = [pool.submit(track.follow, news, stop) for track in tracks]
+        _report(futures, news, stop, advanced)
+        for future in futures:
+            future.result()
     states = {track.index: track.state for track in tracks}
     for track in tracks:
         found[track.index] = track.explain()
@@ -181,18 +185,22 @@ class _News(NamedTuple):
     crawls: Crawling | None = None
 
 
-def _report(count: int, news: queue.SimpleQueue[_News], stop: threading.Event, advanced: Callable[[float], None]) -> None:
+def _report(
+    futures: list[Future[None]], news: queue.SimpleQueue[_News], stop: threading.Event, advanced: Callable[[float], None]
+) -> None:
     """Wait until all are done, and hand on what they tell. After an interruption they stop where they can go on."""
-    warned = False
-    while count:
+    warned, left = False, len(futures)
+    while left:
         try:
-            told = news.get()
-            count -= told.done
+            told = news.get(timeout=LOST)
+            left -= told.done
             advanced(told.gained)
             if told.crawls is not None and not warned:
                 warned = True
                 warn_of(told.index, told.crawls)
-        except KeyboardInterrupt:
+        except queue.Empty:
+            left = sum(not future.done() for future in futures)
+        except KeyboardInterrupt:  # it may come at any place, even where what was told is lost
             stop.set()
         except BaseException:
             stop.set()
@@ -218,9 +226,6 @@ class _Track:
         try:
             with torch.inference_mode():
                 self._follow(news, stop)
-        except BaseException as error:  # handed to the thread that waits, which raises it
-            self.end = f"{type(error).__name__}: {error}"
-            raise
         finally:
             news.put(_News(self.index, 0.0, True))
 

@@ -26,7 +26,7 @@ from flowsim.integrators.event.compiled.problem import (
 )
 from flowsim.integrators.event.compiled.products import add_scaled, copy, dot, fill
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
-from flowsim.integrators.event.compiled.sliding import add_up_ends, find_ends, stiffness
+from flowsim.integrators.event.compiled.sliding import add_up_ends, find_ends, is_singular, prepare_slides, stiffness
 from flowsim.integrators.event.compiled.watch import (
     KINK,
     SIGN,
@@ -113,7 +113,9 @@ def correct_mode(problem, state, work, slides, ratio, at):
     if kind == KINK:
         if state.contact[index] != 2:
             state.contact[index] = 2  # it was beyond the kink by rounding
-        elif slides.top > 1 or locate(problem, index)[0] > 1:
+        elif _gets_nothing_at(problem, state, work, index):
+            set_side(problem, state.side, index, -state.side[index])
+        elif problem.widths.shape[0] > 3:
             state.queue[0], state.plan[QUEUED] = index, 1
             set_side(problem, state.side, index, 0)
             begin_decision(state)
@@ -188,8 +190,7 @@ def switch_mode(problem, state, work, slides, count, share, powers):
         else:
             leave(problem, state, slides.signal[index], kind)
     if decide:
-        _set_headings(problem, work, powers)
-        _fill_queue(problem, state, work, arrived, deep, concerned)
+        _fill_queue(problem, state, work, arrived, deep, concerned, powers)
         begin_decision(state)
 
 
@@ -214,46 +215,40 @@ def _slides(slides, neuron):
 
 
 @compiled
-def _set_headings(problem, work, powers):
-    """d/dt of the step's polynomials at its end, up to a factor: with W[1] and a[1] in the place of terms."""
-    fill(work.heading, 0.0)
-    for k in range(1, powers.shape[0]):
-        add_scaled(work.heading, k * powers[k], work.z[k])
-    for terms in (work.W, work.a):
-        row = terms[1]
-        for p in range(row.shape[0]):
-            row[p] *= powers[1]
-        for k in range(2, powers.shape[0]):
-            add_scaled(row, k * powers[k], terms[k])
+def _fill_queue(problem, state, work, arrived, deep, concerned, powers):
+    """The kinks that the change matters to: in the first layer alone those of the same neuron."""
+    before, hidden, count = work.W[0].copy(), problem.widths.shape[0] - 2, 0
+    copy(work.W[0], state.weights)
+    if deep:
+        set_slopes(problem, state.side, work.slopes)
+        go_forward(problem, work, 0, hidden)
+        _trace_down(problem, state, work, arrived)
+        for q in range(arrived.shape[0]):
+            if arrived[q]:
+                work.slopes[q] = 0.0  # where z = 0 but for rounding
+    go_forward(problem, work, 0, hidden if deep else 1)
+    for l in range(1, (hidden if deep else 1) + 1):
+        for j in range(problem.widths[l]):
+            if deep or concerned[j]:
+                count = _queue_neuron(problem, state, work, arrived, before, l, j, count)
+    state.plan[QUEUED] = count
+    for at in range(count):
+        _take_heading(problem, state, work, state.queue[at], powers)
 
 
 @compiled
-def _fill_queue(problem, state, work, arrived, deep, concerned):
-    """The kinks that the change matters to: in the first layer alone those of the same neuron."""
-    before = work.W[0].copy()
-    copy(work.W[0], state.weights)
-    set_slopes(problem, state.side, work.slopes)
-    hidden = problem.widths.shape[0] - 2
-    go_forward(problem, work, 0, hidden)
-    if deep:
-        _trace_down(problem, state, work, arrived)
-    for q in range(arrived.shape[0]):
-        if arrived[q]:
-            work.slopes[q] = 0.0  # where z = 0 but for rounding
-    go_forward(problem, work, 0, hidden)
-    count = 0
-    for q in range(arrived.shape[0]):
-        l, i, j = locate(problem, q)
-        if not (deep or (l == 1 and concerned[j])) or not is_kink(problem, l, i):
+def _queue_neuron(problem, state, work, arrived, before, l, j, count):
+    """Its kinks that it arrives at, slides on, or is on up to rounding."""
+    for i in range(problem.inputs.shape[0]):
+        q = place(problem, l, i, j)
+        if not is_kink(problem, l, i):
             continue
-        slid = state.side[q] == 0
-        if not (slid or arrived[q]) and (is_dead(problem, state.side, l, i) or not _is_near(problem, work, before, q)):
-            continue
+        if not (arrived[q] or state.side[q] == 0):
+            if is_dead(problem, state.side, l, i) or not _is_near(problem, work, before, q):
+                continue
         state.queue[count] = q
         count += 1
-    state.plan[QUEUED] = count
-    for at in range(count):
-        _take_heading(problem, state, work, state.queue[at])
+    return count
 
 
 @compiled
@@ -263,8 +258,9 @@ def _trace_down(problem, state, work, arrived):
         l, i, _ = locate(problem, q)
         if arrived[q] and _gets_nothing(problem, state, work, l, i):
             for j in range(problem.widths[l - 1]):
-                if state.side[place(problem, l - 1, i, j)] != 0:
-                    arrived[place(problem, l - 1, i, j)] = True
+                below = place(problem, l - 1, i, j)
+                if state.side[below] > 0 or (state.side[below] < 0 and problem.slope > 0):
+                    arrived[below] = True
 
 
 @compiled
@@ -278,19 +274,38 @@ def _is_near(problem, work, before, q):
 
 
 @compiled
-def _take_heading(problem, state, work, q):
-    """The side that a neuron travels to, as a first guess, unless it travels along the kink or slides."""
+def _take_heading(problem, state, work, q, powers):
+    """The side that a neuron travels to, as a first guess, unless it travels along the kink or slides.
+
+    By d/dt of the step's polynomials at its end, up to a factor.
+    """
+    l, i, j = locate(problem, q)
+    heading = 0.0
+    for k in range(1, powers.shape[0]):
+        heading += k * powers[k] * work.z[k, q]
+    work.heading[q] = heading
     if state.side[q] == 0:
         return
-    l, i, j = locate(problem, q)
-    W, moves = layer(problem, work.W[0], l)[j], layer(problem, work.W[1], l)[j]
+    r = problem.widths[l - 1]
+    row = problem.at_weights[l - 1] + j * r
+    W, moves = work.W[0, row : row + r], _differentiate(work.W, row, row + r, powers)
     if l == 1:
         size = math.sqrt(problem.gram[i, i] * dot(moves, moves))
     else:
-        a, changes = signal(problem, work.a[0], l - 1)[i], signal(problem, work.a[1], l - 1)[i]
+        below = place(problem, l - 1, i, 0)
+        a, changes = work.a[0, below : below + r], _differentiate(work.a, below, below + r, powers)
         size = math.sqrt(dot(a, a) * dot(moves, moves)) + math.sqrt(dot(W, W) * dot(changes, changes))
-    if abs(work.heading[q]) > RESTING * size:
-        set_side(problem, state.side, q, 1 if work.heading[q] > 0 else -1)
+    if abs(heading) > RESTING * size:
+        set_side(problem, state.side, q, 1 if heading > 0 else -1)
+
+
+@compiled
+def _differentiate(terms, start, stop, powers):
+    """sum_k k powers_k terms_k."""
+    out = np.zeros(stop - start)
+    for k in range(1, powers.shape[0]):
+        add_scaled(out, k * powers[k], terms[k, start:stop])
+    return out
 
 
 @compiled
@@ -367,6 +382,8 @@ def _find_worst(problem, state, work, slides, queue, first):
         if is_dead(problem, state.side, l, i):
             if side != -1:
                 return at, -1
+        elif side == 0 and _gets_nothing(problem, state, work, l, i):
+            return at, (1 if work.z[1, q] > 0 else -1)
         elif side == 0:
             wrong, better = _judge_slide(problem, work, slides, q)
         elif side * work.z[1, q] < -ZERO * size:
@@ -384,10 +401,17 @@ def _gets_nothing(problem, state, work, l, i):
     """
     if l == 1:
         return False
-    a = signal(problem, work.a[0], l - 1)[i]
-    below = problem.inputs[i] if l == 2 else signal(problem, work.a[0], l - 2)[i]
-    W = layer(problem, state.weights, l - 1).reshape(-1)
-    return dot(a, a) <= NOTHING**2 * dot(below, below) * dot(W, W)
+    a, size = signal(problem, work.a[0], l - 1)[i], problem.gram[i, i]
+    for q in range(1, l):
+        W = layer(problem, state.weights, q).reshape(-1)
+        size *= dot(W, W)
+    return dot(a, a) <= NOTHING**2 * size
+
+
+@compiled
+def _gets_nothing_at(problem, state, work, q):
+    l, i, _ = locate(problem, q)
+    return _gets_nothing(problem, state, work, l, i)
 
 
 @compiled
@@ -476,29 +500,32 @@ def _has_apex(problem, state, queue):
 def _is_ambiguous(problem, state, work, queue):
     """Whether drives of slides above the first layer are not unique, of which the layers below need each.
 
-    That is so where the activations of samples that a neuron stays at 0 for depend on each other: only a sum of their
-    drives moves its weights. Under sign-FA also where it stays there because one weight does, whose sign is not known.
+    That is so where their matrix, with the kinks that stay at 0 beside them, is singular. Under sign-FA also where a
+    neuron stays at 0 because one weight does, whose sign is not known.
     """
+    above, side = False, state.side.copy()
     for at in range(queue.shape[0]):
         l, i, j = locate(problem, queue[at])
-        if l == 1 or state.side[queue[at]] != 0:
+        if l == 1:
             continue
-        a = signal(problem, work.a[0], l - 1)
-        W = layer(problem, state.weights, l)[j]
-        together = 0.0
-        for lower in range(W.shape[0]):
-            together += abs(W[lower] * a[i, lower])
-        if problem.rule == SIGNED and together <= ON_KINK * math.sqrt(dot(W, W) * dot(a[i], a[i])):
-            return True
-        basis, found, count = np.empty((W.shape[0], W.shape[0])), 0, 0
-        for other in range(queue.shape[0]):
-            its, sample, neuron = locate(problem, queue[other])
-            if its == l and neuron == j and (state.side[queue[other]] == 0 or state.contact[queue[other]] == 2):
-                found += add_direction(basis, found, a[sample])
-                count += 1
-        if found < count:
-            return True
-    return False
+        if state.contact[queue[at]] == 2:
+            set_side(problem, side, queue[at], 0)
+        elif state.side[queue[at]] == 0:
+            above = True
+            if problem.rule == SIGNED and _stays_by_one_weight(problem, state, work, l, i, j):
+                return True
+    if not above:
+        return False
+    set_slopes(problem, side, work.slopes)
+    return is_singular(prepare_slides(problem, side, work, 1))
+
+
+@compiled
+def _stays_by_one_weight(problem, state, work, l, i, j):
+    a, W, together = signal(problem, work.a[0], l - 1)[i], layer(problem, state.weights, l)[j], 0.0
+    for lower in range(W.shape[0]):
+        together += abs(W[lower] * a[lower])
+    return together <= ON_KINK * math.sqrt(dot(W, W) * dot(a, a))
 
 
 @compiled

@@ -20,6 +20,7 @@ from flowsim.integrators.event.compiled.problem import (
     signal,
 )
 from flowsim.integrators.event.compiled.products import add_scaled, dot, fill
+from flowsim.integrators.event.tolerances import INDEPENDENT
 
 
 @structref.register
@@ -194,6 +195,20 @@ def _decompose(slides, start, stop):
         for t in range(column + 1, size):
             lu[t, column] /= lu[column, column]
             add_scaled(lu[t, column + 1 : size], -lu[t, column], lu[column, column + 1 : size])
+
+
+@compiled
+def is_singular(slides):
+    """Whether a pivot is 0 but for rounding, relative to the largest number in its row of the matrix."""
+    for b in range(slides.block.shape[0] - 1):
+        start, stop = slides.block[b], slides.block[b + 1]
+        for t in range(stop - start):
+            size = 0.0
+            for s in range(stop - start):
+                size = max(size, abs(slides.factors[start + t, s]), abs(slides.matrix[start + t, s]))
+            if not abs(slides.factors[start + t, t]) > INDEPENDENT * size:
+                return True
+    return False
 
 
 @compiled
