@@ -16,8 +16,8 @@ def require_supported(flow: Flow, weights: NetworkWeights) -> None:
     """
     if len(weights.layers) != 2:
         raise ValueError(
-            "method 'event' takes rules and losses of one's own, and other devices than the CPU, with two-layer networks "
-            f"only, got {len(weights.layers)} layers; use method='dopri5'"
+            "method 'event' takes rules and losses of one's own, and devices other than the CPU, with two-layer "
+            f"networks only, got {len(weights.layers)} layers; use method='dopri5'"
         )
     if flow.decay > 0:
         raise ValueError(

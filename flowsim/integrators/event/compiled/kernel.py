@@ -51,8 +51,7 @@ STOPS = {
     modes.SERIES_OVERFLOWS: "the Taylor series overflows",
     modes.UNSETTLED: "the mode of neurons on several kinks at once could not be decided",
     modes.AT_APEX: "nothing of a sample gets through a hidden layer, and the layers above have no one mode to go on in",
-    modes.AMBIGUOUS: "neurons above the first layer stay at 0 for samples that reach them alike, and their drives are not "
-    "unique",
+    modes.AMBIGUOUS: "neurons above the first layer stay at 0 for samples that reach them alike: their drives are not unique",
 }
 """Why a trajectory cannot go on, by how the core returned."""
 
@@ -104,9 +103,8 @@ def proceed(
         advanced: called now and then with the share of the way gained.
     """
     found = list(reasons)
-    under_way = [
-        index for index, reason in enumerate(reasons) if reason in (None, INTERRUPTED) and front.time[index] < ends[index]
-    ]
+    free = [index for index, reason in enumerate(reasons) if reason in (None, INTERRUPTED)]
+    under_way = [index for index in free if front.time[index] < ends[index]]
     tracks = [_Track(flow, front, order, settings, index, ends[index].item()) for index in under_way]
     compile_core()
     with _one_thread_for_products(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -186,7 +184,10 @@ class _News(NamedTuple):
 
 
 def _report(
-    futures: list[Future[None]], news: queue.SimpleQueue[_News], stop: threading.Event, advanced: Callable[[float], None]
+    futures: list[Future[None]],
+    news: queue.SimpleQueue[_News],
+    stop: threading.Event,
+    advanced: Callable[[float], None],
 ) -> None:
     """Wait until all are done, and hand on what they tell. After an interruption they stop where they can go on."""
     warned, left = False, len(futures)
@@ -261,12 +262,11 @@ class _Track:
     def _go_on(self, work: Workspace) -> tuple[int, bool]:
         """A window of rounds. Return how it ended, and whether there was an event."""
         rows = _make_rows(self.layout, int(min(WINDOW, self.most - self.state.counts[STEPS])))
-        event = np.zeros(1, np.bool_)
-        end, steps = advance(
-            self.problem, self.state, work, self.order, self.settings.rtol, self.settings.atol, False, WINDOW, *rows, event
-        )
+        event, rtol, atol = np.zeros(1, np.bool_), self.settings.rtol, self.settings.atol
+        end, steps = advance(self.problem, self.state, work, self.order, rtol, atol, False, WINDOW, *rows, event)
         if steps:
-            time, weights, side, sign = (torch.from_numpy(row[:steps].copy() if steps < len(row) else row) for row in rows)
+            taken = (row[:steps].copy() if steps < len(row) else row for row in rows)
+            time, weights, side, sign = (torch.from_numpy(row) for row in taken)
             opens = open_steps(time, torch.full_like(time, self.resumed))
             index = torch.full((steps,), self.index)
             self.records.append(Record(self.layout, index, time, opens, weights, side, sign))
@@ -316,7 +316,8 @@ def _make_state(layout: Layout, weights: np.ndarray) -> State:
     kinks, entries = layout.kinks, layout.entries
     return State(
         weights.copy(), np.zeros(kinks, np.int8), np.zeros(entries, np.int8), np.zeros(kinks, np.int8),
-        np.zeros(entries, np.int8), np.zeros(3), np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(kinks, np.int64),
+        np.zeros(entries, np.int8), np.zeros(3), np.zeros(3, np.int64), np.zeros(3, np.int64),
+        np.zeros(kinks, np.int64),
     )  # fmt: skip
 
 

@@ -211,7 +211,7 @@ def _trust(terms, first, stop, order, allowed, rounding, decay):
         for earlier in range(1, order - 1):
             if sizes[earlier] > 0:
                 decays = max(decays, (decay * sizes[earlier] / last) ** (1.0 / (k - earlier)))
-        share = min(share, min((allowed / last) ** (1.0 / k), decays))
+        share = min(share, (allowed / last) ** (1.0 / k), decays)
     return share
 
 

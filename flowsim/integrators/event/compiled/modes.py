@@ -1,4 +1,4 @@
-"""Which mode comes next: at the start, at an event, and where a mode turns out wrong (theorems/README.md, section 10)."""
+"""Which mode comes next: at the start, at an event, and where one turns out wrong (theorems/README.md, section 10)."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _set_first_sides(problem, state, work):
 
 @compiled
 def set_first_signs(problem, state, work):
-    """The signs of weights that are 0, by their velocity: of the next layer, from the top down, whose feedback is known."""
+    """The signs of weights that are 0, by their velocity: layer by layer from the top down, as feedback is known."""
     above = problem.at_weights[1]
     l = problem.widths.shape[0] - 1 - state.plan[TRIES]
     for p in range(problem.at_weights[l - 1], problem.at_weights[l]):
@@ -243,9 +243,9 @@ def _queue_neuron(problem, state, work, arrived, before, l, j, count):
         q = place(problem, l, i, j)
         if not is_kink(problem, l, i):
             continue
-        if not (arrived[q] or state.side[q] == 0):
-            if is_dead(problem, state.side, l, i) or not _is_near(problem, work, before, q):
-                continue
+        on_it = arrived[q] or state.side[q] == 0
+        if not on_it and (is_dead(problem, state.side, l, i) or not _is_near(problem, work, before, q)):
+            continue
         state.queue[count] = q
         count += 1
     return count
@@ -253,7 +253,7 @@ def _queue_neuron(problem, state, work, arrived, before, l, j, count):
 
 @compiled
 def _trace_down(problem, state, work, arrived):
-    """Where nothing of a sample gets to a neuron, it arrives at 0 because all below have: they may be a rounding later."""
+    """Where nothing of a sample gets to a neuron, it arrives at 0 because all below do, maybe a rounding later."""
     for q in range(arrived.shape[0] - 1, -1, -1):
         l, i, _ = locate(problem, q)
         if arrived[q] and _gets_nothing(problem, state, work, l, i):

@@ -225,8 +225,8 @@ def open_state(s):
 def open_workspace(w):
     """The workspace, to be handed on by reference."""
     return _Workspace(
-        w.W, w.z, w.a, w.E, w.delta, w.u, w.g, w.h, w.slopes, w.B, w.spare, w.reach, w.sizes, w.heading, w.still, w.dead,
-        w.poly, w.kind, w.index, w.power, w.root,
+        w.W, w.z, w.a, w.E, w.delta, w.u, w.g, w.h, w.slopes, w.B, w.spare, w.reach, w.sizes, w.heading, w.still,
+        w.dead, w.poly, w.kind, w.index, w.power, w.root,
     )  # fmt: skip
 
 
@@ -287,7 +287,7 @@ def set_side(problem, side, q, value):
 
 @compiled
 def is_dead(problem, side, l, i):
-    """Whether nothing of a sample gets to layer l, because the slope is 0 and all neurons of the layer below are off."""
+    """Whether nothing of a sample gets to layer l, because the slope is 0 and no neuron of the layer below active."""
     if problem.slope != 0.0 or l < 2:
         return False
     start = place(problem, l - 1, i, 0)

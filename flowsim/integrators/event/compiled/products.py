@@ -41,12 +41,13 @@ def copy(out, x):
 
 @compiled
 def find_size(x):
-    """The largest absolute value; infinity or nan where there is one. Bit patterns are ordered as absolute values are."""
+    """The largest absolute value; infinity or nan where there is one.
+
+    Bit patterns of absolute values are ordered as they are, and compared many at a time.
+    """
     bits, largest = x.view(np.int64), np.int64(0)
     for i in range(bits.shape[0]):
-        value = bits[i] & ABSOLUTE
-        if value > largest:
-            largest = value
+        largest = max(largest, bits[i] & ABSOLUTE)
     found = np.int64(largest)
     return found.view(np.float64)
 

@@ -98,10 +98,16 @@ def _make_problems(flow: Flow, layout: Layout) -> list[Problem]:
         first, ratio, exists = _find_groups(kinks, index)
         problems.append(
             Problem(
-                inputs=inputs, targets=_as_array(flow.dataset.targets[index]), gram=inputs @ inputs.T,
+                inputs=inputs,
+                targets=_as_array(flow.dataset.targets[index]),
+                gram=inputs @ inputs.T,
                 feedback=_as_array(torch.cat([matrix[index] for matrix in everyone])),
-                first=first, ratio=ratio, exists=exists, distinct=(first == np.arange(samples)).all(1), **shared,
-            )  # fmt: skip
+                first=first,
+                ratio=ratio,
+                exists=exists,
+                distinct=(first == np.arange(samples)).all(1),
+                **shared,
+            )
         )
     return problems
 

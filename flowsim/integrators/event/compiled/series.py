@@ -1,6 +1,6 @@
 """The Taylor series of the flow in a mode, for networks of any depth (theorems/README.md, section 10).
 
-With D = phi' of each hidden signal, a = D z and the error of the outputs delta_{H+1} = -dl/df / n, the terms of order k:
+With D = phi' of each hidden signal, a = D z and the outputs' error delta_{H+1} = -dl/df / n, the terms of order k:
 
     z_l = sum_r a_{l-1, k-r} W_{l, r}^T,      E_l = sum_r delta_{l+1, k-r} B_{l+1, r},      delta_l = D E_l + c,
     W_{l, k+1} = (sum_r delta_{l, k-r}^T a_{l-1, r} - decay W_{l, k}) / (k + 1)

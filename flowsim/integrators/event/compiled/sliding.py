@@ -1,7 +1,8 @@
 """Slides: the drives c that keep pre-activations at 0, in one layer or in several (theorems/README.md, section 10).
 
 For a kink s = (l, i, j) that slides, c_s takes the place of phi' E in delta_l at sample i and neuron j. All that moves
-is affine in the drives of all layers together, so that they solve one linear system, M c = -dz/dt at c = 0 on the kinks.
+is affine in the drives of all layers together, so that they solve one linear system: on the kinks M c = -dz/dt, as it
+is at c = 0.
 Its matrix is the same for every order of the series.
 """
 
@@ -150,7 +151,7 @@ def _fill_matrix(problem, work, slides):
 
 @compiled
 def _send_up(problem, work, slides, s, i, speed, below):
-    """The speeds dz/dt of sample i that a unit of drive s adds: into the rows of the matrix of the kinks of sample i."""
+    """The speeds dz/dt of sample i that a unit of drive s adds: into the rows of the matrix of its kinks."""
     own, first = slides.sample[s], 0
     for q in range(1, slides.top + 1):
         width = problem.widths[q]
@@ -215,11 +216,12 @@ def is_singular(slides):
 def _substitute(slides, start, stop, x):
     """Solve with the decomposition, in place."""
     lu, size = slides.factors[start:stop], stop - start
-    for column in range(size):
+    for column in range(size):  # all exchanges first: the rows of L are in their final order
         other = slides.pivots[start + column]
         x[column], x[other] = x[other], x[column]
-        for t in range(column + 1, size):
-            x[t] -= lu[t, column] * x[column]
+    for t in range(size):
+        for s in range(t):
+            x[t] -= lu[t, s] * x[s]
     for t in range(size - 1, -1, -1):
         for s in range(t + 1, size):
             x[t] -= lu[t, s] * x[s]
@@ -289,7 +291,7 @@ def _add_drive(problem, work, slides, s, k, drive):
 
 @compiled
 def find_ends(problem, work, slides, s, k):
-    """Of the drive of a kink, the term k on the active and on the inactive side: sums over the samples that share it."""
+    """Of the drive of a kink, the term k on its active and on its inactive side."""
     return add_up_ends(problem, work.E[k], slides.layer[s], slides.sample[s], slides.neuron[s])
 
 

@@ -3,7 +3,7 @@
 KINK         a pre-activation reaches 0
 TO_ACTIVE    the drive of a slide reaches the end of its interval where the sample becomes active
 TO_INACTIVE  or inactive
-SIGN         a weight above the first layer reaches 0: under sign-FA the feedback jumps, under GD kinks repel from then on
+SIGN         a weight above the first layer reaches 0: under sign-FA the feedback jumps, under GD kinks begin to repel
 """
 
 from __future__ import annotations
@@ -223,8 +223,7 @@ def _write_distance(problem, work, slides, ratio, s, kind, out):
     for k in range(slides.drive.shape[0]):
         active, inactive = find_ends(problem, work, slides, s, k)
         width, c = ratio[k] * (inactive - active), slides.drive[k, s]
-        if abs(width) > largest:
-            largest = abs(width)
+        largest = max(largest, abs(width))
         if towards == 0.0 and abs(width) > 0:
             towards = width
         out[k] = ratio[k] * (c - active if kind == TO_ACTIVE else inactive - c)
@@ -328,18 +327,18 @@ def _find_root_within(poly, limit):
 def _sort_exits(problem, work, slides, count):
     """Where an interval vanishes, a drive reaches both of its ends at once, up to the truncation of the series.
 
-    Under GD that is so at v = 0, which is the event then. Otherwise the later end counts: from there on the kink repels,
-    and the neuron leaves to the active side if it can.
+    Under GD that is so at v = 0, which is the event then. Otherwise the later end counts: from there on the kink
+    repels, and the neuron leaves to the active side if it can.
     """
     for at in range(count):
         if work.kind[at] != TO_ACTIVE and work.kind[at] != TO_INACTIVE:
             continue
         for other in range(count):
             near = abs(work.root[at] - work.root[other]) <= TOGETHER
+            same = work.index[at] == work.index[other]
             if near and work.kind[other] == SIGN and problem.rule == FORWARD:
                 if slides.neuron[work.index[at]] == work.index[other]:
                     work.root[at] = math.inf
-            elif near and work.kind[at] == TO_ACTIVE and work.kind[other] == TO_INACTIVE:
-                if work.index[at] == work.index[other]:
-                    work.root[at] = max(work.root[at], work.root[other])
-                    work.root[other] = math.inf
+            elif near and same and work.kind[at] == TO_ACTIVE and work.kind[other] == TO_INACTIVE:
+                work.root[at] = max(work.root[at], work.root[other])
+                work.root[other] = math.inf
