@@ -51,7 +51,9 @@ def compare(solution: Solution[DeepWeights], best: Solution[DeepWeights]) -> str
 
 def run(rule: str, layers: int, seed: int, rtol: float) -> Solution[DeepWeights]:
     flow, weights = gaussian_data(rule, layers, 1, first=seed)
-    return solve(*flow.map_matrices(weights, lambda matrix: matrix[0]), T_FINAL, rtol=rtol, atol=rtol / 100, throw=False)
+    return solve(
+        *flow.map_matrices(weights, lambda matrix: matrix[0]), T_FINAL, rtol=rtol, atol=rtol / 100, throw=False
+    )
 
 
 def main(seeds: int = 10) -> None:

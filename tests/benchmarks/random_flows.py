@@ -35,7 +35,10 @@ def main(count: int = 10_000, first: int = 0) -> None:
         endings[verdict.ending.split(":")[0]] += 1
         if verdict.faults or not verdict.converges or took > 20:
             doubtful.append((verdict.difference, seed, "; ".join(verdict.faults) or f"took {took:.1f} s" * (took > 20)))
-            print(f"seed {seed}: {verdict.ending}; difference {verdict.difference:.2g} {verdict.faults} {took:.1f} s", flush=True)
+            print(
+                f"seed {seed}: {verdict.ending}; difference {verdict.difference:.2g} {verdict.faults} {took:.1f} s",
+                flush=True,
+            )
     print(f"{count} flows")
     for ending, number in endings.most_common():
         print(f"{number:6d} {ending}")

@@ -1,6 +1,7 @@
 """Every test of the suite runs once by each kernel."""
 
 import pytest
+
 from conformance.kernels import KERNELS, take_turn
 
 

@@ -28,20 +28,27 @@ from flowsim.observables import conserved
 from flowsim.rules import Rule, is_one_of
 
 T_FINAL = 5.0
+INPUTS = ["generic", "whole", "repeated", "opposite", "dependent", "zero"]
+STARTS = [*["generic"] * 4, "whole", "small", "one layer 0", "all 0", "equal", "on a kink"]
 Choose = Callable[[Sequence[Any]], Any]
 """One of several: by a generator of random numbers, or by hypothesis, which finds the simplest one that fails."""
 
 
-def random_flow(seed: int, choose: Choose | None = None) -> tuple[Flow, DeepWeights]:
-    """2 to 4 layers, widths and dimensions from 1 to 4, 1 to 6 samples; all rules, losses, slopes, decay."""
+def random_flow(
+    seed: int,
+    choose: Choose | None = None,
+    layers: Sequence[int] = (2, 3, 4),
+    decays: Sequence[float] = (0.0, 0.0, 0.1),
+) -> tuple[Flow, DeepWeights]:
+    """Widths and dimensions from 1 to 4, 1 to 6 samples; all rules, losses and slopes."""
     rng = np.random.default_rng(seed)
     pick = choose or (lambda options: options[rng.integers(len(options))])
-    samples, dimension, depth = pick([1, 2, 3, 4, 6]), pick([1, 2, 3, 4]), pick([2, 3, 4])
+    samples, dimension, depth = pick([1, 2, 3, 4, 6]), pick([1, 2, 3, 4]), pick(layers)
     outputs = pick([1, 1, 1, 2, 3])
     widths = [dimension, *(pick([1, 2, 3, 4]) for _ in range(depth - 1)), outputs]
-    inputs = random_inputs(rng, pick(["generic", "whole", "repeated", "opposite", "dependent", "zero"]), samples, dimension)
-    layers = [rng.standard_normal((m, k)) / np.sqrt(k) for k, m in itertools.pairwise(widths)]
-    weights = degenerate(rng, pick(["generic"] * 4 + ["whole", "small", "one layer 0", "all 0", "equal", "on a kink"]), layers, inputs)
+    inputs = random_inputs(rng, pick(INPUTS), samples, dimension)
+    drawn = [rng.standard_normal((m, k)) / np.sqrt(k) for k, m in itertools.pairwise(widths)]
+    weights = degenerate(rng, pick(STARTS), drawn, inputs)
     if outputs == 1:
         dataset = Dataset(torch.from_numpy(inputs), torch.from_numpy(rng.choice([-1.0, 1.0], samples)))
         loss = pick(["exponential", "logistic", "squared", polynomial(1.5)])
@@ -49,7 +56,7 @@ def random_flow(seed: int, choose: Choose | None = None) -> tuple[Flow, DeepWeig
         dataset = Dataset(torch.from_numpy(inputs), torch.from_numpy(rng.integers(0, outputs, samples)), outputs)
         loss = pick(["cross-entropy", "squared"])
     rule = random_rule(rng, pick(["gd", "fa", "adafa", "sign-fa", "direct"]), weights)
-    return Flow(dataset, rule, loss, pick([0.0, 0.1, 0.3, 0.7, 1.0]), decay=pick([0.0, 0.0, 0.1])), weights
+    return Flow(dataset, rule, loss, pick([0.0, 0.1, 0.3, 0.7, 1.0]), decay=pick(decays)), weights
 
 
 def random_inputs(rng: np.random.Generator, kind: str, samples: int, dimension: int) -> np.ndarray:

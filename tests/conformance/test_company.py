@@ -1,4 +1,4 @@
-"""A trajectory is the same to the last bit alone, in an ensemble, on any number of threads, extended, stored, copied."""
+"""A run is the same to the last bit alone, in an ensemble, on any number of threads, extended, stored and copied."""
 
 import copy
 import pickle
@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from conformance import deep_problems
-from conformance.kernels import solve
 from sample_problems import gaussian_data
 from torch import Tensor
 
 import flowsim
+from conformance import deep_problems
+from conformance.kernels import solve
 from flowsim import Solution
 from flowsim.flow import Flow
 
@@ -78,7 +78,11 @@ def test_extended_stored_and_copied(rule: str, layers: int, tmp_path: Path) -> N
     flow, weights = PROBLEMS[layers](rule)
     solution = solve(flow, weights, T_FINAL)
     solution.save(tmp_path / "solution.npz")
-    for same in (flowsim.load(tmp_path / "solution.npz"), pickle.loads(pickle.dumps(solution)), copy.deepcopy(solution)):
+    for same in (
+        flowsim.load(tmp_path / "solution.npz"),
+        pickle.loads(pickle.dumps(solution)),
+        copy.deepcopy(solution),
+    ):
         require_equal(answers(same), answers(solution))
     longer, whole = (part.extend(1.5 * T_FINAL) for part in (solution, flowsim.load(tmp_path / "solution.npz")))
     times = 1.5 * TIMES

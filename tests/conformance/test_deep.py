@@ -5,15 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
+
 from conformance.deep_problems import RULES, gaussian_data, largest_difference, law_deviation
 from conformance.kernels import solve
 from conformance.reference import smoothed
 from conformance.reference_runs import SEEDS, flow_and_weights, load_runs
-from torch import Tensor
-
 from flowsim import Solution
 from flowsim.flow import Flow
-from flowsim.weights import DeepWeights
 
 RUNS = load_runs()
 
@@ -53,7 +51,9 @@ def test_another_slope_has_other_states(seed: int) -> None:
 @pytest.mark.parametrize(("seed", "beta"), [(6, 1e3), (73, 1e3), (95, 1e3)])
 def test_smoothed_networks_tend_to_the_solution_as_1_over_beta(seed: int, beta: float) -> None:
     problem, _ = RUNS[seed]
-    end = [layer.numpy() for layer in solve(*flow_and_weights(problem), problem.t_final).evaluate(problem.t_final).layers]
+    end = [
+        layer.numpy() for layer in solve(*flow_and_weights(problem), problem.t_final).evaluate(problem.t_final).layers
+    ]
     coarse, fine = (
         max(np.abs(ours - theirs).max() for ours, theirs in zip(end, smoothed(problem, at), strict=True))
         for at in (beta, 10 * beta)
@@ -104,8 +104,6 @@ def test_a_runge_kutta_method_agrees_before_the_first_slide(rule: str, layers: i
     theirs = solve(flow, weights, end, method="dopri8", rtol=1e-11, atol=1e-13).evaluate(end)
     assert largest_difference(ours, weights) > 1e-2
     assert largest_difference(ours, theirs) < 1e-8
-
-
 
 
 def test_a_direct_feedback_runs_from_event_to_event_and_conserves_its_law_at_the_last_hidden_layer() -> None:

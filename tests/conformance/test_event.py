@@ -8,14 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from conformance import filippov_reference as reference
-from conformance.kernels import solve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_problems import RULES, gaussian_data, separable, sliding
 from scipy.integrate import solve_ivp
 from scipy.special import expit
 
+from conformance import filippov_reference as reference
+from conformance.kernels import solve
 from flowsim import (
     Dataset,
     FeedbackAlignment,

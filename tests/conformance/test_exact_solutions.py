@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from conformance.kernels import solve
 from sample_problems import sliding
 from scipy.integrate import quad
 from scipy.optimize import root_scalar
 
+from conformance.kernels import solve
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution, Weights
 from flowsim.observables import conserved
 from flowsim.solve import INTEGRATORS

@@ -4,12 +4,21 @@ import math
 
 import pytest
 import torch
+from scipy.integrate import quad, solve_ivp
+
 from conformance.deep_problems import largest_difference
 from conformance.kernels import solve
 from conformance.random_flows import difference, find_faults
-from scipy.integrate import quad, solve_ivp
-
-from flowsim import Dataset, DeepWeights, DirectFeedbackAlignment, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights
+from flowsim import (
+    Dataset,
+    DeepWeights,
+    DirectFeedbackAlignment,
+    FeedbackAlignment,
+    Flow,
+    GradientDescent,
+    SignFeedbackAlignment,
+    Weights,
+)
 from flowsim.initialization import deep_gaussian
 from flowsim.losses import polynomial
 from flowsim.rules import Rule
@@ -87,7 +96,9 @@ RULES: dict[str, Rule] = {
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("layers", [2, 3])
-def test_the_flow_is_that_of_scipy_for_every_rule_loss_and_slope(rule: str, loss: str, slope: float, layers: int) -> None:
+def test_the_flow_is_that_of_scipy_for_every_rule_loss_and_slope(
+    rule: str, loss: str, slope: float, layers: int
+) -> None:
     """Over a time before the first slide; DOP853 crosses a kink with an error of about its tolerance."""
     classes = 3 if loss in ("cross-entropy", "squared of classes") else None
     labels = [0, 1, 2, 1] if classes else [1, -1, 1, 1]
