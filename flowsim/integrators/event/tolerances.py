@@ -51,8 +51,9 @@ AT_REST = 1e-12
 AT_END: what leaves sliding by rounding must not be sent back."""
 
 FARTHEST = 1e-11
-"""Above the first layer a row of weights is put onto a kink if that moves it by at most so much, relative to it. Well
-above ON_KINK: where a sample's activations are tiny, its kink says nothing about the weights."""
+"""Above the first layer a row of weights is put onto a kink if that moves it by at most so much, relative to it, or by
+the error allowed in the step. Well above ON_KINK: where a sample's activations are tiny, its kink says nothing about the
+weights."""
 
 INDEPENDENT = 1e-10
 """Normals of kinks depend on each other if what is left of one, or a singular value of them, is at most so large,
@@ -97,7 +98,7 @@ UNDECIDED = 10
 """Corrections after which a mode is left as it is over a step so short that the difference is below the tolerance.
 Well below IDLE: it is tried before a trajectory is given up."""
 
-EXCHANGES = 20, 10
+EXCHANGES = 20, 50
 """Exchanges of sides after which the mode of a neuron could not be decided: so many, and so many more for each kink."""
 
 IDLE = 50

@@ -316,7 +316,7 @@ def _make_state(layout: Layout, weights: np.ndarray) -> State:
     kinks, entries = layout.kinks, layout.entries
     return State(
         weights.copy(), np.zeros(kinks, np.int8), np.zeros(entries, np.int8), np.zeros(kinks, np.int8),
-        np.zeros(entries, np.int8), np.zeros(3), np.zeros(3, np.int64), np.zeros(3, np.int64),
+        np.zeros(entries, np.int8), np.zeros(4), np.zeros(3, np.int64), np.zeros(3, np.int64),
         np.zeros(kinks, np.int64),
     )  # fmt: skip
 
@@ -326,7 +326,7 @@ def _state_of(front: Front, index: int) -> State:
     state = _make_state(front.layout, front.weights[index].numpy())
     for name in ("side", "sign", "contact", "sign_contact"):
         getattr(state, name)[:] = getattr(front, name)[index].numpy()
-    state.clock[:] = front.time[index], front.time[index], front.unit[index]
+    state.clock[:3] = front.time[index], front.time[index], front.unit[index]
     state.counts[:] = front.steps[index], front.rounds[index], front.idle[index]
     return state
 

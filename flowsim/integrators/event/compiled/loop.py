@@ -26,6 +26,7 @@ from flowsim.integrators.event.compiled.modes import (
     switch_mode,
 )
 from flowsim.integrators.event.compiled.problem import (
+    ALLOWED,
     DECIDING,
     END,
     FORWARD,
@@ -108,7 +109,7 @@ def _take_step(problem, state, work, slides, order, rtol, atol):
     """A step, or a correction of the mode. Return whether it moved, a status, and whether it met an event."""
     state.counts[ROUNDS] += 1
     unit = state.clock[UNIT]
-    allowed = atol + rtol * find_size(state.weights)
+    allowed = state.clock[ALLOWED] = atol + rtol * find_size(state.weights)
     share, overflows = _find_trusted_share(problem, state, work, order, allowed, rtol)
     if overflows:
         state.clock[UNIT] *= SHRINKING

@@ -8,6 +8,7 @@ import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled
 from flowsim.integrators.event.compiled.problem import (
+    ALLOWED,
     DECIDING,
     FORWARD,
     PHASE,
@@ -41,6 +42,9 @@ from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, FARTHEST, N
 
 GOES_ON, ENDED, VANISHES, OVERFLOWS, SERIES_OVERFLOWS, UNSETTLED, AT_APEX, AMBIGUOUS, TOO_STEEP = range(9)
 """How a call ends: it is to be called again; the end is reached; or why it cannot go on."""
+
+CHANCE = 48271
+"""Multiples of it have hardly any order in their digits."""
 
 TINY = 1e-300
 """In the place of a size 0 that is divided by."""
@@ -336,8 +340,8 @@ def _add_vanishing_feedback(problem, state, B):
 def decide(problem, state, work, slides):
     """One exchange: the kink whose side is wrong by most gets another one, from the speeds in the mode as it is.
 
-    A kink that would be left to the wrong side slides, and one that cannot slide is left. After many exchanges the
-    first wrong one is taken, with which there is no cycle where the matrix allows one solution only.
+    A kink that would be left to the wrong side slides, and one that cannot slide is left. Where that goes round in a
+    circle, any wrong one is taken instead, as if by chance, but the same whenever it comes to that.
     """
     queue = state.queue[: state.plan[QUEUED]]
     if state.plan[TRIES] == 0:
@@ -348,7 +352,7 @@ def decide(problem, state, work, slides):
     limit = EXCHANGES[0] + EXCHANGES[1] * queue.shape[0]
     if state.plan[TRIES] == limit or not np.all(np.isfinite(slides.drive[0])):
         return _explain_indecision(problem, state, work, queue)
-    at, side = _find_worst(problem, state, work, slides, queue, 2 * state.plan[TRIES] > limit)
+    at, side = _find_worst(problem, state, work, slides, queue, state.plan[TRIES])
     if at < 0:
         _set_contacts(problem, state, work, queue)
         state.plan[PHASE] = STEPPING
@@ -372,9 +376,9 @@ def _explain_indecision(problem, state, work, queue):
 
 
 @compiled
-def _find_worst(problem, state, work, slides, queue, first):
-    """The kink whose side is wrong by most, or the first one, and the side that it should try: -1 if none is wrong."""
-    worst, found, towards = 0.0, -1, 0
+def _find_worst(problem, state, work, slides, queue, tries):
+    """The kink whose side is wrong by most, or any one after many tries, and the side for it to try; -1 without any."""
+    worst, found, towards, count, circles = 0.0, -1, 0, 0, tries > EXCHANGES[0]
     for at in range(queue.shape[0]):
         q, size = queue[at], max(work.root[at], TINY)
         l, i, _ = locate(problem, q)
@@ -388,8 +392,11 @@ def _find_worst(problem, state, work, slides, queue, first):
             wrong, better = _judge_slide(problem, work, slides, q)
         elif side * work.z[1, q] < -ZERO * size:
             wrong, better = abs(work.z[1, q]), (-side if _gets_nothing(problem, state, work, l, i) else 0)
-        if wrong >= 0 and (found < 0 or (wrong / size > worst and not first)):
-            worst, found, towards = wrong / size, at, better
+        if wrong >= 0:
+            count += 1
+            chosen = (CHANCE * (tries + count)) // 1000 % count == 0 if circles else wrong / size > worst
+            if chosen or found < 0:
+                worst, found, towards = wrong / size, at, better
     return found, towards
 
 
@@ -553,7 +560,7 @@ def put_on_kinks(problem, state, work, kinks):
                     found += add_direction(basis, found, a)
             row = W[j].copy()
             remove_directions(basis, found, row)
-            _take_row(W[j], row, l)
+            _take_row(W[j], row, l, state.clock[ALLOWED])
         if l < top:
             copy(work.W[0], state.weights)
 
@@ -568,10 +575,10 @@ def _was_before(problem, kinks, at, l, j):
 
 
 @compiled
-def _take_row(old, new, l):
-    """Above the first layer a direction may be hardly there: what would move weights by more than rounding is left."""
+def _take_row(old, new, l, allowed):
+    """Above the first layer a direction may be hardly there: what would move weights by more than allowed is left."""
     moved, size = 0.0, 0.0
     for p in range(old.shape[0]):
         moved, size = max(moved, abs(new[p] - old[p])), max(size, abs(old[p]))
-    if l == 1 or moved <= FARTHEST * size:
+    if l == 1 or moved <= max(FARTHEST * size, allowed):
         copy(old, new)

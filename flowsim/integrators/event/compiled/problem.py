@@ -24,7 +24,7 @@ Sides = NDArray[np.int8]
 STEPPING, DECIDING, SIGNING = range(3)
 """What comes next: a step; decisions about the sides of kinks; or, at t = 0, about the signs of weights that are 0."""
 
-TIME, END, UNIT = range(3)
+TIME, END, UNIT, ALLOWED = range(4)
 STEPS, ROUNDS, IDLES = range(3)
 PHASE, TRIES, QUEUED = range(3)
 """Places in the clock, among the counts and in the plan of a state."""
@@ -85,7 +85,7 @@ class State(NamedTuple):
         contact: of each hidden signal: 0 if z != 0; 1 if z = 0 and leaves at some speed; 2 if the speed is 0 too, or
             not known.
         sign_contact: of the weights above the first layer: 0, or the power of t with which one leaves 0.
-        clock: time, end, unit of time.
+        clock: time, end, unit of time, and the error of the weights that is allowed in a step.
         counts: steps, rounds, rounds without a step in a row.
         plan: what comes next (STEPPING, DECIDING or SIGNING), how often it was tried, how many kinks are in the queue.
         queue: the kinks whose sides are being decided.
