@@ -16,7 +16,7 @@ from flowsim.flow import Flow
 RUNS = load_runs()
 
 
-def events_of(solution: Solution) -> list[tuple[tuple[int, ...], float]]:
+def events_of(solution: Solution) -> list[tuple[tuple, float]]:
     """Layer, sample, neuron, before, after, and the time."""
     return sorted((tuple(event)[2:7], event.time) for event in solution.events)
 

@@ -85,11 +85,7 @@ LOSSES = {
     "exponential": "exponential", "logistic": "logistic", "squared": "squared", "polynomial": polynomial(1.5),
     "cross-entropy": "cross-entropy", "squared of classes": "squared",
 }  # fmt: skip
-RULES: dict[str, Rule] = {
-    "gd": GradientDescent(), "sign-fa": SignFeedbackAlignment(0.7),
-    "fa": FeedbackAlignment((normal(3, 4, seed=5), normal(3, 3, seed=6))),
-    "direct": DirectFeedbackAlignment((normal(3, 4, seed=7), normal(3, 3, seed=8))),
-}  # fmt: skip
+RULES = ["gd", "fa", "sign-fa", "direct"]
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.3, 1.0])
@@ -143,14 +139,14 @@ def plain(layers: int, rule: str = "fa") -> tuple[Flow, DeepWeights]:
 
 
 @pytest.mark.parametrize("layers", [2, 3])
-def test_a_repeated_input_under_both_labels_does_what_its_copy_does(layers: int) -> None:
-    """Twice all samples: the mean over them is the same."""
+def test_all_samples_taken_twice_do_what_they_do_once(layers: int) -> None:
+    """The mean over them is the same, and every event happens twice."""
     flow, weights = plain(layers)
     inputs, labels = flow.dataset.inputs, flow.dataset.labels
     double = Flow(Dataset(inputs.repeat(2, 1), labels.repeat(2)), flow.rule)
-    runs = [solve(each, weights, T_FINAL, rtol=1e-11, atol=1e-13) for each in (flow, double)]
-    assert difference(*runs, TIMES) < 1e-8
-    assert len(runs[1].events) == 2 * len(runs[0].events) > 0
+    single, twice = (solve(each, weights, T_FINAL, rtol=1e-11, atol=1e-13) for each in (flow, double))
+    assert difference(single, twice, TIMES) < 1e-8
+    assert len(twice.events) == 2 * len(single.events) > 0
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -199,7 +195,8 @@ def test_special_starts_of_two_layers_are_gone_on_from_without_a_fault(rule: str
         output = -output.abs() * flow.rule.feedback_matrices(weights)[0].sign()
     elif kind == "all 0":
         hidden[:], output[:] = 0, 0
-    runs = [solve(flow, DeepWeights((hidden, output)), T_FINAL, rtol=rtol, atol=rtol / 100) for rtol in (1e-9, 1e-11)]
-    assert find_faults(runs[1], TIMES) == []
+    start = DeepWeights((hidden, output))
+    loose, tight = (solve(flow, start, T_FINAL, rtol=rtol, atol=rtol / 100) for rtol in (1e-9, 1e-11))
+    assert find_faults(tight, TIMES) == []
     # errors per step of 1e-9, grown by at most 1000 until t = 3
-    assert difference(*runs, TIMES) < 1e-6
+    assert difference(loose, tight, TIMES) < 1e-6
