@@ -19,7 +19,12 @@ ORDER = 8
 FIELDS = [
     "signal", "layer", "sample", "neuron", "top", "block", "matrix", "factors", "pivots", "down", "raw", "drive",
 ]  # fmt: skip
-sliding.Slides = lambda *values: SimpleNamespace(**dict(zip(FIELDS, values, strict=True)))  # type: ignore[assignment]
+
+
+@pytest.fixture(autouse=True)
+def plain_slides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What numba makes of the class has no constructor in Python."""
+    monkeypatch.setattr(sliding, "Slides", lambda *values: SimpleNamespace(**dict(zip(FIELDS, values, strict=True))))
 
 
 def opened(flow: object, weights: DeepWeights) -> tuple[Problem, State, Workspace]:
