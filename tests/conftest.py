@@ -4,8 +4,15 @@ import pytest
 import torch
 
 from flowsim.integrators.event import compiled
+from flowsim.integrators.event.compiled.kernel import compile_core
 
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The core is compiled before there are workers, each of which would compile it for itself."""
+    if not hasattr(config, "workerinput"):
+        compile_core()
 
 
 @pytest.fixture

@@ -208,6 +208,7 @@ def test_a_rule_that_jumps_has_its_limits_from_the_side_of_the_mode() -> None:
         assert found.tolist() == [[0.5, -0.5, 0.5, 0.5]]
 
 
+@pytest.mark.usefixtures("batched_kernel")
 def test_a_rule_that_jumps_runs_as_sign_fa_does_with_its_sign_changes() -> None:
     own, weights = problem(Step())
     flow, _ = problem(SignFeedbackAlignment(0.5))

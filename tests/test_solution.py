@@ -3,11 +3,17 @@
 import copy
 import importlib.metadata
 import importlib.resources
+import itertools
 import pickle
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +36,9 @@ from flowsim import (
 )
 from flowsim.initialization import adafa, deep_gaussian
 from flowsim.integrators import runge_kutta
+from flowsim.integrators.event import compiled
 from flowsim.integrators.event.batched import rounds
+from flowsim.integrators.event.compiled import kernel
 
 METHODS = pytest.mark.parametrize("method", ["event", "dopri5"])
 UNIT = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
@@ -287,29 +295,63 @@ def test_with_runge_kutta_methods_the_others_go_on_too() -> None:
     assert torch.isfinite(solution.evaluate(until, torch.zeros(7, dtype=torch.long)).hidden).all()
 
 
-@METHODS
-def test_an_interruption_hands_over_what_was_reached_and_can_be_gone_on_from(
-    method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flow, weights = separable(3)
-    t_final = 5.0
-    through = solve(flow, weights, t_final, method=method, rtol=1e-8)
-    module, name = (rounds, "_move") if method == "event" else (runge_kutta, "_packed")
-    calls, original = 0, getattr(module, name)
+def interrupt_batched(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(compiled, "has_compiled_series", lambda flow: False)
+    interrupt_call(patch, rounds, "_move", 12)
+
+
+def interrupt_runge_kutta(patch: pytest.MonkeyPatch) -> None:
+    interrupt_call(patch, runge_kutta, "_packed", 60)
+
+
+def interrupt_call(patch: pytest.MonkeyPatch, module: ModuleType, name: str, at: int) -> None:
+    calls, original = itertools.count(1), getattr(module, name)
 
     def interrupted(*arguments: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls == (12 if method == "event" else 60):
+        if next(calls) == at:
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(module, name, interrupted)
-    with pytest.raises(KeyboardInterrupt) as caught:
-        solve(flow, weights, t_final, method=method, rtol=1e-8)
-    assert isinstance(caught.value, IntegrationInterrupt)
-    calls = 0
-    solution = solve(flow, weights, t_final, method=method, rtol=1e-8, throw=False)
+    patch.setattr(module, name, interrupted)
+
+
+def interrupt_compiled(patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C, which comes to the main thread while it waits for those of the trajectories."""
+    calls, original, main = itertools.count(1), kernel._Track._go_on, threading.main_thread().ident
+    assert main is not None
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(calls) == 3:
+            signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(0.1)
+        return original(*arguments)
+
+    patch.setattr(kernel, "WINDOW", 5)
+    patch.setattr(kernel._Track, "_go_on", interrupted)
+
+
+INTERRUPTIONS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
+    "compiled": ("event", interrupt_compiled),
+    "batched": ("event", interrupt_batched),
+    "dopri5": ("dopri5", interrupt_runge_kutta),
+}
+
+
+@pytest.mark.parametrize("name", INTERRUPTIONS)
+def test_an_interruption_hands_over_what_was_reached_and_can_be_gone_on_from(name: str) -> None:
+    flow, weights = separable(3)
+    t_final, (method, interrupt) = 5.0, INTERRUPTIONS[name]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch)
+        with pytest.raises(IntegrationInterrupt) as caught:
+            solve(flow, weights, t_final, method=method, rtol=1e-8)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch)
+        solution = solve(flow, weights, t_final, method=method, rtol=1e-8, throw=False)
+    with pytest.MonkeyPatch.context() as patch:
+        if name == "batched":
+            patch.setattr(compiled, "has_compiled_series", lambda flow: False)
+        through = solve(flow, weights, t_final, method=method, rtol=1e-8)
     assert "interrupted from the keyboard" in solution.status.reason
     assert torch.equal(solution.status.time, caught.value.solution.status.time)
     for index, end in enumerate(solution.status.time.tolist()):

@@ -157,8 +157,8 @@ def test_a_trial_step_that_overflows_is_rejected_and_the_run_goes_on() -> None:
 
 
 UNIT = Dataset([[1.0]], [1]), FeedbackAlignment([1.0])
-DEEP = Flow(UNIT[0], GradientDescent())
 UNKNOWN = replace(exponential, name="unknown", series=None)
+OWN = replace(exponential, name="own")
 
 
 @pytest.mark.parametrize(
@@ -171,10 +171,13 @@ UNKNOWN = replace(exponential, name="unknown", series=None)
         ({"rtol": 0.0}, "rtol must be a finite number above 0, got 0.0"),
         ({"atol": -1.0}, "atol must be a finite number above 0, got -1.0"),
         ({"method": "rk4"}, "method must be one of event, dopri5, .* got 'rk4'"),
-        ({"weights": deep_gaussian((1, 2, 2, 1), 0), "flow": DEEP}, "method 'event' is for two-layer networks, got 3"),
         (
-            {"flow": Flow(*UNIT, decay=0.1)},
-            "method 'event' is for flows that follow their rule, got Flow; use method='dopri5'",
+            {"weights": deep_gaussian((1, 2, 2, 1), 0), "flow": Flow(UNIT[0], GradientDescent(), OWN)},
+            "method 'event' takes rules and losses of one's own, .* with two-layer networks only, got 3 layers",
+        ),
+        (
+            {"flow": Flow(*UNIT, OWN, decay=0.1)},
+            "method 'event' takes weight decay with the rules and losses of flowsim .* got decay=0.1; use method=",
         ),
         (
             {"flow": Flow(*UNIT, activation=Tanh())},

@@ -2,11 +2,9 @@
 
 import itertools
 import math
-import time
 from collections import Counter
 from collections.abc import Callable
 
-import filippov_reference as reference
 import numpy as np
 import pytest
 import torch
@@ -16,6 +14,8 @@ from sample_problems import RULES, gaussian_data, separable, sliding
 from scipy.integrate import solve_ivp
 from scipy.special import expit
 
+from conformance import filippov_reference as reference
+from conformance.kernels import solve
 from flowsim import (
     Dataset,
     FeedbackAlignment,
@@ -27,12 +27,10 @@ from flowsim import (
     Weights,
     data,
     losses,
-    solve,
 )
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.integrators import Settings
 from flowsim.integrators.event import INTEGRATOR
-from flowsim.integrators.event.batched.rounds import _trust
 from flowsim.integrators.event.kernel import order_for
 from flowsim.integrators.event.path import EventPath
 from flowsim.integrators.event.records import COLUMNS
@@ -271,22 +269,6 @@ def test_a_stored_trajectory_takes_less_than_10_mb_and_an_ensemble_as_much_for_e
     assert stored_bytes(single) < 10e6
     per_step = stored_bytes(single) / single.statistics["steps"].sum()
     torch.testing.assert_close(stored_bytes(ensemble) / ensemble.statistics["steps"].sum(), per_step)
-
-
-def test_work_is_shared_within_an_ensemble_and_dense_output_is_quick() -> None:
-    """CPU times on a machine that does other things too: bounds leave a factor of 2 to 5 to what was measured alone."""
-
-    def seconds(task: Callable[[], object]) -> float:
-        started = time.process_time()
-        task()
-        return time.process_time() - started
-
-    one, many = separable(1, 20, 40, 50), separable(16, 20, 40, 50)
-    solution = solve(*one, 100.0)
-    single = min(seconds(lambda: solve(*one, 100.0)) for _ in range(2))
-    assert single < 3.0
-    assert seconds(lambda: solve(*many, 100.0)) < 6 * single
-    assert seconds(lambda: solution.evaluate(torch.linspace(0, 100, 1000).double())) < 1.0
 
 
 # Any problem
@@ -554,22 +536,6 @@ def test_what_is_handed_back_can_be_differentiated_and_changed() -> None:
     for count in solution.statistics.values():
         count.add_(1)
     solution.events.time.mul_(2.0)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
-def test_a_step_is_as_long_wherever_the_trajectory_is_in_the_ensemble(count: int) -> None:
-    """To the last bit, which torch's own powers do not promise: they are rounded by their place in memory."""
-    generator = torch.Generator().manual_seed(0)
-    sizes, changes = (
-        torch.rand(terms, 64, generator=generator, dtype=torch.float64) * 10.0 ** -torch.arange(terms).unsqueeze(-1)
-        for terms in (9, 7)
-    )
-    allowed, rounding = torch.full((64,), 1e-10, dtype=torch.float64), torch.full((64,), 1e-16, dtype=torch.float64)
-    share, _ = _trust(sizes, changes, allowed, rounding, 1e-5)
-    for first in range(64 - count):
-        part = slice(first, first + count)
-        some = sizes[:, part].contiguous(), changes[:, part].contiguous(), allowed[part], rounding[part]
-        assert torch.equal(_trust(*some, 1e-5)[0], share[part])
 
 
 # Where it cannot go on

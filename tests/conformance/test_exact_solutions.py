@@ -9,7 +9,8 @@ from sample_problems import sliding
 from scipy.integrate import quad
 from scipy.optimize import root_scalar
 
-from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution, Weights, solve
+from conformance.kernels import solve
+from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution, Weights
 from flowsim.observables import conserved
 from flowsim.solve import INTEGRATORS
 

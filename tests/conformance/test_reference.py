@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conformance import reference
-from conformance.reference import Mode, NotOneModeError, Problem, motion, smoothed, solve
-from conformance.reference_runs import SEEDS, features, flow_and_weights, load_runs, random_problem
 from scipy.integrate import quad
 from scipy.optimize import brentq
 
+from conformance import reference
+from conformance.reference import Mode, NotOneModeError, Problem, motion, smoothed, solve
+from conformance.reference_runs import SEEDS, features, flow_and_weights, load_runs, random_problem
 from flowsim import Weights
 from flowsim import solve as solve_by_flowsim
 

@@ -1,0 +1,47 @@
+"""Any small flow: it ends or says why, contradicts itself nowhere, and is the same at two tolerances."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conformance import random_flows
+from conformance.kernels import solve
+from conformance.random_flows import judge, random_flow
+from flowsim import Flow
+from flowsim.integrators.event.compiled.kernel import STOPS
+from flowsim.weights import DeepWeights
+
+REASONS = [*STOPS.values(), "the velocity overflows", "max_steps", "since t = "]
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(st.integers(0, 2**31), st.data())
+def test_random_flows(kernel: str, seed: int, data: st.DataObject) -> None:
+    supported: dict[str, Any] = {} if kernel == "compiled" else {"layers": [2], "decays": [0.0]}
+    flow, weights = random_flow(seed, lambda options: data.draw(st.sampled_from(options)), **supported)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(random_flows, "solve", solve)
+        verdict = judge(flow, weights)
+    assert verdict.ending == "ended" or verdict.ending.startswith(tuple(REASONS))
+    assert verdict.faults == []
+    # errors per step of 1e-9 in some 100 steps, grown by 10 at most; a third run tells those that grow more
+    assert verdict.converges, f"they differ by {verdict.difference}"
+
+
+def test_a_flow_with_another_slope_halfway_is_a_fault() -> None:
+    """A control: the weights of one flow are no solution of another."""
+    flow, weights = random_flow(3)
+    assert isinstance(weights, DeepWeights)
+    times = torch.linspace(0, random_flows.T_FINAL, 41, dtype=torch.float64)
+    solution = random_flows.run(flow, weights, 1e-9)
+    assert random_flows.find_faults(solution, times) == []
+    object.__setattr__(solution, "flow", Flow(flow.dataset, flow.rule, flow.loss, 0.5 * (flow.slope + 0.9)))
+    assert random_flows.find_faults(solution, times) != []

@@ -1,0 +1,194 @@
+"""The core's functions one by one, in Python as they are written: nothing is compiled (run by `test_core.py`)."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conformance import reference
+from conformance.reference_runs import flow_and_weights, random_problem
+
+from flowsim import losses
+from flowsim.integrators.event.compiled import kernel, products, roots, scope, series, sliding
+from flowsim.integrators.event.compiled.losses import add_error_term
+from flowsim.integrators.event.compiled.problem import Problem, State, Workspace, workspace
+from flowsim.integrators.event.records import Layout
+from flowsim.weights import DeepWeights
+
+ORDER = 8
+FIELDS = [
+    "signal", "layer", "sample", "neuron", "top", "block", "matrix", "factors", "pivots", "down", "raw", "drive",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def plain_slides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What numba makes of the class has no constructor in Python."""
+    monkeypatch.setattr(sliding, "Slides", lambda *values: SimpleNamespace(**dict(zip(FIELDS, values, strict=True))))
+
+
+def opened(flow: object, weights: DeepWeights) -> tuple[Problem, State, Workspace]:
+    """What the core is given of the only trajectory."""
+    one, start = flow.map_matrices(weights, lambda matrix: matrix.unsqueeze(0))  # type: ignore[attr-defined]
+    layout = Layout.of(one, start)
+    (problem,) = scope.find_problems(one, layout)
+    flat = np.concatenate([layer.numpy().ravel() for layer in weights.layers])
+    return problem, kernel._make_state(layout, flat), workspace(problem, ORDER)
+
+
+# Products
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 2, 5), (7, 1, 4), (9, 6, 2), (16, 15, 14)])
+@pytest.mark.parametrize("add", [False, True])
+def test_products_are_those_of_numpy(sizes: tuple[int, int, int], add: bool) -> None:
+    """The last ones by BLAS."""
+    n, m, p = sizes
+    rng = np.random.default_rng(0)
+    x, y, z = rng.standard_normal((n, p)), rng.standard_normal((m, p)), rng.standard_normal((n, m))
+    cases = [
+        (products.times_transposed, x, y, x @ y.T),
+        (products.times, z, y, z @ y),
+        (products.transposed_times, z, x, z.T @ x),
+    ]
+    for function, left, right, expected in cases:
+        out = rng.standard_normal(expected.size)
+        wanted = out + expected.ravel() if add else expected.ravel()
+        function(out, left.ravel(), right.ravel(), sizes, np.empty(expected.size), add)
+        np.testing.assert_allclose(out, wanted, rtol=0, atol=1e-14 * max(sizes))
+
+
+# Roots
+
+
+def first_by_numpy(c: np.ndarray) -> float:
+    found = np.roots(c[::-1])
+    real = found[(abs(found.imag) < 1e-9) & (found.real > 0) & (found.real <= 1)].real
+    return real.min() if len(real) else np.inf
+
+
+@pytest.mark.parametrize("degree", [2, 3, 6, 9, 14])
+def test_first_roots_are_those_of_numpy(degree: int) -> None:
+    rng = np.random.default_rng(degree)
+    for _ in range(100):
+        c = rng.standard_normal(degree + 1)
+        c[0] = abs(c[0])
+        found = roots.find_first_root(c.copy(), np.empty((5, degree + 1)))
+        assert found == pytest.approx(first_by_numpy(c), rel=1e-9)
+
+
+@pytest.mark.parametrize("exponent", [2, 10, 20, 30, 45])
+def test_dips_are_found_however_short(exponent: int) -> None:
+    """(t - 1/2)^2 - w^2 / 4 with all coefficients exact: roots at 1/2 -+ w/2."""
+    width = 2.0**-exponent
+    c = np.array([0.25 - width**2 / 4, -1.0, 1.0])
+    found = roots.find_first_root(c, np.empty((5, 3)))
+    if c[0] == 0.25:  # the dip is below the rounding of its coefficients
+        assert found == np.inf or abs(found - 0.5) < 1e-7
+    else:
+        assert found == pytest.approx(0.5 - width / 2, rel=1e-15, abs=1e-15 / width)
+
+
+def test_a_touch_from_above_is_no_root() -> None:
+    assert roots.find_first_root(np.array([0.25 + 1e-10, -1.0, 1.0]), np.empty((5, 3))) == np.inf
+
+
+# Losses
+
+NAMES = ["exponential", "logistic", "squared", "polynomial", "cross-entropy"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_terms_of_losses_are_those_of_the_torch_generators(name: str) -> None:
+    loss = losses.polynomial(1.5) if name == "polynomial" else losses.named(name)
+    rng = np.random.default_rng(0)
+    k = 3 if name == "cross-entropy" else 1
+    targets = np.eye(3)[rng.integers(0, 3, 4)] if k == 3 else np.sign(rng.standard_normal((4, 1)))
+    codes = {losses.named(each): code for each, code in zip(losses.LOSSES, [0, 1, 3, 4], strict=True)}
+    problem = SimpleNamespace(targets=targets, loss=codes.get(loss, 2), power=1.5)
+    curve = 0.3 * rng.standard_normal((ORDER, 4 * k))
+    work = SimpleNamespace(**{each: np.zeros((ORDER + 1, 4 * k)) for each in "ugh"})
+    terms = loss.series(torch.from_numpy(targets), ORDER)  # type: ignore[misc]
+    next(terms)
+    for order, f in enumerate(curve):
+        out = np.empty(4 * k)
+        add_error_term(problem, work, f.copy(), out, order, 0.7)
+        expected = 0.7 * terms.send(torch.from_numpy(f.reshape(4, k))).numpy().ravel()
+        np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14 * (1 + abs(expected).max()))
+
+
+# Series
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_off_the_kinks_the_first_term_is_the_velocity_and_the_sum_solves_the_flow(seed: int) -> None:
+    """d/dt of the sum at h is the velocity there up to the term left out: 2^ORDER times less at h / 2."""
+    flow, weights = flow_and_weights(random_problem(seed))
+    problem, state, work = opened(flow, weights)
+    kernel.modes.start_mode(problem, state, work)
+    series.set_feedback(problem, state, work.B)
+    series.expand(problem, state, work, ORDER, 1.0)
+    velocity = np.concatenate([layer.numpy().ravel() for layer in flow.velocity(weights).layers])
+    np.testing.assert_allclose(work.W[1], velocity, rtol=0, atol=1e-14 * (1 + abs(velocity).max()))
+    z = np.concatenate([each.numpy().ravel() for each in flow.pre_activations(weights)])
+    np.testing.assert_allclose(work.z[0, : len(z)], z, rtol=0, atol=1e-14 * (1 + abs(z).max()))
+    signs = [np.sign(each.numpy()) for each in flow.pre_activations(weights)]
+    slopes = [torch.from_numpy(np.where(each > 0, 1.0, flow.slope)) for each in signs]
+    feedback = flow.rule.feedback_matrices(weights)
+    residuals = []
+    for h in (0.1, 0.05):
+        k = np.arange(ORDER + 1.0)
+        at, moves = h**k @ work.W, (k * h ** (k - 1)) @ work.W
+        shapes = [layer.shape for layer in weights.layers]
+        there = DeepWeights(tuple(map(torch.from_numpy, reference.split(at, shapes))))
+        matrices = None if random_problem(seed).rule == "gd" else feedback
+        exact = reference.join([layer.numpy() for layer in flow.velocity(there, slopes, matrices).layers])
+        residuals.append(abs(moves - exact).max())
+    assert residuals[1] < 1e-13 or residuals[0] / residuals[1] > 0.6 * 2**ORDER
+
+
+# Slides
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_drives_are_those_of_the_probed_matrix_of_the_second_implementation(seed: int) -> None:
+    """On random slid sides; z need not be 0 there, but for the activations of the slid kinks it is taken as 0."""
+    given = random_problem(seed)
+    flow, weights = flow_and_weights(given)
+    problem, state, work = opened(flow, weights)
+    kernel.modes.start_mode(problem, state, work)
+    rng = np.random.default_rng(seed)
+    slid = rng.choice(len(state.side), min(4, len(state.side)), replace=False)
+    state.side[slid] = 0
+    mode = reference.Mode(state.side.astype(int), np.sign(state.weights).astype(int))
+    expected = reference.motion(given, state.weights, mode)
+    if np.linalg.cond(expected.matrix) > 1e4:
+        pytest.skip("drives that are hardly unique")
+    series.set_feedback(problem, state, work.B)
+    slides = series.expand(problem, state, work, 1, 1.0)
+    np.testing.assert_allclose(slides.drive[0], expected.signal[slides.signal], rtol=0, atol=1e-11)
+    np.testing.assert_allclose(work.W[1], expected.velocity, rtol=0, atol=1e-11)
+    assert abs(work.z[1, slides.signal]).max() < 1e-11
+    if slides.top > 1:
+        order = np.argsort(slides.signal)
+        np.testing.assert_allclose(slides.matrix[np.ix_(order, order)], expected.matrix, rtol=0, atol=1e-12)
+        inverse = np.linalg.inv(slides.matrix)
+        for s in range(len(order)):
+            assert sliding.stiffness(slides, s) == pytest.approx(1 / inverse[s, s], rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+def test_systems_whose_rows_must_be_exchanged_are_solved(size: int) -> None:
+    rng = np.random.default_rng(size)
+    for _ in range(20):
+        matrix, right = rng.standard_normal((size, size)), rng.standard_normal(size)
+        slides = SimpleNamespace(
+            matrix=matrix, factors=np.empty((size, size)), pivots=np.empty(size, np.int64), block=np.array([0, size]),
+            signal=np.arange(size), top=2,
+        )  # fmt: skip
+        sliding._decompose(slides, 0, size)
+        x = right.copy()
+        sliding._substitute(slides, 0, size, x)  # not refined, which would hide an error
+        np.testing.assert_allclose(
+            x, np.linalg.solve(matrix, right), rtol=0, atol=1e-13 * np.linalg.cond(matrix) ** 1.0
+        )
