@@ -5,6 +5,7 @@ What a trajectory does is the same to the last bit whatever its company.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -148,9 +149,14 @@ def evaluate(
         )  # fmt: skip
 
     compile_core()
-    with _one_thread_for_products(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for _ in pool.map(sum_up, bounds[:-1], bounds[1:]):
-            pass
+    with _one_thread_for_products():
+        threads = min(torch.get_num_threads(), len(bounds) - 1)
+        if threads < 2:
+            for start, stop in itertools.pairwise(bounds):
+                sum_up(start, stop)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(sum_up, bounds[:-1], bounds[1:]))
     return torch.from_numpy(sums)
 
 
