@@ -53,8 +53,8 @@ def solve(
         flow: data, rule, loss, slope and decay.
         weights: initial weights, `Weights` or `DeepWeights`.
         t_final: end of the time interval, above 0.
-        method: "event", the event-driven integrator for two-layer networks; or an adaptive solver of torchdiffeq for
-            any depth: dopri5, dopri8, bosh3, fehlberg2 or adaptive_heun.
+        method: "event", the event-driven integrator; or an adaptive solver of torchdiffeq, which stops where neurons
+            slide: dopri5, dopri8, bosh3, fehlberg2 or adaptive_heun.
         rtol: relative tolerance per step, in the maximum norm over a trajectory's weights; RMS norm with torchdiffeq.
         atol: absolute tolerance per step.
         max_steps: steps allowed per trajectory; with torchdiffeq, rejected ones included.

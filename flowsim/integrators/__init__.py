@@ -1,6 +1,6 @@
 """Integrators: modules or packages with an `INTEGRATOR`, which `flowsim.solve` finds by the method's name.
 
-    event           Taylor series between events, for two-layer networks
+    event           Taylor series between events
     runge_kutta     torchdiffeq's adaptive Runge-Kutta methods, for networks of any depth
 
     begin(flow, weights, settings) -> Path

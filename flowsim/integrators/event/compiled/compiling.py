@@ -16,6 +16,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from filelock import FileLock
 
 COMPILED = "compiled"
 """The file that says that everything was compiled and stored."""
@@ -71,9 +72,13 @@ def entry(function: Callable[..., Any]) -> Any:
 
 
 def compile_once(compile_all: Callable[[], None]) -> None:
-    """Compile what is not stored on this machine, and say so on stderr while it takes its time."""
+    """Compile what is not stored on this machine, and say so on stderr while it lasts; other processes wait."""
     done = STORED / COMPILED
-    if not done.exists():
+    if done.exists():
+        return
+    with FileLock(STORED / "lock"):
+        if done.exists():
+            return
         print("flowsim: compiling the event-driven core, once on this machine: about half a minute", file=sys.stderr)
         compile_all()
         done.touch()
