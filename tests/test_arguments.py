@@ -356,8 +356,8 @@ CURES: dict[str, tuple[Callable[[], Any], str]] = {
     "trajectory of floats": (lambda: SOLUTION.evaluate([0.1], torch.zeros(1)), "use trajectory.long()"),
     "a huge integer": (lambda: loose.solve(FLOW, WEIGHTS, 10**5000), "t_final must be .* got an integer of 16610 bits"),
     "weights where a state is due": (lambda: loose.descent.step(FLOW, WEIGHTS, 0.1), "begin with start(weights)"),
-    "deep weights for method event": (
-        lambda: loose.solve(Flow(DATASET, GradientDescent()), initialization.deep_gaussian((2, 3, 3, 1), 0), 1.0),
+    "tanh for method event": (
+        lambda: loose.solve(Flow(DATASET, GradientDescent(), activation=activation.Tanh()), WEIGHTS, 1.0),
         "use method='dopri5'",
     ),
 }  # fmt: skip

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from measure import TIGHTEST, solve_ours
-from problems import SETTINGS
-from sample_problems import sliding
-from test_exact_solutions import (
+from conformance.test_exact_solutions import (
     N,
     R,
     crossing,
@@ -18,6 +15,9 @@ from test_exact_solutions import (
     time_of_sliding,
     v_sliding,
 )
+from measure import TIGHTEST, solve_ours
+from problems import SETTINGS
+from sample_problems import sliding
 from torch import Tensor
 
 from flowsim import Flow, IntegrationError, Solution, Weights, solve

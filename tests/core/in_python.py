@@ -9,7 +9,7 @@ from conformance import reference
 from conformance.reference_runs import flow_and_weights, random_problem
 
 from flowsim import losses
-from flowsim.integrators.event.compiled import kernel, products, roots, scope, series, sliding
+from flowsim.integrators.event.compiled import kernel, products, roots, scope, series, sliding, start
 from flowsim.integrators.event.compiled.losses import add_error_term
 from flowsim.integrators.event.compiled.problem import Problem, State, Workspace, workspace
 from flowsim.integrators.event.records import Layout
@@ -125,7 +125,7 @@ def test_off_the_kinks_the_first_term_is_the_velocity_and_the_sum_solves_the_flo
     """d/dt of the sum at h is the velocity there up to the term left out: 2^ORDER times less at h / 2."""
     flow, weights = flow_and_weights(random_problem(seed))
     problem, state, work = opened(flow, weights)
-    kernel.modes.start_mode(problem, state, work)
+    start.start_mode(problem, state, work)
     series.set_feedback(problem, state, work.B)
     series.expand(problem, state, work, ORDER, 1.0)
     velocity = np.concatenate([layer.numpy().ravel() for layer in flow.velocity(weights).layers])
@@ -156,7 +156,7 @@ def test_drives_are_those_of_the_probed_matrix_of_the_second_implementation(seed
     given = random_problem(seed)
     flow, weights = flow_and_weights(given)
     problem, state, work = opened(flow, weights)
-    kernel.modes.start_mode(problem, state, work)
+    start.start_mode(problem, state, work)
     rng = np.random.default_rng(seed)
     slid = rng.choice(len(state.side), min(4, len(state.side)), replace=False)
     state.side[slid] = 0
@@ -188,7 +188,7 @@ def test_systems_whose_rows_must_be_exchanged_are_solved(size: int) -> None:
         )  # fmt: skip
         sliding._decompose(slides, 0, size)
         x = right.copy()
-        sliding._substitute(slides, 0, size, x)  # not refined, which would hide an error
+        sliding._substitute(slides.factors, slides.pivots, x)  # not refined, which would hide an error
         np.testing.assert_allclose(
             x, np.linalg.solve(matrix, right), rtol=0, atol=1e-13 * np.linalg.cond(matrix) ** 1.0
         )

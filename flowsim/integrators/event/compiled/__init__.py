@@ -7,7 +7,10 @@ series      the Taylor series in a mode
 sliding     the drives that keep pre-activations at 0, and their matrix
 watch       what may change the mode within a step, as polynomials
 roots       their first roots
-modes       the mode after an event
+start       the mode at t = 0
+switch      what happens to the mode at an event
+decide      to which sides neurons go that sit on kinks
+kinks       weights on kinks
 losses      the series of -dl/df
 products    products of matrices
 problem     the arrays it works with

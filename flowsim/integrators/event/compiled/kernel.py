@@ -23,7 +23,7 @@ from torch import Tensor
 from flowsim.data import Dataset
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, smallest_margin, too_steep, unnoticed
-from flowsim.integrators.event.compiled import modes
+from flowsim.integrators.event.compiled import problem as core
 from flowsim.integrators.event.compiled.compiling import compile_once
 from flowsim.integrators.event.compiled.loop import advance, evaluate_steps
 from flowsim.integrators.event.compiled.problem import (
@@ -47,12 +47,12 @@ from flowsim.rules import FeedbackAlignment
 from flowsim.weights import DeepWeights, NetworkWeights
 
 STOPS = {
-    modes.VANISHES: "the step size fell below rounding",
-    modes.OVERFLOWS: "the weights overflow",
-    modes.SERIES_OVERFLOWS: "the Taylor series overflows",
-    modes.UNSETTLED: "the mode of neurons on several kinks at once could not be decided",
-    modes.AT_APEX: "nothing of a sample gets through a hidden layer, and the layers above have no one mode to go on in",
-    modes.AMBIGUOUS: "neurons above the first layer stay at 0 for samples that reach them alike, by drives not unique",
+    core.VANISHES: "the step size fell below rounding",
+    core.OVERFLOWS: "the weights overflow",
+    core.SERIES_OVERFLOWS: "the Taylor series overflows",
+    core.UNSETTLED: "the mode of neurons on several kinks at once could not be decided",
+    core.AT_APEX: "nothing of a sample gets through a hidden layer, and the layers above have no one mode to go on in",
+    core.AMBIGUOUS: "neurons above the first layer stay at 0 for samples that reach them alike, by drives not unique",
 }
 """Why a trajectory cannot go on, by how the core returned."""
 
@@ -76,10 +76,10 @@ def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> tuple[Fron
         for index, (problem, state) in enumerate(zip(problems, states, strict=True)):
             rows, event = _make_rows(layout, 0), np.zeros(1, np.bool_)
             end, _ = advance(problem, state, workspace(problem, 1), 1, 0.0, 0.0, True, 0, *rows, event)
-            if not finite[index] or end == modes.TOO_STEEP:
+            if not finite[index] or end == core.TOO_STEEP:
                 reasons.append(too_steep(smallest_margin(flow, weights)[index]))
             else:
-                reasons.append(None if end == modes.GOES_ON else STOPS[end])
+                reasons.append(None if end == core.GOES_ON else STOPS[end])
     return _as_front(layout, states), tuple(reasons)
 
 
@@ -111,7 +111,7 @@ def proceed(
     with _one_thread_for_products(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         stop = threading.Event()
-        futures = [pool.submit(track.follow, news, stop) for track in tracks]
+        futures = _start(pool, tracks, news, stop)
         _report(futures, news, stop, advanced)
         for future in futures:
             future.result()
@@ -189,6 +189,19 @@ class _News(NamedTuple):
     crawls: Crawling | None = None
 
 
+def _start(
+    pool: ThreadPoolExecutor, tracks: list[_Track], news: queue.SimpleQueue[_News], stop: threading.Event
+) -> list[Future[None]]:
+    """Have all trajectories followed; after an interruption no more of them."""
+    futures = []
+    try:
+        for track in tracks:
+            futures.append(pool.submit(track.follow, news, stop))
+    except KeyboardInterrupt:
+        stop.set()
+    return futures
+
+
 def _report(
     futures: list[Future[None]],
     news: queue.SimpleQueue[_News],
@@ -197,7 +210,7 @@ def _report(
 ) -> None:
     """Wait until all are done, and hand on what they tell. After an interruption they stop where they can go on."""
     warned, left = False, len(futures)
-    while left:
+    while left > 0:
         try:
             told = news.get(timeout=LOST)
             left -= told.done
@@ -242,8 +255,8 @@ class _Track:
             before = self.state.clock[TIME]
             end, event = self._go_on(work)
             news.put(_News(self.index, (self.state.clock[TIME] - before) / self.way, False))
-            if end != modes.GOES_ON:
-                self.end = None if end == modes.ENDED else end
+            if end != core.GOES_ON:
+                self.end = None if end == core.ENDED else end
                 return
             left = int(self.most - self.state.counts[STEPS])
             if left <= 0:
@@ -282,7 +295,7 @@ class _Track:
         """Why it stopped, in the problem's words."""
         if not isinstance(self.end, int):
             return self.end
-        if self.end == modes.OVERFLOWS:
+        if self.end == core.OVERFLOWS:
             return STOPS[self.end]
         layers = self.layout.split_weights(torch.from_numpy(self.state.weights)[None])
         everyone = DeepWeights.sharing([layer.expand(len(self.flow.dataset.inputs), -1, -1) for layer in layers])

@@ -7,37 +7,29 @@ import math
 import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled, entry
+from flowsim.integrators.event.compiled.decide import decide, note_dead, prepare_decision
+from flowsim.integrators.event.compiled.kinks import put_on_kinks
 from flowsim.integrators.event.compiled.losses import stride
-from flowsim.integrators.event.compiled.modes import (
-    ENDED,
-    GOES_ON,
-    OVERFLOWS,
-    SERIES_OVERFLOWS,
-    TOO_STEEP,
-    UNSETTLED,
-    VANISHES,
-    correct_mode,
-    decide,
-    note_dead,
-    prepare_decision,
-    put_on_kinks,
-    set_first_signs,
-    start_mode,
-    switch_mode,
-)
 from flowsim.integrators.event.compiled.problem import (
     ALLOWED,
     DECIDING,
     END,
+    ENDED,
     FORWARD,
+    GOES_ON,
     IDLES,
+    OVERFLOWS,
     PHASE,
     ROUNDS,
+    SERIES_OVERFLOWS,
     SIGNING,
     STEPPING,
     STEPS,
     TIME,
+    TOO_STEEP,
     UNIT,
+    UNSETTLED,
+    VANISHES,
     locate,
     open_problem,
     open_state,
@@ -46,6 +38,8 @@ from flowsim.integrators.event.compiled.problem import (
 )
 from flowsim.integrators.event.compiled.products import copy, dot, fill, find_size
 from flowsim.integrators.event.compiled.series import expand, set_feedback, sum_terms
+from flowsim.integrators.event.compiled.start import set_first_signs, start_mode
+from flowsim.integrators.event.compiled.switch import correct_mode, switch_mode
 from flowsim.integrators.event.compiled.watch import KINK, SIGN, find_events, list_candidates, write_polynomial
 from flowsim.integrators.event.tolerances import EPS, IDLE, LONGEST, SHORTEST, SHRINKING, TIE, UNDECIDED
 

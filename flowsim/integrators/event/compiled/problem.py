@@ -29,6 +29,9 @@ STEPS, ROUNDS, IDLES = range(3)
 PHASE, TRIES, QUEUED = range(3)
 """Places in the clock, among the counts and in the plan of a state."""
 
+GOES_ON, ENDED, VANISHES, OVERFLOWS, SERIES_OVERFLOWS, UNSETTLED, AT_APEX, AMBIGUOUS, TOO_STEEP = range(9)
+"""How a call ends: it is to be called again; the end is reached; or why it cannot go on."""
+
 FIXED, FORWARD, SIGNED = range(3)
 """Feedback: fixed matrices, the forward weights (GD), or their signs."""
 

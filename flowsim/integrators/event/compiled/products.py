@@ -1,10 +1,13 @@
-"""Products of matrices: small ones in plain loops, larger ones by BLAS."""
+"""Products of matrices, small ones in plain loops, larger ones by BLAS; sizes; orthonormal rows."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled
+from flowsim.integrators.event.tolerances import INDEPENDENT
 
 SMALL = 2000
 """Multiplications up to which loops are faster than a call of BLAS."""
@@ -139,3 +142,31 @@ def _add_rows(out, x, y, j, n, m, p):
     while i < n:
         add_scaled(out, x[i * m + j], y[i * p : (i + 1) * p])
         i += 1
+
+
+@compiled
+def remove_directions(basis, found, x):
+    """Take away what of x lies along the orthonormal rows, twice: the second time what rounding left."""
+    for _ in range(2):
+        for b in range(found):
+            along = dot(basis[b], x)
+            for p in range(x.shape[0]):
+                x[p] -= along * basis[b, p]
+
+
+@compiled
+def add_direction(basis, found, x):
+    """Add a direction to the orthonormal rows found so far, unless it depends on them. Return how many were added."""
+    size = math.sqrt(dot(x, x))
+    if size == 0 or found == basis.shape[0]:
+        return 0
+    row = basis[found]
+    for p in range(x.shape[0]):
+        row[p] = x[p] / size
+    remove_directions(basis, found, row)
+    rest = math.sqrt(dot(row, row))
+    if rest <= INDEPENDENT:
+        return 0
+    for p in range(x.shape[0]):
+        row[p] /= rest
+    return 1

@@ -24,7 +24,7 @@ from flowsim.integrators.event.compiled.problem import (
     place,
     signal,
 )
-from flowsim.integrators.event.compiled.products import dot
+from flowsim.integrators.event.compiled.products import add_direction, dot, remove_directions
 from flowsim.integrators.event.compiled.roots import find_first_root
 from flowsim.integrators.event.compiled.sliding import find_ends
 from flowsim.integrators.event.tolerances import AT_END, AT_REST, INDEPENDENT, TOGETHER, ZERO
@@ -116,34 +116,6 @@ def depends_on_slides(problem, slides, i, j):
     rest = problem.inputs[i].copy()
     remove_directions(basis, found, rest)
     return dot(rest, rest) <= INDEPENDENT**2 * problem.gram[i, i]
-
-
-@compiled
-def remove_directions(basis, found, x):
-    """Take away what of x lies along the orthonormal rows, twice: the second time what rounding left."""
-    for _ in range(2):
-        for b in range(found):
-            along = dot(basis[b], x)
-            for p in range(x.shape[0]):
-                x[p] -= along * basis[b, p]
-
-
-@compiled
-def add_direction(basis, found, x):
-    """Add a direction to the orthonormal rows found so far, unless it depends on them. Return how many were added."""
-    size = math.sqrt(dot(x, x))
-    if size == 0 or found == basis.shape[0]:
-        return 0
-    row = basis[found]
-    for p in range(x.shape[0]):
-        row[p] = x[p] / size
-    remove_directions(basis, found, row)
-    rest = math.sqrt(dot(row, row))
-    if rest <= INDEPENDENT:
-        return 0
-    for p in range(x.shape[0]):
-        row[p] /= rest
-    return 1
 
 
 @compiled
