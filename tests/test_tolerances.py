@@ -11,15 +11,16 @@ WELL = 5.0
 """What lies well above something else is at least so many times as large."""
 
 SIZES = [
-    t.CONVERGED, t.FINEST, t.SHORTEST, t.BLOCKED, t.TIE, t.ON_KINK, t.ZERO, t.AT_END, t.PARALLEL, t.RESTING, t.AT_REST,
-    t.INDEPENDENT, t.NEARLY_PARALLEL, t.NOISE, t.WHOLE, t.TOGETHER, t.SHRINKING, t.MOVED, t.FASTER, t.STEADY, t.LONGEST,
+    t.CONVERGED, t.FINEST, t.SHORTEST, t.BLOCKED, t.TIE, t.ON_KINK, t.ZERO, t.AT_END, t.PARALLEL, t.NOTHING,
+    t.RESTING, t.AT_REST, t.FARTHEST, t.INDEPENDENT, t.NEARLY_PARALLEL, t.NOISE, t.WHOLE, t.TOGETHER, t.SHRINKING,
+    t.MOVED, t.FASTER, t.STEADY, t.LONGEST,
 ]  # fmt: skip
 TIMES = [t.WINDOWS, t.UNDECIDED, t.EXCHANGES, t.IDLE, t.WINDOW, t.NEWTON]
 
 
 def test_they_are_all_there_in_ascending_order_as_they_are_written() -> None:
     named = [value for name, value in vars(t).items() if name.isupper()]
-    assert named == [t.EPS, t.LENGTHS, *SIZES, *TIMES]
+    assert named == [t.EPS, t.TINY, t.LENGTHS, *SIZES, *TIMES, t.NARROW, t.SMALL]
     assert sorted(SIZES) == SIZES
     counts = [count if isinstance(count, int) else count[0] for count in TIMES]
     assert sorted(counts) == counts
@@ -33,6 +34,8 @@ def test_they_are_all_there_in_ascending_order_as_they_are_written() -> None:
         ("AT_END", "AT_REST"),  # what leaves sliding by rounding is not sent back
         ("PARALLEL", "INDEPENDENT"),  # what shares a kink is not asked whether it depends
         ("PARALLEL", "NEARLY_PARALLEL"),
+        ("ON_KINK", "NOTHING"),  # roundings add up on the way through a layer
+        ("ON_KINK", "FARTHEST"),
         ("TIE", "TOGETHER"),
         ("NOISE", "MOVED"),
         ("UNDECIDED", "IDLE"),

@@ -8,6 +8,9 @@ EPS = torch.finfo(torch.float64).eps
 
 # --- sizes, each relative to what its meaning says ---
 
+TINY = 1e-300
+"""In the place of a size 0 that is divided by."""
+
 LENGTHS = 1e-150, 1e150
 """Lengths of inputs whose squares neither over- nor underflow, nor the sums of a few of them."""
 
@@ -99,7 +102,8 @@ UNDECIDED = 10
 Well below IDLE: it is tried before a trajectory is given up."""
 
 EXCHANGES = 20, 50
-"""Exchanges of sides after which the mode of a neuron could not be decided: so many, and so many more for each kink."""
+"""Exchanges of sides after which the mode could not be decided: so many, and so many more for each kink. After the
+first of them they go round in a circle."""
 
 IDLE = 50
 """Rounds in a row in which a mode may be corrected without a step; many more than kinks meet in one point."""
@@ -109,3 +113,11 @@ WINDOW = 100
 
 NEWTON = 120
 """Iterations: every one halves the bracket or the step, and 53 halvings exhaust the digits of a number in [0, 1]."""
+
+# --- sides of matrices ---
+
+NARROW = 2
+"""Matrices so narrow are multiplied in loops, whatever their other sides."""
+
+SMALL = 2000
+"""Multiplications up to which loops are faster than a call of BLAS. Well above NARROW."""

@@ -36,13 +36,10 @@ from flowsim.integrators.event.compiled.watch import (
     has_scalar_top,
     set_error_sizes,
 )
-from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, ON_KINK, ZERO
+from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, ON_KINK, TINY, ZERO
 
 CHANCE = 48271
 """Multiples of it have hardly any order in their digits."""
-
-TINY = 1e-300
-"""In the place of a size 0 that is divided by."""
 
 
 @compiled

@@ -7,16 +7,10 @@ import math
 import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled
-from flowsim.integrators.event.tolerances import INDEPENDENT
-
-SMALL = 2000
-"""Multiplications up to which loops are faster than a call of BLAS."""
+from flowsim.integrators.event.tolerances import INDEPENDENT, NARROW, SMALL
 
 ABSOLUTE = np.int64(0x7FFFFFFFFFFFFFFF)
 """All bits of a number but its sign."""
-
-NARROW = 2
-"""Matrices so narrow are not worth a call of BLAS."""
 
 
 @compiled(reassociate=True)
