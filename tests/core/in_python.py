@@ -8,10 +8,20 @@ import torch
 from conformance import reference
 from conformance.reference_runs import flow_and_weights, random_problem
 
-from flowsim import losses
+from flowsim import Dataset, Flow, GradientDescent, losses
+from flowsim.initialization import deep_gaussian
 from flowsim.integrators.event.compiled import kernel, products, roots, scope, series, sliding
-from flowsim.integrators.event.compiled.losses import add_error_term
-from flowsim.integrators.event.compiled.problem import Problem, State, Workspace, workspace
+from flowsim.integrators.event.compiled.losses import add_error_term, stride
+from flowsim.integrators.event.compiled.problem import (
+    Problem,
+    State,
+    Workspace,
+    is_dead,
+    is_kink,
+    place,
+    set_side,
+    workspace,
+)
 from flowsim.integrators.event.records import Layout
 from flowsim.weights import DeepWeights
 
@@ -34,6 +44,71 @@ def opened(flow: object, weights: DeepWeights) -> tuple[Problem, State, Workspac
     (problem,) = scope.find_problems(one, layout)
     flat = np.concatenate([layer.numpy().ravel() for layer in weights.layers])
     return problem, kernel._make_state(layout, flat), workspace(problem, ORDER)
+
+
+# Groups of samples
+
+MULTIPLES = np.array([1.0, 2.0, -3.0, np.nan, 0.0, -6.0])
+"""Of the first input: nan is another direction."""
+
+
+def grouped_flow(slope: float) -> tuple[Flow, DeepWeights]:
+    """Samples alike, opposite, generic and 0, in a network of three layers."""
+    x, other = np.array([0.4, -1.1, 0.3]), np.array([1.0, 0.2, -0.5])
+    inputs = np.array([other if np.isnan(multiple) else multiple * x for multiple in MULTIPLES])
+    dataset = Dataset(torch.from_numpy(inputs), [1, -1, 1, -1, 1, 1])
+    return Flow(dataset, GradientDescent(), slope=slope), deep_gaussian((3, 4, 2, 1), 0)
+
+
+def grouped() -> tuple[Problem, State, Workspace]:
+    return opened(*grouped_flow(slope=0.3))
+
+
+def group(l: int, i: int) -> list[int]:
+    """Who has the kink of sample i: all multiples in the first layer, above it the positive ones."""
+    if np.isnan(MULTIPLES[i]):
+        return [i]
+    shares = MULTIPLES / MULTIPLES[i]
+    return np.flatnonzero(shares > 0 if l > 1 else shares**2 > 0).tolist()
+
+
+@pytest.mark.parametrize(("l", "i"), [(1, 0), (1, 3), (2, 0), (2, 2), (2, 3)])
+def test_samples_that_share_a_kink_are_on_its_sides_together_and_their_drives_add_up(l: int, i: int) -> None:
+    """An opposite one is active where the first is not; above the first layer it has a kink of its own."""
+    problem, state, _ = grouped()
+    own = group(l, i)
+    turned = {k: 1.0 if k == i else MULTIPLES[k] / MULTIPLES[i] for k in own}
+    assert [k for k in own if is_kink(problem, l, k)] == [i]
+    for value in (1, -1, 0):
+        side = np.full_like(state.side, 7)
+        set_side(problem, side, place(problem, l, i, 1), value)
+        expected = np.full_like(side, 7)
+        for k, share in turned.items():
+            expected[place(problem, l, k, 1)] = value * np.sign(share)
+        assert side.tolist() == expected.tolist()
+    E = np.random.default_rng(0).standard_normal(len(state.side))
+    ends = [
+        sum(share * (1.0 if share * sign > 0 else 0.3) * E[place(problem, l, k, 1)] for k, share in turned.items())
+        for sign in (1, -1)
+    ]
+    np.testing.assert_allclose(sliding.add_up_ends(problem, E, l, i, 1), ends, rtol=0, atol=1e-14)
+
+
+def test_an_input_0_has_no_kink() -> None:
+    problem, _, _ = grouped()
+    assert not is_kink(problem, 1, 4) and not is_kink(problem, 2, 4)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+@pytest.mark.parametrize("active", [False, True])
+def test_nothing_gets_past_a_layer_of_inactive_and_sliding_neurons_at_slope_0(slope: float, active: bool) -> None:
+    problem, state, _ = grouped()
+    problem = problem._replace(slope=slope)
+    state.side[:] = 1
+    state.side[[place(problem, 1, 3, j) for j in range(4)]] = [-1, 0, 1 if active else 0, -1]
+    assert is_dead(problem, state.side, 2, 3) == (slope == 0 and not active)
+    assert not is_dead(problem, state.side, 2, 0)
+    assert not is_dead(problem, state.side, 1, 3)
 
 
 # Products
@@ -117,6 +192,31 @@ def test_terms_of_losses_are_those_of_the_torch_generators(name: str) -> None:
         np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14 * (1 + abs(expected).max()))
 
 
+def test_large_outputs_of_a_softmax_do_not_overflow() -> None:
+    problem = SimpleNamespace(targets=np.array([[0.0, 1.0]]), loss=4, power=0.0)
+    work = SimpleNamespace(**{each: np.zeros((2, 2)) for each in "ugh"})
+    out = np.empty(2)
+    add_error_term(problem, work, np.array([1000.0, -1000.0]), out, 0, 1.0)
+    assert out.tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize(("name", "radius"), [("exponential", np.inf), ("logistic", np.pi), ("cross-entropy", np.pi)])
+def test_strides_are_finite_and_within_the_radius_of_the_loss(name: str, radius: float) -> None:
+    """Poles of 1 / (1 + e^u) are at u = +-i pi; the difference of two outputs moves by twice what each does."""
+    code = {"exponential": 0, "logistic": 1, "cross-entropy": 4}[name]
+    problem = SimpleNamespace(targets=np.array([[1.0, 0.0]]), loss=code)
+    found = stride(problem, np.zeros(2), 0)
+    assert 0.5 < found * (2 if name == "cross-entropy" else 1) < min(radius, 4.0)
+
+
+@pytest.mark.parametrize("y", [1.0, -1.0])
+def test_the_stride_of_a_polynomial_loss_is_half_the_way_to_its_singularity(y: float) -> None:
+    """At y f = -1, on either side of 0."""
+    problem = SimpleNamespace(targets=np.array([[y]]), loss=2)
+    for f in (-0.9 * y, 0.0, 5.0 * y):
+        assert stride(problem, np.array([f]), 0) == pytest.approx(0.5 * abs(f + y))
+
+
 # Series
 
 
@@ -192,3 +292,29 @@ def test_systems_whose_rows_must_be_exchanged_are_solved(size: int) -> None:
         np.testing.assert_allclose(
             x, np.linalg.solve(matrix, right), rtol=0, atol=1e-13 * np.linalg.cond(matrix) ** 1.0
         )
+
+
+def test_the_largest_size_is_that_of_a_negative_number_too() -> None:
+    assert products.find_size(np.array([1.0, -3.0, 2.0])) == 3.0
+    assert products.find_size(np.array([1.0, -np.inf])) == np.inf
+    assert np.isnan(products.find_size(np.array([np.inf, np.nan, 1.0])))
+
+
+def test_what_begins_to_get_a_sample_at_slope_0_is_on_the_side_of_where_it_goes() -> None:
+    """The direction in which a_1 leaves 0 is how fast the active ones below arrived at 0, from either side."""
+    flow, weights = grouped_flow(slope=0.0)
+    problem, state, work = opened(flow, weights)
+    rng = np.random.default_rng(1)
+    for active in ([0], [1, 3], [0, 1, 2, 3]):
+        state.side[:] = -1
+        work.heading[:] = rng.standard_normal(len(state.side))
+        kernel.modes.note_dead(problem, state, work)
+        assert work.dead[2, 3]
+        below, above = ([place(problem, l, 3, j) for j in range(width)] for l, width in ((1, 4), (2, 2)))
+        moves = np.zeros(4)
+        for j in active:
+            state.side[below[j]], moves[j] = 1, abs(work.heading[below[j]])
+        kernel.modes._revive(problem, state, work)
+        assert state.side[above].tolist() == np.sign(weights.layers[1].numpy() @ moves).tolist()
+        assert state.contact[above].tolist() == [1, 1]
+        assert (state.side[[place(problem, 2, i, j) for i in (0, 1, 2, 5) for j in range(2)]] == -1).all()
