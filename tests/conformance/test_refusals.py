@@ -1,4 +1,4 @@
-"""Where there is no one way to go on the run stops and says so; where there is one, next to such a place, it goes on."""
+"""Where there is no one way to go on a run stops and says so; where there is one, next to it, it goes on."""
 
 import pytest
 import torch
