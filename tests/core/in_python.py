@@ -8,10 +8,31 @@ import torch
 from conformance import reference
 from conformance.reference_runs import flow_and_weights, random_problem
 
-from flowsim import losses
-from flowsim.integrators.event.compiled import kernel, products, roots, scope, series, sliding, start
-from flowsim.integrators.event.compiled.losses import add_error_term
-from flowsim.integrators.event.compiled.problem import Problem, State, Workspace, workspace
+from flowsim import Dataset, Flow, GradientDescent, losses
+from flowsim.initialization import deep_gaussian
+from flowsim.integrators.event.compiled import (
+    decide,
+    kernel,
+    loop,
+    products,
+    roots,
+    scope,
+    series,
+    sliding,
+    start,
+    switch,
+)
+from flowsim.integrators.event.compiled.losses import add_error_term, stride
+from flowsim.integrators.event.compiled.problem import (
+    Problem,
+    State,
+    Workspace,
+    is_dead,
+    is_kink,
+    place,
+    set_side,
+    workspace,
+)
 from flowsim.integrators.event.records import Layout
 from flowsim.weights import DeepWeights
 
@@ -34,6 +55,71 @@ def opened(flow: object, weights: DeepWeights) -> tuple[Problem, State, Workspac
     (problem,) = scope.find_problems(one, layout)
     flat = np.concatenate([layer.numpy().ravel() for layer in weights.layers])
     return problem, kernel._make_state(layout, flat), workspace(problem, ORDER)
+
+
+# Groups of samples
+
+MULTIPLES = np.array([1.0, 2.0, -3.0, np.nan, 0.0, -6.0])
+"""Of the first input: nan is another direction."""
+
+
+def grouped_flow(slope: float) -> tuple[Flow, DeepWeights]:
+    """Samples alike, opposite, generic and 0, in a network of three layers."""
+    x, other = np.array([0.4, -1.1, 0.3]), np.array([1.0, 0.2, -0.5])
+    inputs = np.array([other if np.isnan(multiple) else multiple * x for multiple in MULTIPLES])
+    dataset = Dataset(torch.from_numpy(inputs), [1, -1, 1, -1, 1, 1])
+    return Flow(dataset, GradientDescent(), slope=slope), deep_gaussian((3, 4, 2, 1), 0)
+
+
+def grouped() -> tuple[Problem, State, Workspace]:
+    return opened(*grouped_flow(slope=0.3))
+
+
+def group(level: int, i: int) -> list[int]:
+    """Who has the kink of sample i: all multiples in the first layer, above it the positive ones."""
+    if np.isnan(MULTIPLES[i]):
+        return [i]
+    shares = MULTIPLES / MULTIPLES[i]
+    return np.flatnonzero(shares > 0 if level > 1 else shares**2 > 0).tolist()
+
+
+@pytest.mark.parametrize(("level", "i"), [(1, 0), (1, 3), (2, 0), (2, 2), (2, 3)])
+def test_samples_that_share_a_kink_are_on_its_sides_together_and_their_drives_add_up(level: int, i: int) -> None:
+    """An opposite one is active where the first is not; above the first layer it has a kink of its own."""
+    problem, state, _ = grouped()
+    own = group(level, i)
+    turned = {k: 1.0 if k == i else MULTIPLES[k] / MULTIPLES[i] for k in own}
+    assert [k for k in own if is_kink(problem, level, k)] == [i]
+    for value in (1, -1, 0):
+        side = np.full_like(state.side, 7)
+        set_side(problem, side, place(problem, level, i, 1), value)
+        expected = np.full_like(side, 7)
+        for k, share in turned.items():
+            expected[place(problem, level, k, 1)] = value * np.sign(share)
+        assert side.tolist() == expected.tolist()
+    E = np.random.default_rng(0).standard_normal(len(state.side))
+    ends = [
+        sum(share * (1.0 if share * sign > 0 else 0.3) * E[place(problem, level, k, 1)] for k, share in turned.items())
+        for sign in (1, -1)
+    ]
+    np.testing.assert_allclose(sliding.add_up_ends(problem, E, level, i, 1), ends, rtol=0, atol=1e-14)
+
+
+def test_an_input_0_has_no_kink() -> None:
+    problem, _, _ = grouped()
+    assert not is_kink(problem, 1, 4) and not is_kink(problem, 2, 4)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+@pytest.mark.parametrize("active", [False, True])
+def test_nothing_gets_past_a_layer_of_inactive_and_sliding_neurons_at_slope_0(slope: float, active: bool) -> None:
+    problem, state, _ = grouped()
+    problem = problem._replace(slope=slope)
+    state.side[:] = 1
+    state.side[[place(problem, 1, 3, j) for j in range(4)]] = [-1, 0, 1 if active else 0, -1]
+    assert is_dead(problem, state.side, 2, 3) == (slope == 0 and not active)
+    assert not is_dead(problem, state.side, 2, 0)
+    assert not is_dead(problem, state.side, 1, 3)
 
 
 # Products
@@ -117,6 +203,31 @@ def test_terms_of_losses_are_those_of_the_torch_generators(name: str) -> None:
         np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14 * (1 + abs(expected).max()))
 
 
+def test_large_outputs_of_a_softmax_do_not_overflow() -> None:
+    problem = SimpleNamespace(targets=np.array([[0.0, 1.0]]), loss=4, power=0.0)
+    work = SimpleNamespace(**{each: np.zeros((2, 2)) for each in "ugh"})
+    out = np.empty(2)
+    add_error_term(problem, work, np.array([1000.0, -1000.0]), out, 0, 1.0)
+    assert out.tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize(("name", "radius"), [("exponential", np.inf), ("logistic", np.pi), ("cross-entropy", np.pi)])
+def test_strides_are_finite_and_within_the_radius_of_the_loss(name: str, radius: float) -> None:
+    """Poles of 1 / (1 + e^u) are at u = +-i pi; the difference of two outputs moves by twice what each does."""
+    code = {"exponential": 0, "logistic": 1, "cross-entropy": 4}[name]
+    problem = SimpleNamespace(targets=np.array([[1.0, 0.0]]), loss=code)
+    found = stride(problem, np.zeros(2), 0)
+    assert 0.5 < found * (2 if name == "cross-entropy" else 1) < min(radius, 4.0)
+
+
+@pytest.mark.parametrize("y", [1.0, -1.0])
+def test_the_stride_of_a_polynomial_loss_is_half_the_way_to_its_singularity(y: float) -> None:
+    """At y f = -1, on either side of 0."""
+    problem = SimpleNamespace(targets=np.array([[y]]), loss=2)
+    for f in (-0.9 * y, 0.0, 5.0 * y):
+        assert stride(problem, np.array([f]), 0) == pytest.approx(0.5 * abs(f + y))
+
+
 # Series
 
 
@@ -192,3 +303,95 @@ def test_systems_whose_rows_must_be_exchanged_are_solved(size: int) -> None:
         np.testing.assert_allclose(
             x, np.linalg.solve(matrix, right), rtol=0, atol=1e-13 * np.linalg.cond(matrix) ** 1.0
         )
+
+
+def test_the_largest_size_is_that_of_a_negative_number_too() -> None:
+    assert products.find_size(np.array([1.0, -3.0, 2.0])) == 3.0
+    assert products.find_size(np.array([1.0, -np.inf])) == np.inf
+    assert np.isnan(products.find_size(np.array([np.inf, np.nan, 1.0])))
+
+
+def test_what_begins_to_get_a_sample_at_slope_0_is_on_the_side_of_where_it_goes() -> None:
+    """The direction in which a_1 leaves 0 is how fast the active ones below arrived at 0, from either side."""
+    flow, weights = grouped_flow(slope=0.0)
+    problem, state, work = opened(flow, weights)
+    rng = np.random.default_rng(1)
+    for active in ([0], [1, 3], [0, 1, 2, 3]):
+        state.side[:] = -1
+        work.heading[:] = rng.standard_normal(len(state.side))
+        decide.note_dead(problem, state, work)
+        assert work.dead[2, 3]
+        below, above = ([place(problem, level, 3, j) for j in range(width)] for level, width in ((1, 4), (2, 2)))
+        moves = np.zeros(4)
+        for j in active:
+            state.side[below[j]], moves[j] = 1, abs(work.heading[below[j]])
+        decide._revive(problem, state, work)
+        assert state.side[above].tolist() == np.sign(weights.layers[1].numpy() @ moves).tolist()
+        assert state.contact[above].tolist() == [1, 1]
+        assert (state.side[[place(problem, 2, i, j) for i in (0, 1, 2, 5) for j in range(2)]] == -1).all()
+
+
+@pytest.mark.parametrize(("p", "level", "column"), [(0, 2, 0), (6, 2, 2), (7, 2, 3), (8, 3, 0), (9, 3, 1)])
+def test_a_weight_whose_sign_flips_is_0_exactly(p: int, level: int, column: int) -> None:
+    """W_2 is 2 x 4, W_3 1 x 2."""
+    problem, state, _ = grouped()
+    before, state.sign[:] = state.weights.copy(), -1
+    assert switch._flip_sign(problem, state, p) == (level, column)
+    assert np.flatnonzero(state.weights != before).tolist() == [12 + p]
+    assert state.weights[12 + p] == 0
+    for found, there, elsewhere in ((state.sign, 1, -1), (state.sign_contact, 1, 0)):
+        assert found[p] == there and (np.delete(found, p) == elsewhere).all()
+
+
+def test_a_step_ends_all_contacts_but_those_at_rest_and_the_rounds_without_one() -> None:
+    problem, state, work = grouped()
+    start.start_mode(problem, state, work)
+    series.set_feedback(problem, state, work.B)
+    slides = series.expand(problem, state, work, ORDER, 1.0)
+    state.contact[:5], state.sign_contact[:2], state.counts[2], work.still[3:5] = 2, 1, 7, True
+    h = 0.05 ** np.arange(ORDER + 1.0)
+    assert loop._move(problem, state, work, slides, h)
+    np.testing.assert_allclose(state.weights, h @ work.W, rtol=0, atol=1e-14)
+    assert np.flatnonzero(state.contact).tolist() == [3, 4]
+    assert not state.sign_contact.any()
+    assert state.counts.tolist() == [1, 0, 0]
+
+
+def test_a_sign_that_flips_above_the_second_layer_concerns_all_that_slides() -> None:
+    """The feedback of every neuron below changes, and with it the drives of the first layer."""
+    problem, state, work = grouped()
+    problem = problem._replace(rule=2)  # signs
+    start.start_mode(problem, state, work)
+    slid = [place(problem, 1, 3, 0), place(problem, 1, 3, 2)]
+    state.side[slid] = 0
+    series.set_feedback(problem, state, work.B)
+    slides = series.expand(problem, state, work, ORDER, 1.0)
+    work.kind[0], work.which[0], work.root[0] = 3, 8, 0.5
+    switch.switch_mode(problem, state, work, slides, 1, 0.5, 1e-3 ** np.arange(ORDER + 1.0))
+    assert state.plan[0] == 1  # deciding
+    assert set(slid) <= set(state.queue[: state.plan[2]].tolist())
+
+
+def test_where_a_row_of_weights_became_0_all_kinks_of_its_neuron_are_decided() -> None:
+    problem, state, work = grouped()
+    start.start_mode(problem, state, work)
+    state.weights[12:16] = 0.0  # of the first neuron of layer 2
+    state.queue[0], state.plan[2] = place(problem, 2, 0, 0), 1
+    decide.prepare_decision(problem, state, work)
+    assert sorted(state.queue[: state.plan[2]]) == [place(problem, 2, i, 0) for i in (0, 2, 3)]
+
+
+def test_a_neuron_that_nothing_gets_to_arrives_with_all_those_below_it_a_rounding_later() -> None:
+    """1e-13 from their kinks they are not on them up to rounding, and yet nothing gets through."""
+    problem, state, work = grouped()
+    start.start_mode(problem, state, work)
+    x, rows = problem.inputs[3] / np.linalg.norm(problem.inputs[3]), state.weights[:12].reshape(4, 3)
+    for _ in range(2):
+        rows -= np.outer(rows @ x, x)
+    rows += 1e-13 * np.outer(np.linalg.norm(rows, axis=1), x)
+    work.W[0] = state.weights
+    arrived = np.zeros(len(state.side), bool)
+    arrived[place(problem, 2, 3, 0)] = True
+    switch._fill_queue(problem, state, work, arrived, True, np.ones(4, bool), np.ones(ORDER + 1))
+    expected = [place(problem, 1, 3, j) for j in range(4)] + [place(problem, 2, 3, j) for j in range(2)]
+    assert set(expected[:5]) <= set(state.queue[: state.plan[2]].tolist()) <= set(expected)

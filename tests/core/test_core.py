@@ -1,9 +1,15 @@
 """The core's functions one by one: in a process of their own, in which numba compiles nothing."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import numba
+import pytest
+
+from flowsim.integrators.event.compiled import compiling
 
 FOLDER = Path(__file__).parent
 
@@ -16,3 +22,28 @@ def test_the_functions_of_the_core_in_python() -> None:
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_what_is_stored_is_named_by_every_file_of_the_core_and_by_the_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, folder = Path(compiling.__file__).parent, tmp_path / "event" / "compiled"
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(source.parent / "tolerances.py", folder.parent)
+    name = compiling._contents(folder)
+    assert name == compiling._contents(source)
+    files = [*folder.glob("*.py"), folder.parent / "tolerances.py"]
+    assert len(files) > 10
+    for file in files:
+        text = file.read_bytes()
+        file.write_bytes(text + b"#")
+        assert compiling._contents(folder) != name, file.name
+        file.write_bytes(text)
+    for module in (numba, compiling.np):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "__version__", "another")
+            assert compiling._contents(folder) != name
+
+
+def test_other_functions_are_stored_where_numba_stores_them() -> None:
+    assert str(numba.config.CACHE_DIR) != str(compiling.STORED)  # type: ignore[attr-defined]
