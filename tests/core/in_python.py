@@ -102,7 +102,9 @@ def test_samples_that_share_a_kink_are_on_its_sides_together_and_their_drives_ad
         sum(share * (1.0 if share * sign > 0 else 0.3) * E[place(problem, level, k, 1)] for k, share in turned.items())
         for sign in (1, -1)
     ]
-    np.testing.assert_allclose(sliding.add_up_ends(problem, E, level, i, 1), np.array(ends, dtype=float), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(
+        sliding.add_up_ends(problem, E, level, i, 1), np.array(ends, dtype=float), rtol=0, atol=1e-14
+    )
 
 
 def test_an_input_0_has_no_kink() -> None:
