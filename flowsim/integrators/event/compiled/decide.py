@@ -192,7 +192,7 @@ def _revive(problem, state, work):
     for l in range(2, problem.widths.shape[0] - 1):
         W = layer(problem, state.weights, l)
         for i in range(problem.inputs.shape[0]):
-            if not work.dead[l, i] or is_dead(problem, state.side, l, i):
+            if not is_kink(problem, l, i) or not work.dead[l, i] or is_dead(problem, state.side, l, i):
                 continue
             below, start = place(problem, l - 1, i, 0), place(problem, l, i, 0)
             for j in range(problem.widths[l]):
@@ -201,7 +201,7 @@ def _revive(problem, state, work):
                     if state.side[below + lower] > 0:
                         z += W[j, lower] * abs(work.heading[below + lower])
                 work.heading[start + j] = z
-                state.side[start + j] = 1 if z > 0 else -1
+                set_side(problem, state.side, start + j, 1 if z > 0 else -1)
                 state.contact[start + j] = 1
 
 
