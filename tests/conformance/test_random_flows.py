@@ -43,6 +43,7 @@ def test_random_flows(kernel: str, seed: int, data: st.DataObject) -> None:
         4927, 8479, 9397,  # all of a sample's layer arrives at 0 at once
         6284, 7334,  # the same with slope 0, seen in the layer above first
         4742,  # samples that share kinks come to life
+        11625,  # opposite samples: what arrives below is the other one's kink
     ],
 )  # fmt: skip
 def test_flows_that_went_wrong_once_are_right_or_refused(seed: int) -> None:

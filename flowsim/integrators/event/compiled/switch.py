@@ -186,7 +186,7 @@ def _trace_down(problem, state, work, arrived):
             for j in range(problem.widths[l - 1]):
                 below = place(problem, l - 1, i, j)
                 if state.side[below] > 0 or (state.side[below] < 0 and problem.slope > 0):
-                    arrived[below] = True
+                    arrived[place(problem, l - 1, problem.first[min(l - 2, 1), i], j)] = True
 
 
 @compiled
