@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Weights, solve
-from flowsim.integrators.event.batched.kinks import Kinks, list_columns
+from flowsim.integrators.event.kinks import Kinks, list_columns
 
 X = torch.tensor([1.0, 2.0, -0.5], dtype=torch.float64)
 INPUTS = torch.stack([X, torch.tensor([0.0, 1.0, 1.0]).double(), -2 * X, torch.zeros(3).double(), 0.25 * X]).unsqueeze(

@@ -9,9 +9,9 @@ from torch.func import jvp
 
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights, losses
 from flowsim.integrators.event.batched.batch import Mode
-from flowsim.integrators.event.batched.kinks import Kinks
 from flowsim.integrators.event.batched.scratch import Scratch
 from flowsim.integrators.event.batched.series import Series, Sliding, expand
+from flowsim.integrators.event.kinks import Kinks
 from flowsim.losses import Loss
 from flowsim.rules import Rule
 

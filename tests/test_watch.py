@@ -8,13 +8,13 @@ from sample_problems import gaussian_data
 
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Rule, SignFeedbackAlignment, Weights
 from flowsim.integrators.event.batched.batch import Batch, Mode, find_largest
-from flowsim.integrators.event.batched.kinks import Kinks
 from flowsim.integrators.event.batched.roots import list_powers
 from flowsim.integrators.event.batched.rounds import Step, _move
 from flowsim.integrators.event.batched.scratch import Scratch
 from flowsim.integrators.event.batched.series import Series, Sliding, expand
 from flowsim.integrators.event.batched.switch import start_batch
 from flowsim.integrators.event.batched.watch import KINK, SIGN, set_watch
+from flowsim.integrators.event.kinks import Kinks
 
 ORDER = 5
 

@@ -9,6 +9,8 @@ flow, is said here.
                 an ensemble at once
     kernel      what a kernel is
     records     what kernels write and others read: starts of steps, where the trajectories are
+    kinks       kinks, which parallel inputs share
+    reasons     why a trajectory cannot go on, in words
     crawl       tells runs that hardly move
     tolerances  all thresholds, in order
     path        the solution, whatever the kernel: dense output, events, statistics

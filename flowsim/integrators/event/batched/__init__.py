@@ -6,7 +6,6 @@ dense       evaluate: the series of steps again
 scope       what it can be used for
 batch       the trajectories that are moved on together: weights, and the mode (sides of the kinks, signs of the
 output weights)
-kinks       kinks, which parallel inputs share
 series      the Taylor series in a mode
 watch       what may change the mode within a step, as polynomials
 roots       their first roots

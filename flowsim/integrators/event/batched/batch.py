@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from flowsim.integrators.event.batched.kinks import Kinks
+from flowsim.integrators.event.kinks import Kinks
 from flowsim.integrators.event.records import Front, Layout, join
 from flowsim.weights import Weights
 

@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from flowsim.flow import Flow
 from flowsim.integrators.event.batched.batch import Mode
-from flowsim.integrators.event.batched.kinks import find_kinks
 from flowsim.integrators.event.batched.roots import list_powers
 from flowsim.integrators.event.batched.scratch import Scratch
 from flowsim.integrators.event.batched.series import Series, Sliding, expand, sum_series
+from flowsim.integrators.event.kinks import find_kinks
 from flowsim.integrators.event.records import Record, join
 from flowsim.weights import Weights
 

@@ -12,13 +12,14 @@ from torch import Tensor
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, smallest_margin, too_steep, unnoticed
 from flowsim.integrators.event.batched.batch import Batch, find_largest
-from flowsim.integrators.event.batched.kinks import find_kinks
-from flowsim.integrators.event.batched.rounds import UNSETTLED, Going, add_reasons, take_round
+from flowsim.integrators.event.batched.rounds import Going, add_reasons, take_round
 from flowsim.integrators.event.batched.scope import require_supported
 from flowsim.integrators.event.batched.scratch import Scratch
 from flowsim.integrators.event.batched.switch import start_batch
 from flowsim.integrators.event.crawl import Crawl, split_hopeless, warn_of
 from flowsim.integrators.event.kernel import Reasons
+from flowsim.integrators.event.kinks import find_kinks
+from flowsim.integrators.event.reasons import UNSETTLED, describe_exhaustion
 from flowsim.integrators.event.records import Front, Layout, Record, join, open_steps
 from flowsim.integrators.event.tolerances import WINDOW
 from flowsim.weights import NetworkWeights, Weights
@@ -120,7 +121,7 @@ class _Run:
             self._record(going, outcome.moving)
         arrived = batch.time >= batch.end
         allowed = self.most[batch.index] - batch.steps
-        add_reasons(failed, (allowed <= 0) & ~arrived, lambda at: _exhausted(self.settings))
+        add_reasons(failed, (allowed <= 0) & ~arrived, lambda at: describe_exhaustion(self.settings))
         if self.rounds % WINDOW == 0:
             self._look_for_crawling(batch, allowed.tolist(), failed)
         for position, reason in failed.items():
@@ -164,10 +165,3 @@ class _Run:
         batch = Batch.of_all([*self.state.parked, self.state.going.batch])
         front = batch.as_front(self.before.layout, self.kinks)
         return self.records[: self.state.records], front, tuple(self.reasons)
-
-
-def _exhausted(settings: Settings) -> str:
-    return (
-        f"max_steps = {settings.max_steps} steps taken; if there were few events, the problem is stiff (the weights "
-        "move slowly while a deviation from their path would decay fast), or else give more"
-    )

@@ -13,19 +13,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flowsim.flow import Flow
-from flowsim.integrators import Settings, smallest_margin
+from flowsim.integrators import Settings
 from flowsim.integrators.event.batched.batch import Batch, Mode, find_largest
-from flowsim.integrators.event.batched.kinks import Kinks
 from flowsim.integrators.event.batched.roots import list_powers
 from flowsim.integrators.event.batched.scratch import Scratch
 from flowsim.integrators.event.batched.series import Series, Sliding, expand, sum_series
 from flowsim.integrators.event.batched.switch import correct_modes, switch_modes
 from flowsim.integrators.event.batched.watch import Watch, find_times, set_watch, tell_negligible
+from flowsim.integrators.event.kinks import Kinks
+from flowsim.integrators.event.reasons import OVERFLOWS, SERIES_OVERFLOWS, UNSETTLED, VANISHES, describe_state
 from flowsim.integrators.event.tolerances import EPS, IDLE, LONGEST, SHORTEST, SHRINKING, TIE, UNDECIDED
 from flowsim.losses import named
 from flowsim.weights import Weights
-
-UNSETTLED = "the mode of a neuron on several kinks at once could not be decided"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +58,7 @@ def take_round(order: int, going: Going, settings: Settings, scratch: Scratch) -
     series = expand(flow, kinks, batch.weights, batch.mode, sliding, batch.unit, order, scratch)
     allowed = settings.atol + settings.rtol * batch.size
     step = _choose_step(batch, series, _measure_changes(flow, series), allowed, settings, scratch)
-    add_reasons(failed, step.vanishes, lambda at: f"the step size fell below rounding: {_describe(going, at)}")
+    add_reasons(failed, step.vanishes, lambda at: f"{VANISHES}: {describe_state(flow, going.batch.weights, at)}")
     watch, still = set_watch(flow, kinks, batch, series, step.ratio, scratch)
     batch, watch, moving = _hold_to_correct(going, series, step, watch, allowed)
     root = find_times(flow, batch, watch)
@@ -69,14 +68,14 @@ def take_round(order: int, going: Going, settings: Settings, scratch: Scratch) -
     batch = _move(before, series, step, share, monomials, moving, still)
     infinite = ~torch.isfinite(batch.size)
     if infinite.any():  # these stay where they were
-        add_reasons(failed, infinite, lambda at: "the weights overflow")
+        add_reasons(failed, infinite, lambda at: OVERFLOWS)
         moving = moving & ~infinite
         hit = hit.where(moving[hit.trajectory])
         batch = _move(before, series, step, share, monomials, moving, still)
-    moved = Going(batch, flow, kinks)
+    moved = batch
     add_reasons(
         failed, batch.idle > IDLE,
-        lambda at: f"{'the Taylor series overflows' if step.overflow[at] else UNSETTLED}: {_describe(moved, at)}",
+        lambda at: f"{SERIES_OVERFLOWS if step.overflow[at] else UNSETTLED}: {describe_state(flow, moved.weights, at)}",
     )  # fmt: skip
     if hit.what.shape[-1]:
         batch, settled = switch_modes(flow, kinks, batch, hit, before.weights.hidden, series, monomials)
@@ -91,13 +90,6 @@ def add_reasons(failed: dict[int, str], which: Bool[Tensor, " ensemble"], reason
     if which.any():
         for position in torch.nonzero(which).flatten().tolist():
             failed.setdefault(position, reason(position))
-
-
-def _describe(going: Going, position: int) -> str:
-    """Speed and smallest margin of a trajectory, as the reason for a stop."""
-    speed = find_largest(going.flow.velocity(going.batch.weights).layers)[position].item()
-    lowest = smallest_margin(going.flow, going.batch.weights)[position].item()
-    return f"velocities reach {speed:.3g} at the smallest margin y f = {lowest:.4g}"
 
 
 def _hold_to_correct(

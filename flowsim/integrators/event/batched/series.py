@@ -15,8 +15,8 @@ from torch import Tensor
 
 from flowsim.flow import Flow
 from flowsim.integrators.event.batched.batch import Mode
-from flowsim.integrators.event.batched.kinks import Kinks, list_columns
 from flowsim.integrators.event.batched.scratch import Scratch
+from flowsim.integrators.event.kinks import Kinks, list_columns
 from flowsim.losses import named
 from flowsim.rules import Rule
 from flowsim.weights import Weights

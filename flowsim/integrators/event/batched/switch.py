@@ -14,9 +14,9 @@ from torch import Tensor
 from flowsim.flow import Flow
 from flowsim.integrators.event.batched.batch import Batch, Mode, find_largest
 from flowsim.integrators.event.batched.filippov import choose_sides
-from flowsim.integrators.event.batched.kinks import Kinks, list_columns
 from flowsim.integrators.event.batched.series import Series, find_feedback
 from flowsim.integrators.event.batched.watch import KINK, SIGN, TO_ACTIVE, TO_INACTIVE, Watch, find_rows
+from flowsim.integrators.event.kinks import Kinks, list_columns
 from flowsim.integrators.event.tolerances import INDEPENDENT, ON_KINK, RESTING, ZERO
 from flowsim.losses import named
 from flowsim.weights import Weights

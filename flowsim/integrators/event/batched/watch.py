@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from flowsim.flow import Flow
 from flowsim.integrators.event.batched.batch import Batch
-from flowsim.integrators.event.batched.kinks import Kinks
 from flowsim.integrators.event.batched.roots import find_earliest_roots
 from flowsim.integrators.event.batched.scratch import Scratch
 from flowsim.integrators.event.batched.series import Series, Sliding, sum_series
+from flowsim.integrators.event.kinks import Kinks
 from flowsim.integrators.event.tolerances import AT_END, AT_REST, INDEPENDENT, TOGETHER, ZERO
 
 KINK, TO_ACTIVE, TO_INACTIVE, SIGN = range(4)

@@ -10,7 +10,7 @@ roots       their first roots
 start       the mode at t = 0
 switch      what happens to the mode at an event
 decide      to which sides neurons go that sit on kinks
-kinks       weights on kinks
+projection  weights on kinks, and put exactly there
 losses      the series of -dl/df
 products    products of matrices
 problem     the arrays it works with

@@ -79,6 +79,6 @@ def compile_once(compile_all: Callable[[], None]) -> None:
     with FileLock(STORED / "lock"):
         if done.exists():
             return
-        print("flowsim: compiling the event-driven core, once on this machine: about half a minute", file=sys.stderr)
+        print("flowsim: compiling the event-driven core, once on this machine: about a minute", file=sys.stderr)
         compile_all()
         done.touch()

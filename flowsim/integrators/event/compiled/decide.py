@@ -7,7 +7,6 @@ import math
 import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled
-from flowsim.integrators.event.compiled.kinks import gets_nothing, is_near, put_on_kinks
 from flowsim.integrators.event.compiled.problem import (
     AMBIGUOUS,
     AT_APEX,
@@ -20,7 +19,9 @@ from flowsim.integrators.event.compiled.problem import (
     STEPPING,
     TRIES,
     UNSETTLED,
+    has_scalar_top,
     is_dead,
+    is_deep,
     is_kink,
     layer,
     locate,
@@ -29,11 +30,11 @@ from flowsim.integrators.event.compiled.problem import (
     signal,
 )
 from flowsim.integrators.event.compiled.products import copy, dot
+from flowsim.integrators.event.compiled.projection import gets_nothing, is_near, put_on_kinks
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
 from flowsim.integrators.event.compiled.sliding import find_ends, is_singular, prepare_slides, stiffness
 from flowsim.integrators.event.compiled.watch import (
     find_speed_size,
-    has_scalar_top,
     set_error_sizes,
 )
 from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, ON_KINK, TINY, ZERO
@@ -53,7 +54,7 @@ def prepare_decision(problem, state, work):
     """Before the first exchange the weights are put exactly onto the kinks."""
     if state.plan[TRIES] == 0:
         put_on_kinks(problem, state, work, state.queue[: state.plan[QUEUED]])
-        if problem.widths.shape[0] > 3:
+        if is_deep(problem):
             _queue_neighbours(problem, state, work)
         _revive(problem, state, work)
     if problem.rule == FORWARD and has_scalar_top(problem):

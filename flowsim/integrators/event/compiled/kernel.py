@@ -23,6 +23,7 @@ from torch import Tensor
 from flowsim.data import Dataset
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, smallest_margin, too_steep, unnoticed
+from flowsim.integrators.event import reasons as words
 from flowsim.integrators.event.compiled import problem as core
 from flowsim.integrators.event.compiled.compiling import compile_once
 from flowsim.integrators.event.compiled.loop import advance, evaluate_steps
@@ -47,12 +48,12 @@ from flowsim.rules import FeedbackAlignment
 from flowsim.weights import DeepWeights, NetworkWeights
 
 STOPS = {
-    core.VANISHES: "the step size fell below rounding",
-    core.OVERFLOWS: "the weights overflow",
-    core.SERIES_OVERFLOWS: "the Taylor series overflows",
-    core.UNSETTLED: "the mode of neurons on several kinks at once could not be decided",
-    core.AT_APEX: "nothing of a sample gets through a hidden layer, and the layers above have no one mode to go on in",
-    core.AMBIGUOUS: "neurons above the first layer stay at 0 for samples that reach them alike, by drives not unique",
+    core.VANISHES: words.VANISHES,
+    core.OVERFLOWS: words.OVERFLOWS,
+    core.SERIES_OVERFLOWS: words.SERIES_OVERFLOWS,
+    core.UNSETTLED: words.UNSETTLED,
+    core.AT_APEX: words.AT_APEX,
+    core.AMBIGUOUS: words.AMBIGUOUS,
 }
 """Why a trajectory cannot go on, by how the core returned."""
 
@@ -260,7 +261,7 @@ class _Track:
                 return
             left = int(self.most - self.state.counts[STEPS])
             if left <= 0:
-                self.end = _exhausted(self.settings)
+                self.end = words.describe_exhaustion(self.settings)
                 return
             goal = torch.from_numpy(self.state.clock[END : END + 1])
             crawls = crawl.look(torch.zeros(1, dtype=torch.long), *self._now(), torch.tensor([event]), goal)
@@ -300,16 +301,7 @@ class _Track:
         layers = self.layout.split_weights(torch.from_numpy(self.state.weights)[None])
         everyone = DeepWeights.sharing([layer.expand(len(self.flow.dataset.inputs), -1, -1) for layer in layers])
         own, weights = self.flow.map_matrices(everyone, lambda matrix: matrix[self.index : self.index + 1])
-        speed = join(own.velocity(weights).layers).abs().max().item()
-        lowest = smallest_margin(own, weights).item()
-        return f"{STOPS[self.end]}: velocities reach {speed:.3g} at the smallest margin y f = {lowest:.4g}"
-
-
-def _exhausted(settings: Settings) -> str:
-    return (
-        f"max_steps = {settings.max_steps} steps taken; if there were few events, the problem is stiff (the weights "
-        "move slowly while a deviation from their path would decay fast), or else give more"
-    )
+        return f"{STOPS[self.end]}: {words.describe_state(own, weights, 0)}"
 
 
 _BORROWED = threading.local()

@@ -8,7 +8,6 @@ import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled, entry
 from flowsim.integrators.event.compiled.decide import decide, note_dead, prepare_decision
-from flowsim.integrators.event.compiled.kinks import put_on_kinks
 from flowsim.integrators.event.compiled.losses import stride
 from flowsim.integrators.event.compiled.problem import (
     ALLOWED,
@@ -30,6 +29,7 @@ from flowsim.integrators.event.compiled.problem import (
     UNIT,
     UNSETTLED,
     VANISHES,
+    is_deep,
     locate,
     open_problem,
     open_state,
@@ -37,6 +37,7 @@ from flowsim.integrators.event.compiled.problem import (
     signal,
 )
 from flowsim.integrators.event.compiled.products import copy, dot, fill, find_size
+from flowsim.integrators.event.compiled.projection import put_on_kinks
 from flowsim.integrators.event.compiled.series import expand, set_feedback, sum_terms
 from flowsim.integrators.event.compiled.start import set_first_signs, start_mode
 from flowsim.integrators.event.compiled.switch import correct_mode, switch_mode
@@ -121,7 +122,7 @@ def _take_step(problem, state, work, slides, order, rtol, atol):
     ratio = _powers(length / unit, order)
     count, wrong = list_candidates(problem, state, work, slides, ratio)
     # in deep networks what hardly displaces a neuron may still decide the sides of those above
-    while wrong >= 0 and state.counts[IDLES] >= UNDECIDED and problem.widths.shape[0] == 3:
+    while wrong >= 0 and state.counts[IDLES] >= UNDECIDED and not is_deep(problem):
         if not _is_negligible(problem, state, work, slides, ratio, wrong, allowed):
             break
         count = _remove(work, wrong, count)
@@ -292,15 +293,4 @@ def evaluate_steps(problem, state, work, order, weights, sides, signs, lengths, 
                 for k in range(order, 0, -1):
                     powers[k] = k * powers[k - 1] / lengths[step]
                 powers[0] = 0.0
-            sum_derivative(work.W, powers, out[at])
-
-
-@compiled
-def sum_derivative(terms, powers, out):
-    """sum_k powers_k terms_k, the first of which may be 0 times infinity."""
-    fill(out, 0.0)
-    for k in range(powers.shape[0]):
-        if powers[k] != 0.0:
-            factor, row = powers[k], terms[k]
-            for p in range(out.shape[0]):
-                out[p] += factor * row[p]
+            sum_terms(work.W, powers, out[at])

@@ -277,6 +277,18 @@ def place(problem, l, i, j):
 
 
 @compiled
+def is_deep(problem):
+    """Whether there is more than one hidden layer."""
+    return problem.widths.shape[0] > 3
+
+
+@compiled
+def has_scalar_top(problem):
+    """Whether this is a two-layer network with one output: under GD all drives of a neuron vanish with its weight."""
+    return not is_deep(problem) and problem.widths[2] == 1
+
+
+@compiled
 def is_kink(problem, l, i):
     """Whether a sample is the first of those that share its kinks in a layer."""
     return problem.exists[min(l - 1, 1), i]

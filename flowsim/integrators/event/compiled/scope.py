@@ -12,7 +12,6 @@ from torch import Tensor
 
 from flowsim import losses
 from flowsim.flow import Flow
-from flowsim.integrators.event.batched.kinks import Kinks
 from flowsim.integrators.event.compiled.problem import (
     CROSS_ENTROPY,
     EXPONENTIAL,
@@ -24,6 +23,7 @@ from flowsim.integrators.event.compiled.problem import (
     SQUARED,
     Problem,
 )
+from flowsim.integrators.event.kinks import Kinks
 from flowsim.integrators.event.records import Layout
 from flowsim.rules import GradientDescent, Rule, SignFeedbackAlignment, is_one_of
 from flowsim.weights import DeepWeights

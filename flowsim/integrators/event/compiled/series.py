@@ -13,7 +13,7 @@ from __future__ import annotations
 from flowsim.integrators.event.compiled.compiling import compiled
 from flowsim.integrators.event.compiled.losses import add_error_term
 from flowsim.integrators.event.compiled.problem import FORWARD, SIGNED
-from flowsim.integrators.event.compiled.products import times, times_transposed, transposed_times
+from flowsim.integrators.event.compiled.products import add_scaled, fill, times, times_transposed, transposed_times
 from flowsim.integrators.event.compiled.sliding import add_drives, prepare_slides
 
 
@@ -133,10 +133,8 @@ def expand(problem, state, work, order, unit):
 
 @compiled
 def sum_terms(terms, powers, out):
-    """sum_k powers_k terms_k."""
-    for p in range(out.shape[0]):
-        out[p] = terms[0, p]
-    for k in range(1, powers.shape[0]):
-        factor, row = powers[k], terms[k]
-        for p in range(out.shape[0]):
-            out[p] += factor * row[p]
+    """sum_k powers_k terms_k; what is multiplied by 0 may be infinite."""
+    fill(out, 0.0)
+    for k in range(powers.shape[0]):
+        if powers[k] != 0.0:
+            add_scaled(out, powers[k], terms[k])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flowsim.integrators.event.compiled.compiling import compiled
 from flowsim.integrators.event.compiled.decide import begin_decision
-from flowsim.integrators.event.compiled.kinks import is_near
 from flowsim.integrators.event.compiled.problem import (
     FORWARD,
     PHASE,
@@ -13,6 +12,7 @@ from flowsim.integrators.event.compiled.problem import (
     SIGNING,
     STEPPING,
     TRIES,
+    has_scalar_top,
     is_dead,
     is_kink,
     locate,
@@ -20,10 +20,8 @@ from flowsim.integrators.event.compiled.problem import (
     set_side,
 )
 from flowsim.integrators.event.compiled.products import copy, fill
+from flowsim.integrators.event.compiled.projection import is_near
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
-from flowsim.integrators.event.compiled.watch import (
-    has_scalar_top,
-)
 
 
 @compiled

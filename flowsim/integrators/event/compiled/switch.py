@@ -8,16 +8,17 @@ import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled
 from flowsim.integrators.event.compiled.decide import begin_decision
-from flowsim.integrators.event.compiled.kinks import gets_nothing, is_near
 from flowsim.integrators.event.compiled.problem import (
     QUEUED,
     is_dead,
+    is_deep,
     is_kink,
     locate,
     place,
     set_side,
 )
 from flowsim.integrators.event.compiled.products import add_scaled, copy, dot
+from flowsim.integrators.event.compiled.projection import gets_nothing, is_near
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
 from flowsim.integrators.event.compiled.sliding import add_up_ends
 from flowsim.integrators.event.compiled.watch import (
@@ -41,7 +42,7 @@ def correct_mode(problem, state, work, slides, ratio, at):
             state.contact[index] = 2  # it was beyond the kink by rounding
         elif gets_nothing(problem, state, work, l, i):
             set_side(problem, state.side, index, -state.side[index])
-        elif problem.widths.shape[0] > 3:
+        elif is_deep(problem):
             state.queue[0], state.plan[QUEUED] = index, 1
             set_side(problem, state.side, index, 0)
             begin_decision(state)

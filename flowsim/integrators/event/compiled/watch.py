@@ -17,6 +17,7 @@ from flowsim.integrators.event.compiled.problem import (
     FORWARD,
     SIGNED,
     feedback,
+    has_scalar_top,
     is_dead,
     is_kink,
     layer,
@@ -217,12 +218,6 @@ def _list_signs(problem, state, work, slides, ratio, count):
             if s == 0 or slides.neuron[s] != slides.neuron[s - 1]:
                 count = _list_sign(problem, state, work, ratio, slides.neuron[s], count)
     return count
-
-
-@compiled
-def has_scalar_top(problem):
-    """Whether this is a two-layer network with one output: under GD all drives of a neuron vanish with its weight."""
-    return problem.widths.shape[0] == 3 and problem.widths[2] == 1
 
 
 @compiled
