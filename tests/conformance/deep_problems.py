@@ -14,6 +14,7 @@ from flowsim import (
     SignFeedbackAlignment,
     Solution,
 )
+from flowsim.initialization import deep_gaussian
 from flowsim.observables import conserved
 from flowsim.rules import Rule
 from flowsim.weights import NetworkWeights
@@ -50,6 +51,15 @@ def _draw(widths: tuple[int, ...], seed: int) -> tuple[list[torch.Tensor], ...]:
     inputs, labels = normal(10, widths[0]) / widths[0] ** 0.5, normal(10).sign()
     weights = [normal(*shape) / shape[1] ** 0.5 for shape in shapes]
     return [inputs], [labels], weights, [normal(*shape) for shape in shapes[1:]], [normal(1, m) for m in widths[1:-1]]
+
+
+def slides_that_hold_each_other() -> tuple[Flow, DeepWeights]:
+    """At t = 21.03 the only mode without contradiction has three slides; one of them repels where it is alone."""
+    generator = torch.Generator().manual_seed(1003)
+    inputs = torch.randn(20, 6, generator=generator, dtype=torch.float64)
+    weights, others = (deep_gaussian((6, 16, 16, 2), seed) for seed in (3, 503))
+    dataset = Dataset(inputs, torch.arange(20) % 2, classes=2)
+    return Flow(dataset, FeedbackAlignment(others.layers[1:]), "cross-entropy", 0.1), weights
 
 
 def law_deviation(solution: Solution, layers: list[int] | None = None) -> float:

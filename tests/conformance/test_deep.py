@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from conformance.deep_problems import RULES, gaussian_data, largest_difference, law_deviation
+from conformance.deep_problems import (
+    RULES,
+    gaussian_data,
+    largest_difference,
+    law_deviation,
+    slides_that_hold_each_other,
+)
 from conformance.kernels import solve
 from conformance.reference import smoothed
 from conformance.reference_runs import SEEDS, flow_and_weights, load_runs
@@ -111,3 +117,9 @@ def test_a_direct_feedback_runs_from_event_to_event_and_conserves_its_law_at_the
     solution = solve(flow, weights, 20.0, rtol=1e-12, atol=1e-14)
     assert solution.statistics["slides"].sum() > 0
     assert law_deviation(solution, [2]) < 1e-11
+
+
+def test_slides_that_attract_only_together_are_kept() -> None:
+    solution = solve(*slides_that_hold_each_other(), 25.0, rtol=1e-10, atol=1e-12)
+    assert solution.status.time == 25
+    assert law_deviation(solution) < 1e-9

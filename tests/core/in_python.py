@@ -263,6 +263,28 @@ def test_off_the_kinks_the_first_term_is_the_velocity_and_the_sum_solves_the_flo
 # Slides
 
 
+def probe_rates(given: reference.Problem, state: State, now: reference.Motion, slid: np.ndarray) -> np.ndarray:
+    """d speed / d(beta z) where phi' is smooth, by differences: that of neurons that slide lies in between."""
+    layers = reference.split(state.weights, given.weight_shapes)
+    feedback = reference.feedback_of(given, layers, reference.Mode(state.side, np.sign(state.weights).astype(int)))
+    flat = np.where(state.side > 0, 1.0, given.slope)
+    share = (now.signal[slid] / now.drive[slid] - given.slope) / (1 - given.slope)
+    flat[slid] = 0.0
+    a, z = reference.forward(given.inputs, layers, reference.split(flat, given.kink_shapes))
+    error = reference.LOSSES[given.loss](z[-1], given.targets) / len(given.inputs)
+
+    def speed(offset: np.ndarray) -> np.ndarray:
+        slopes = flat.copy()
+        slopes[slid] = given.slope + (1 - given.slope) * (share + share * (1 - share) * offset)
+        parts = reference.split(slopes, given.kink_shapes)
+        deltas, _ = reference.backward(error, parts, feedback, reference.split(0 * slopes, given.kink_shapes))
+        velocity = [delta.T @ before for delta, before in zip(deltas, a, strict=True)]
+        return reference.join(reference.speeds(a, layers, parts, velocity))[slid]
+
+    h = 1e-4
+    return np.stack([(speed(h * unit) - speed(-h * unit)) / (2 * h) for unit in np.eye(len(slid))], 1)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_drives_are_those_of_the_probed_matrix_of_the_second_implementation(seed: int) -> None:
     """On random slid sides; z need not be 0 there, but for the activations of the slid kinks it is taken as 0."""
@@ -285,6 +307,14 @@ def test_drives_are_those_of_the_probed_matrix_of_the_second_implementation(seed
     if slides.top > 1:
         order = np.argsort(slides.signal)
         np.testing.assert_allclose(slides.matrix[np.ix_(order, order)], expected.matrix, rtol=0, atol=1e-12)
+        if expected.drive[slides.signal].all():  # a neuron that gets nothing does not slide
+            rates = probe_rates(given, state, expected, slides.signal)
+            near = 1e-6 * (1 + abs(rates).max())
+            np.testing.assert_allclose(sliding.linearize(problem, work, slides), rates, rtol=0, atol=near)
+            real = np.linalg.eigvals(rates).real
+            if abs(real).min() > 1e-6 * abs(real).max():
+                assert sliding.is_stable(problem, work, slides) == (real.max() < 0)
+        assert (work.slopes[slides.signal] == 0).all()
         inverse = np.linalg.inv(slides.matrix)
         for s in range(len(order)):
             assert sliding.stiffness(slides, s) == pytest.approx(1 / inverse[s, s], rel=1e-9)

@@ -30,19 +30,24 @@ def test_what_is_stored_is_named_by_every_file_of_the_core_and_by_the_compiler(
     source, folder = Path(compiling.__file__).parent, tmp_path / "event" / "compiled"
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(source.parent / "tolerances.py", folder.parent)
-    name = compiling._contents(folder)
-    assert name == compiling._contents(source)
+    name = compiling._name(folder)
+    assert name != compiling._name(source)  # numba would not find what it stored for another place
     files = [*folder.glob("*.py"), folder.parent / "tolerances.py"]
     assert len(files) > 10
     for file in files:
-        text = file.read_bytes()
+        text, times = file.read_bytes(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
         file.write_bytes(text + b"#")
-        assert compiling._contents(folder) != name, file.name
+        os.utime(file, ns=times)
+        assert compiling._name(folder) != name, file.name
         file.write_bytes(text)
+        os.utime(file, ns=(times[0], times[1] + 1))
+        assert compiling._name(folder) != name, file.name
+        os.utime(file, ns=times)
+        assert compiling._name(folder) == name, file.name
     for module in (numba, compiling.np):
         with monkeypatch.context() as patch:
             patch.setattr(module, "__version__", "another")
-            assert compiling._contents(folder) != name
+            assert compiling._name(folder) != name
 
 
 def test_other_functions_are_stored_where_numba_stores_them() -> None:

@@ -1,7 +1,8 @@
 """How the core is compiled: by numba, once per machine, and again when one of its files changes.
 
 numba looks at the file of a function alone to tell whether what it stored is still right, not at the files of the
-functions that it calls. Here what is stored lies in a directory named by the contents of all files of the core.
+functions that it calls. Here what is stored lies in a directory named by all files of the core: by what is in them,
+and by their places and times, as numba finds what it stored only for the same file.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ COMPILED = "compiled"
 """The file that says that everything was compiled and stored."""
 
 
-def _contents(folder: Path) -> str:
-    """A hash of all files that the compiled code depends on."""
+def _name(folder: Path) -> str:
+    """A hash of all that the compiled code depends on, and of what numba finds it by."""
     digest = hashlib.sha256(f"{numba.__version__} {np.__version__}".encode())
     for path in sorted([*folder.glob("*.py"), folder.parent / "tolerances.py"]):
-        digest.update(path.name.encode() + path.read_bytes())
+        digest.update(f"{path} {path.stat().st_mtime_ns}".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -36,7 +37,7 @@ def _stored() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     for base in (chosen, os.path.join(home, "flowsim"), os.path.join(tempfile.gettempdir(), f"flowsim-{os.getuid()}")):
         if base:
-            folder = Path(base) / f"core-{_contents(Path(__file__).parent)}"
+            folder = Path(base) / f"core-{_name(Path(__file__).parent)}"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 if os.access(folder, os.W_OK):

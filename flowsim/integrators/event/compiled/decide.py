@@ -32,7 +32,7 @@ from flowsim.integrators.event.compiled.problem import (
 from flowsim.integrators.event.compiled.products import copy, dot
 from flowsim.integrators.event.compiled.projection import gets_nothing, is_near, put_on_kinks
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
-from flowsim.integrators.event.compiled.sliding import find_ends, is_singular, prepare_slides, stiffness
+from flowsim.integrators.event.compiled.sliding import find_ends, is_singular, is_stable, prepare_slides, stiffness
 from flowsim.integrators.event.compiled.watch import (
     find_speed_size,
     set_error_sizes,
@@ -103,6 +103,8 @@ def decide(problem, state, work, slides):
         return _explain_indecision(problem, state, work, queue)
     at, side = _find_worst(problem, state, work, slides, queue, state.plan[TRIES])
     if at < 0:
+        if slides.top > 1 and not is_stable(problem, work, slides):
+            return UNSETTLED
         _set_contacts(problem, state, work, queue)
         state.plan[PHASE] = STEPPING
         if _has_apex(problem, state, queue):
@@ -138,7 +140,7 @@ def _find_worst(problem, state, work, slides, queue, tries):
         elif side == 0 and gets_nothing(problem, state, work, l, i):
             return at, (1 if work.z[1, q] > 0 else -1)
         elif side == 0:
-            wrong, better = _judge_slide(problem, work, slides, q)
+            wrong, better = _judge_slide(problem, work, slides, q, circles)
         elif side * work.z[1, q] < -ZERO * size:
             wrong, better = abs(work.z[1, q]), (-side if gets_nothing(problem, state, work, l, i) else 0)
         if wrong >= 0:
@@ -150,7 +152,7 @@ def _find_worst(problem, state, work, slides, queue, tries):
 
 
 @compiled
-def _judge_slide(problem, work, slides, q):
+def _judge_slide(problem, work, slides, q, circles):
     """By how much the drive of a slide is outside of its interval, as a speed, and where it leads; -1 inside."""
     s = 0
     while slides.signal[s] != q:
@@ -158,13 +160,12 @@ def _judge_slide(problem, work, slides, q):
     active, inactive = find_ends(problem, work, slides, s, 0)
     c, near = slides.drive[0, s], BLOCKED * abs(inactive - active)
     m = 1.0 if slides.top == 1 else stiffness(slides, s)
-    towards = 1.0 if inactive > active else -1.0
-    if m * (inactive - active) > 0:  # it attracts
-        if towards * (c - active) <= near:
-            return abs(m * (c - active)), 1
-        if towards * (inactive - c) <= near:
-            return abs(m * (c - inactive)), -1
+    towards, attracts = 1.0 if inactive > active else -1.0, m * (inactive - active) > 0
+    inside = near < towards * (c - active) and near < towards * (inactive - c)
+    if inside and (attracts or circles):  # one that repels alone may be held by the others
         return -1.0, 0
+    if attracts:
+        return (abs(m * (c - active)), 1) if towards * (c - active) <= near else (abs(m * (c - inactive)), -1)
     if m * (active - c) < 0 and m * (inactive - c) < 0:
         return abs(m * (inactive - c)), -1
     return abs(m * (active - c)), 1

@@ -8,6 +8,8 @@ Its matrix is the same for every order of the series.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba.experimental import structref
 
@@ -255,6 +257,52 @@ def stiffness(slides, s):
     unit[s] = 1.0
     solve_drives(slides, unit, column)
     return 1.0 / column[s]
+
+
+@compiled
+def is_stable(problem, work, slides):
+    """Whether neurons that are off their kinks by a little come back to them, all together."""
+    rates = np.linalg.eigvals(linearize(problem, work, slides).astype(np.complex128)).real
+    return np.all(rates <= INDEPENDENT * np.max(np.abs(rates)))
+
+
+@compiled
+def linearize(problem, work, slides):
+    """The matrix of d(beta z)/d(beta t) near the slides, if phi' = slope + (1 - slope) sigmoid(beta z) does not jump.
+
+    At a slide sigmoid is the share of the way from the inactive to the active end at which the drive is, and phi'
+    follows. Off the slide drives change by (active - inactive) share (1 - share) d(beta z). What that does to speeds is
+    M once more, but where it passes kinks that slide, phi' stands in the place of 0.
+    """
+    count = slides.signal.shape[0]
+    change = np.zeros((count, count))
+    for s in range(count):
+        active, inactive = find_ends(problem, work, slides, s, 0)
+        share = (slides.drive[0, s] - inactive) / (active - inactive)
+        change[s, s] = (active - inactive) * share * (1 - share)
+        _set_shared_slopes(problem, work, slides, s, share)
+    passing = Slides(
+        slides.signal, slides.layer, slides.sample, slides.neuron, slides.top, slides.block,
+        np.zeros((count, count)), slides.factors, slides.pivots, np.zeros_like(slides.down), np.zeros_like(slides.raw),
+        slides.drive,
+    )  # fmt: skip
+    _send_down(problem, work, passing)
+    _fill_matrix(problem, work, passing)
+    for s in range(count):
+        _set_shared_slopes(problem, work, slides, s, math.nan)
+    return passing.matrix @ change
+
+
+@compiled
+def _set_shared_slopes(problem, work, slides, s, share):
+    """phi' of all samples that share a kink, between its values on both sides; 0 again, as it slides, for a nan."""
+    l, i, j = slides.layer[s], slides.sample[s], slides.neuron[s]
+    row = min(l - 1, 1)
+    for other in range(i, problem.inputs.shape[0]):
+        if problem.first[row, other] == i:
+            own = share if problem.ratio[row, other] > 0 else 1 - share
+            slope = 0.0 if math.isnan(share) else problem.slope + (1 - problem.slope) * own
+            work.slopes[place(problem, l, other, j)] = slope
 
 
 @compiled
