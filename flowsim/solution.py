@@ -257,8 +257,8 @@ class Solution(Generic[AnyWeights]):
         """Return the absolute error of the weights at the given times, estimated by the companion.
 
         One number per layer, time and trajectory, the same for all weights of the layer: the largest difference to the
-        companion, and 8 units of rounding of the largest weight; infinite where the companion stopped before. For rtol
-        up to 1e-3: beyond, the event-driven integrator takes both with series of the same order.
+        companion, and 8 units of rounding of the largest weight; infinite where the companion stopped before. Checked
+        for rtol up to 1e-3.
 
         Arguments and errors as for `evaluate`.
         """
