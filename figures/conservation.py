@@ -23,7 +23,7 @@ from flowsim.observables import conserved
 
 SEEDS = (0,)
 FIRST, T_FINAL = 0.1, 100.0
-EVENT_RTOLS, DOPRI5_RTOLS, STEP_SIZES = (1e-10, 1e-13), (1e-6, 1e-9), (0.1, 0.01, 0.001)
+EVENT_RTOLS, DOPRI5_RTOLS, STEP_SIZES = (1e-10, 1e-13), (1e-6, 1e-9), (0.2, 0.02, 0.002)
 LEAST = 1e-17
 """Where a deviation of exactly 0 is drawn."""
 
