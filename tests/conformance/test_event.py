@@ -594,3 +594,11 @@ def test_progress_adds_up_to_one_for_each_trajectory(t_final: float) -> None:
     INTEGRATOR.proceed(INTEGRATOR.begin(flow, weights, settings), ends, settings, gained.append)
     assert sum(gained) == pytest.approx(3.0)
     assert min(gained) >= 0
+
+
+def test_modes_behind_events_need_no_correction(kernel: str) -> None:
+    """A neuron that crosses, or slides, does so without a round in which the series contradict the mode."""
+    solution = solve(*gaussian_data("fa", 3), 20.0)
+    front = cast(EventPath, solution.path).front
+    assert int(solution.statistics["slides"].sum()) > 20
+    assert int(front.rounds.sum()) <= int(front.steps.sum()) + 3
