@@ -32,3 +32,17 @@ class IntegrationInterrupt(KeyboardInterrupt):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.solution,), self.__dict__
+
+
+class Undecided(RuntimeError):
+    """An enclosure that cannot go on without a guess. `reason` says what is not decided, `time` near which time.
+
+    A start may have several solutions, or two events may come too close to each other for the bits allowed.
+    """
+
+    def __init__(self, reason: str, time: float | None = None) -> None:
+        super().__init__(reason if time is None else f"undecided at t = {time:.6g}: {reason}")
+        self.reason, self.time = reason, time
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.time), self.__dict__

@@ -1,0 +1,109 @@
+"""What ends a mode: functions that are positive while it lasts, and the first of them to come to 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from flint import arb, fmpq
+
+from flowsim.enclosure.curve import Curve, combine
+from flowsim.enclosure.modes import Mode
+from flowsim.enclosure.roots import Unseparated, first_zero, is_clear
+from flowsim.enclosure.series import Expansion, feedback_moves
+from flowsim.enclosure.tails import Tails, curve
+
+Cause = Literal["arrival", "exit up", "exit down", "sign", "turn"]
+"""A neuron arrives on kinks; the drive that holds it on one comes to its active or inactive end; b_j jumps; or kinks
+that attracted begin to repel, where solutions branch."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A function that is positive in the mode, divided by the power of t with which it starts at 0."""
+
+    cause: Cause
+    neuron: int
+    kinks: tuple[int, ...]
+    curve: Curve
+
+
+def watches(expansion: Expansion, tails: Tails) -> list[Watch]:
+    """All functions that must stay positive for the modes to last."""
+    drives = [curve(expansion.drives, i, tail, tails.disc) for i, tail in enumerate(tails.drives)]
+    found = []
+    for j, mode in enumerate(expansion.state.modes):
+        if expansion.problem.bent:
+            found += _arrivals(expansion, tails, j, mode) + _exits(j, mode, drives)
+        if expansion.problem.follows_signs or (feedback_moves(expansion.problem) and mode.held):
+            output = _signed(mode.sign, curve(expansion.output, j, tails.output[j], tails.disc))
+            cause: Cause = "turn" if mode.held else "sign"
+            found.append(Watch(cause, j, (), output.deflated(int(j in expansion.state.risen))))
+    return found
+
+
+def _arrivals(expansion: Expansion, tails: Tails, j: int, mode: Mode) -> list[Watch]:
+    """Side times zeta of the kinks that the neuron is not on; those that it reaches together are watched as one."""
+    found, seen = [], set(mode.held)
+    neurons = len(expansion.state.modes)
+    for kink in range(expansion.problem.kinks):
+        if kink in seen:
+            continue
+        together = mode.shared(kink)
+        seen.update(together)
+        place = kink * neurons + j
+        zeta = _signed(mode.sides[kink], curve(expansion.zeta, place, tails.zeta[place], tails.disc))
+        zeros = expansion.state.zeros.get((kink, j), 0)
+        found.append(Watch("arrival", j, tuple(together), zeta.deflated(zeros)))
+    return found
+
+
+def _exits(j: int, mode: Mode, drives: list[Curve]) -> list[Watch]:
+    """The room that held drives have to their ends, and the pull of kinks that the neuron rests on."""
+    found = []
+    for kink in mode.slid:
+        up, down = mode.room(kink)
+        found.append(Watch("exit up", j, (kink,), _linear(up, drives)))
+        found.append(Watch("exit down", j, (kink,), _linear(down, drives)))
+    if mode.sign:
+        found += [Watch("turn", j, (kink,), _linear(mode.pull(kink), drives)) for kink in sorted(mode.resting)]
+    return found
+
+
+def _linear(row: list[fmpq], drives: list[Curve]) -> Curve:
+    return combine(*zip(*((arb(a), drive) for a, drive in zip(row, drives, strict=True) if a), strict=True))
+
+
+def _signed(sign: int, one: Curve) -> Curve:
+    return one if sign > 0 else Curve(-one.polynomial, one.tail, one.disc)
+
+
+def first_event(watched: Sequence[Watch], end: arb) -> tuple[arb, Watch] | None:
+    """The one function that is first to come to 0 on (0, end] and when; None if all stay positive.
+
+    Raises:
+        Unseparated: if it is not proved which is the first, or whether there is one.
+    """
+    first = None
+    unclear = [watch for watch in watched if not is_clear(watch.curve, end)]
+    for watch in sorted(unclear, key=_guess):
+        if is_clear(watch.curve, end):
+            continue
+        time = first_zero(watch.curve, end)
+        if time is None:
+            continue
+        if first is not None and not time < first[0]:
+            raise Unseparated(f"two events are not proved to come one after the other: {_named(watch)}, {_named(first[1])}")
+        first, end = (time, watch), time.upper()
+    return first
+
+
+def _named(watch: Watch) -> str:
+    return f"{watch.cause} of neuron {watch.neuron} on kinks {list(watch.kinks)}"
+
+
+def _guess(watch: Watch) -> float:
+    """Where the tangent at the start comes to 0: to look at likely events first."""
+    start, slope = (float(entry.mid()) for entry in (watch.curve.polynomial[0], watch.curve.polynomial[1]))
+    return -start / slope if slope < 0 else float("inf")
