@@ -37,12 +37,13 @@ class IntegrationInterrupt(KeyboardInterrupt):
 class Undecided(RuntimeError):
     """An enclosure that cannot go on without a guess. `reason` says what is not decided, `time` near which time.
 
-    A start may have several solutions, or two events may come too close to each other for the bits allowed.
+    A start may have several solutions, or two events may come too close to each other for the bits allowed. `final` if
+    it is proved that more bits do not help.
     """
 
-    def __init__(self, reason: str, time: float | None = None) -> None:
+    def __init__(self, reason: str, time: float | None = None, final: bool = False) -> None:
         super().__init__(reason if time is None else f"undecided at t = {time:.6g}: {reason}")
-        self.reason, self.time = reason, time
+        self.reason, self.time, self.final = reason, time, final
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, self.time), self.__dict__
+        return type(self), (self.reason, self.time, self.final), self.__dict__

@@ -47,7 +47,7 @@ def _logistic_terms() -> Terms:
     for k in count(1):
         u = yield g[-1]
         weighted.append(-k * u)
-        h.append(g[-1] - sum((a * b for a, b in zip(g, reversed(g), strict=True)), arb(0)))
+        h.append(g[-1] - _last_term([arb(0), *g], g))
         g.append(_last_term(weighted, h) / k)
 
 
@@ -61,7 +61,10 @@ def _squared_terms() -> Terms:
 
 def _last_term(weighted: list[arb], factor: list[arb]) -> arb:
     """sum_{l=1..k} weighted_l factor_{k-l}."""
-    return sum((a * b for a, b in zip(weighted[1:], reversed(factor), strict=True)), arb(0))
+    total = arb(0)
+    for left, right in zip(weighted[1:], reversed(factor), strict=True):
+        total += left * right
+    return total
 
 
 def _logistic_majorant(u: arb, distance: arb) -> arb | None:

@@ -64,11 +64,7 @@ class Mode:
 
     @cached_property
     def holds(self) -> fmpq_mat:
-        """p / b per kink slid along (rows) as sums over samples: K_SS p = -(U_S . drive of the others).
-
-        Raises:
-            ZeroDivisionError: if the normals are linearly dependent.
-        """
+        """p / b per kink slid along (rows) as sums over samples: K_SS p = -(U_S . drive of the others)."""
         normals = rows_of(self.problem.normals, self.slid)
         return -((normals * normals.transpose()).inv() * (normals * self.free_drives.transpose()))
 
@@ -115,16 +111,17 @@ class Mode:
         """The kinks that zeta reaches together with this one: their normals are parallel along what is slid on."""
         if not self.slid:
             return [kink]
-        projected = self._projected_normals
         free = [other for other in range(self.problem.kinks) if other not in self.held]
-        return [other for other in free if _parallel(projected[other], projected[kink])]
+        return [other for other in free if _parallel(self.across, other, kink)]
 
     @cached_property
-    def _projected_normals(self) -> list[Row]:
+    def across(self) -> fmpq_mat:
+        """The normals without their parts along the normals of the kinks slid along: zeta moves by these only."""
         normals = self.problem.normals
-        across = rows_of(normals, self.slid)
-        part = normals * across.transpose() * (across * across.transpose()).inv() * across
-        return [[(normals - part)[k, c] for c in range(normals.ncols())] for k in range(normals.nrows())]
+        if not self.slid:
+            return normals
+        held = rows_of(normals, self.slid)
+        return normals - normals * held.transpose() * (held * held.transpose()).inv() * held
 
 
 def rows_of(matrix: fmpq_mat, rows: Sequence[int]) -> fmpq_mat:
@@ -145,16 +142,17 @@ def _scaled(sign: int, left: Row, right: Row) -> Row:
     return [sign * (a - b) for a, b in zip(left, right, strict=True)]
 
 
-def _parallel(left: Row, right: Row) -> bool:
-    return all(a * d == b * c for a, b in zip(left, right, strict=True) for c, d in zip(left, right, strict=True))
+def _parallel(matrix: fmpq_mat, left: int, right: int) -> bool:
+    """Whether two rows are linearly dependent."""
+    return rows_of(matrix, [left, right]).rank() < 2
 
 
 def decide(mode: Mode, open_kinks: Sequence[int], drives: Sequence[arb]) -> Mode:
     """Return the mode in which a neuron goes on that sits on the kinks given, at drives q.
 
-    First, a kink whose zeta has a speed of one strict sign for all drives that the kinks allow is left to that side.
-    The others must all attract; then the solution is unique, and its velocity is that of the one sign pattern that
-    contradicts nothing, strictly: all are tried.
+    First, kinks are taken one by one whose side does not depend on what the others allow. The rest must all attract;
+    then the solution is unique, and its velocity is that of the one sign pattern that contradicts nothing, strictly:
+    all are tried.
 
     Raises:
         Undecided: if no pattern does so, or several, or a kink may repel.
@@ -170,8 +168,9 @@ def decide(mode: Mode, open_kinks: Sequence[int], drives: Sequence[arb]) -> Mode
         raise Undecided(f"a neuron sits on {len(remaining)} kinks at once")
     if mode.sign != 0:
         for kink in remaining:
-            if not linear(mode.pull(kink), drives) > 0:
-                raise Undecided(f"a neuron sits on a kink that is not proved to attract (kink {kink})")
+            pull = linear(mode.pull(kink), drives)
+            if not pull > 0:
+                raise Undecided(f"a neuron sits on a kink that is not proved to attract (kink {kink})", final=pull < 0)
     patterns = [dict(zip(remaining, sides, strict=True)) for sides in product((1, -1, 0), repeat=len(remaining))]
     consistent = [found for sides in patterns if (found := _consistent(mode, sides, drives)) is not None]
     if len(consistent) != 1:
@@ -180,22 +179,34 @@ def decide(mode: Mode, open_kinks: Sequence[int], drives: Sequence[arb]) -> Mode
 
 
 def _forced(mode: Mode, remaining: list[int], drives: Sequence[arb]) -> dict[int, int]:
-    """The kinks that are left for a side whatever the drives of the kinks in `remaining` are within their ends."""
+    """The kinks in `remaining` whose side is the same whatever the drives of the others are within their ends.
+
+    A side is left for if zeta has a speed of that sign for all drives; a kink is slid along if its zeta is sent back
+    from both sides. The speeds are those along the kinks that are slid along already.
+    """
     normals = mode.problem.normals
-    without = [
+    across = mode.across
+    others = [
         fmpq(0) if sample.kink in remaining else slope
         for sample, slope in zip(mode.problem.samples, mode.slopes, strict=True)
     ]
-    boxes = {kink: linear(mode.end(kink, 1), drives).union(linear(mode.end(kink, -1), drives)) for kink in remaining}
-    gram = mode.problem.inputs * normals.transpose()
-    between = normals * normals.transpose()
+    reach = mode.problem.inputs * across.transpose()
+    between = across * normals.transpose()
+    ends = {kink: [linear(mode.end(kink, side), drives) for side in (1, -1)] for kink in remaining}
     found = {}
     for kink in remaining:
-        others = linear([slope * gram[i, kink] for i, slope in enumerate(without)], drives)
-        speed = sum((arb(between[kink, other]) * box for other, box in boxes.items()), others) * mode.sign
-        if speed > 0 or speed < 0:
-            found[kink] = 1 if speed > 0 else -1
-    return found
+        speed = linear([slope * reach[i, kink] for i, slope in enumerate(others)], drives)
+        for other in remaining:
+            if other != kink:
+                speed += arb(between[kink, other]) * ends[other][0].union(ends[other][1])
+        active, inactive = (mode.sign * (speed + arb(between[kink, kink]) * end) for end in ends[kink])
+        if active > 0 and inactive > 0:
+            found[kink] = 1
+        elif active < 0 and inactive < 0:
+            found[kink] = -1
+        elif active < 0 and inactive > 0:
+            found[kink] = 0
+    return dict([*found.items()][:1])
 
 
 def _consistent(mode: Mode, sides: dict[int, int], drives: Sequence[arb]) -> Mode | None:
@@ -204,10 +215,9 @@ def _consistent(mode: Mode, sides: dict[int, int], drives: Sequence[arb]) -> Mod
     A kink may also rest at the end of its drives that its side has, where its speed is exactly 0.
     """
     tried = mode.with_sides(sides)
-    try:
-        rests = frozenset(k for k, side in sides.items() if side and not (tried.sign and any(tried.speed(k))))
-    except ZeroDivisionError:
+    if rows_of(mode.problem.normals, tried.slid).rank() < len(tried.slid):
         return None  # the drives that hold are not unique
+    rests = frozenset(k for k, side in sides.items() if side and not (tried.sign and any(tried.speed(k))))
     if any(sides[kink] > 0 for kink in rests):
         return None
     for kink, side in sides.items():

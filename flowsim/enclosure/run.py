@@ -37,8 +37,8 @@ def enclose_problem(problem: Problem, t_final: Number, *, bits: int = 256, begin
         try:
             with ctx.workprec(bits):
                 return Enclosure(problem, bits, arb(rational(t_final)), tuple(_steps(problem, t_final, beginning)))
-        except Undecided:
-            if 2 * bits > MOST_BITS:
+        except Undecided as undecided:
+            if undecided.final or 2 * bits > MOST_BITS:
                 raise
         bits *= 2
 
@@ -52,7 +52,7 @@ def _steps(problem: Problem, t_final: Number, beginning: State | None) -> list[S
         try:
             step, state, share = advance(Expansion(problem, state), time, end - time, share)
         except (Unseparated, Undecided) as error:
-            raise Undecided(str(error), float(time.mid())) from error
+            raise Undecided(str(error), float(time.mid()), final=getattr(error, "final", False)) from error
         steps.append(step)
         if step.radius > WIDEST:
             raise Undecided("the balls have become too wide to be of use", float(time.mid()))

@@ -120,7 +120,7 @@ def _behind(expansion: Expansion, tails: Tails, time: arb, watch: Watch) -> Stat
     moved = _moved(expansion, tails, time, expansion.state.modes)
     zeros: dict[tuple[int, int], int] = {}
     if watch.cause == "turn":
-        raise Undecided("a kink that a neuron sits on begins to repel: solutions branch")
+        raise Undecided("a kink that a neuron sits on begins to repel: solutions branch", final=True)
     if watch.cause == "sign":
         after = replace(mode, sign=-mode.sign)
     elif watch.cause == "arrival":
