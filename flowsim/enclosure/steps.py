@@ -20,7 +20,7 @@ from flowsim.errors import Undecided
 PROBE = 16
 """Coefficients from which the step is planned."""
 
-ORDER_PER_BIT = 0.3
+ORDER_PER_BIT = 0.38
 """The most coefficients of a step."""
 
 SHRINK = 0.8
