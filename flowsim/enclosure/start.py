@@ -36,7 +36,7 @@ def sign_of(number: fmpq | arb) -> int:
     """The sign of a number, 0 for a ball that has none.
 
     >>> sign_of(fmpq(-1, 3)), sign_of(arb(0, 1))
-    (-1, 0)
+    (-1)
     """
     return 1 if number > 0 else -1 if number < 0 else 0
 
@@ -73,11 +73,11 @@ def _mode(problem: Problem, j: int, row: list[fmpq], drives: list[arb]) -> Mode:
     if sign == 0 and problem.follows_signs:
         sign = sign_of(linear([_activation(problem, i, row) for i in range(len(problem.samples))], drives))
         if sign == 0:
-            raise Undecided(f"v_j = 0 and dv_j/dt are not proved to take a sign (neuron {problem.neuron_of.index(j)})", 0)
+            raise Undecided(f"v_j = 0 and dv_j/dt are not proved to take a sign (neuron {problem.neuron_of.index(j)})")
     met = [kink for kink, zeta in enumerate(row) if zeta == 0]
     mode = Mode(problem, tuple(sign_of(zeta) or 1 for zeta in row), frozenset(), sign)
     if not met or not problem.bent:
         return mode
     if sign == 0 and feedback_moves(problem):
-        raise Undecided(f"a neuron with v_j = 0 sits on kinks (neuron {problem.neuron_of.index(j)})", 0)
+        raise Undecided(f"a neuron with v_j = 0 sits on kinks (neuron {problem.neuron_of.index(j)})")
     return decide(mode, met, drives)
