@@ -36,7 +36,7 @@ def sign_of(number: fmpq | arb) -> int:
     """The sign of a number, 0 for a ball that has none.
 
     >>> sign_of(fmpq(-1, 3)), sign_of(arb(0, 1))
-    (-1)
+    (-1, 0)
     """
     return 1 if number > 0 else -1 if number < 0 else 0
 
@@ -44,9 +44,7 @@ def sign_of(number: fmpq | arb) -> int:
 def _places(problem: Problem, hidden: tuple[fmpq, ...]) -> list[fmpq]:
     """Zeta of each kink."""
     normals = problem.normals
-    return [
-        sum((normals[kink, c] * entry for c, entry in enumerate(hidden)), fmpq(0)) for kink in range(problem.kinks)
-    ]
+    return [sum((normals[kink, c] * entry for c, entry in enumerate(hidden)), fmpq(0)) for kink in range(problem.kinks)]
 
 
 def _activation(problem: Problem, i: int, row: list[fmpq]) -> fmpq:
@@ -61,7 +59,9 @@ def _drives(problem: Problem, places: list[list[fmpq]]) -> list[arb]:
     """The drives q of the samples."""
     found = []
     for i, sample in enumerate(problem.samples):
-        terms = (n.count * n.output * _activation(problem, i, row) for n, row in zip(problem.neurons, places, strict=True))
+        terms = (
+            n.count * n.output * _activation(problem, i, row) for n, row in zip(problem.neurons, places, strict=True)
+        )
         margin = arb(sample.label * sum(terms, fmpq(0)))
         found.append(arb(sample.label * sample.weight) * problem.loss.slope(margin))
     return found

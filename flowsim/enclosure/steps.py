@@ -151,11 +151,10 @@ def _magnitude(ball: arb) -> float:
 
 def _log_radius(expansion: Expansion) -> float:
     """About log2 of the radius of convergence, from the last two coefficients."""
-    found = -inf
-    for k in (expansion.order - 1, expansion.order - 2):
-        sizes = (*expansion.hidden[k], *expansion.output[k], *(expansion.margins[k] if k < len(expansion.margins) else ()))
-        found = max(found, max(map(_magnitude, sizes)) / k)
-    return -found
+    parts, last = (expansion.hidden, expansion.output, expansion.margins), expansion.order - 1
+    return -max(
+        _magnitude(entry) / k for k in (last - 1, last) for part in parts for row in part[k : k + 1] for entry in row
+    )
 
 
 def _planned_order(expansion: Expansion) -> int:

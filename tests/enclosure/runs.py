@@ -35,6 +35,11 @@ def gaussian(
     return Flow(dataset, rules[rule], loss, slope=slope), weights
 
 
+def weights_of(hidden: list[list[float]], output: list) -> Weights:
+    """Weights from lists."""
+    return Weights(torch.tensor(hidden, dtype=torch.float64), torch.tensor(output, dtype=torch.float64))
+
+
 def balls(point: Point[arb]) -> list[arb]:
     """All weights."""
     return [*point.output, *(entry for row in point.hidden for entry in row)]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from flint import fmpq
 
+from enclosure.runs import weights_of
 from flowsim import Dataset, DirectFeedbackAlignment, FeedbackAlignment, Flow, GradientDescent, Weights, enclose
 from flowsim.enclosure.exact import exact_problem, problem_of, rational
 from flowsim.weights import DeepWeights
@@ -54,4 +55,4 @@ def test_what_cannot_be_enclosed_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="t_final"):
         enclose(Flow(data, FeedbackAlignment([1.0])), one, 0.0)
     with pytest.raises(ValueError, match="scalar output"):
-        enclose(Flow(Dataset([[1.0]], [0], 2), GradientDescent(), "squared"), Weights([[1.0]], [[1.0], [1.0]]), 1.0)
+        enclose(Flow(Dataset([[1.0]], [0], 2), GradientDescent(), "squared"), weights_of([[1.0]], [[1.0], [1.0]]), 1.0)

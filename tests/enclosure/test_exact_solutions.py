@@ -6,8 +6,8 @@ import pytest
 from flint import acb, arb, ctx
 from sample_problems import sliding
 
-from enclosure.runs import one_neuron
-from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Weights, enclose
+from enclosure.runs import one_neuron, weights_of
+from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, enclose
 
 BITS = 256
 
@@ -74,7 +74,7 @@ def test_a_symmetric_crossing_of_equal_neurons_is_one_event_at_the_time_of_the_q
     """Solution 5 with one input: the integrand jumps at the kink."""
     slope, m = 0.5, 3
     flow = Flow(Dataset([[2.0]], [1]), FeedbackAlignment([1.0] * m), slope=slope)
-    enclosure = enclose(flow, Weights([[-0.5]] * m, [0.25] * m), 4.0, bits=BITS)
+    enclosure = enclose(flow, weights_of([[-0.5]] * m, [0.25] * m), 4.0, bits=BITS)
     assert [event.neuron for event in enclosure.events] == [0, 1, 2]
     with ctx.workprec(BITS + 64):
 
@@ -90,7 +90,7 @@ def test_a_symmetric_crossing_of_equal_neurons_is_one_event_at_the_time_of_the_q
 def test_a_neuron_that_arrives_on_the_kink_of_opposite_inputs_rests_there_for_ever() -> None:
     """Solution 6: both samples share the kink, exactly."""
     flow = Flow(Dataset([[1.0], [-1.0]], [-1, -1]), FeedbackAlignment([1.0]))
-    enclosure = enclose(flow, Weights([[0.75]], [0.5]), 30.0, bits=BITS)
+    enclosure = enclose(flow, weights_of([[0.75]], [0.5]), 30.0, bits=BITS)
     (arrival,) = enclosure.events
     assert (arrival.kind, arrival.before, arrival.after) == ("sliding entry", 1, 0)
     slope = exact(0.3)
@@ -106,7 +106,7 @@ def test_a_neuron_that_arrives_on_the_kink_of_opposite_inputs_rests_there_for_ev
 
 def test_gradient_descent_from_balanced_weights_is_tanh() -> None:
     """One sample x = y = 1, squared loss, v = w: dw/dt = (1 - w^2) w, so that w^2 = 1 / (1 + c e^{-2t})."""
-    enclosure = enclose(Flow(Dataset([[1.0]], [1]), GradientDescent(), "squared"), Weights([[0.5]], [0.5]), 5.0)
+    enclosure = enclose(Flow(Dataset([[1.0]], [1]), GradientDescent(), "squared"), weights_of([[0.5]], [0.5]), 5.0)
     with ctx.workprec(BITS):
         for time in (0.5, 2.0, 5.0):
             square = 1 / (1 + 3 * arb(-2 * time).exp())

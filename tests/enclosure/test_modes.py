@@ -11,9 +11,7 @@ from flowsim.errors import Undecided
 def mode_of(inputs: list[list[float]], sign: int, slope: float = 0.25) -> Mode:
     """One neuron, active everywhere; drives are given to `decide` as they are."""
     neuron = [1.0] * len(inputs[0])
-    problem = exact_problem(
-        inputs, [1] * len(inputs), [neuron], [1], feedback=[sign], slope=slope, loss="exponential"
-    )
+    problem = exact_problem(inputs, [1] * len(inputs), [neuron], [1], feedback=[sign], slope=slope, loss="exponential")
     return Mode(problem, (1,) * problem.kinks, frozenset(), sign)
 
 
@@ -65,7 +63,7 @@ def test_a_dead_neuron_rests_on_the_kink_that_it_comes_to() -> None:
 
 def test_dependent_kinks_have_no_unique_drives_and_are_not_decided() -> None:
     with pytest.raises(Undecided):
-        sides([[1, 0], [0, 1], [1, 1]], 1, [0, 1, 2], [-1.0, -1.0, -1.0])
+        sides([[1, 0], [0, 1], [-1, -1]], 1, [0, 1, 2], [-1.0, -1.0, -1.0])
 
 
 def test_kinks_that_are_reached_together_along_a_slide_are_found_exactly() -> None:

@@ -8,7 +8,7 @@ import torch
 from flint import arb, ctx
 from sample_problems import sliding
 
-from enclosure.runs import assert_inside, balls, gaussian, one_neuron
+from enclosure.runs import assert_inside, balls, gaussian, one_neuron, weights_of
 from flowsim import (
     Dataset,
     FeedbackAlignment,
@@ -127,7 +127,7 @@ def test_two_events_that_only_more_bits_tell_apart_are_told_apart() -> None:
 def test_symmetric_samples_that_cross_at_once_are_undecided_and_not_guessed() -> None:
     flow = Flow(Dataset([[1.0, 0.0], [0.0, 1.0]], [1, 1]), FeedbackAlignment([1.0]))
     with pytest.raises(Undecided, match="not proved to come") as undecided:
-        enclose(flow, Weights([[-0.5, -0.5]], [0.5]), 5.0)
+        enclose(flow, weights_of([[-0.5, -0.5]], [0.5]), 5.0)
     assert undecided.value.time is not None
 
 
@@ -135,7 +135,7 @@ def test_equal_neurons_and_samples_and_parallel_inputs_are_as_good_as_a_larger_w
     """The doubled sample has twice the weight; the doubled neuron acts twice."""
     data = [[1.0, 0.5], [-0.5, 1.0], [1.0, 0.5], [-2.0, -1.0]]
     flow = Flow(Dataset(data, [1, -1, 1, -1]), FeedbackAlignment([1.0, 1.0, -0.5]))
-    weights = Weights([[0.25, -1.0], [0.25, -1.0], [0.5, 0.75]], [0.5, 0.5, 0.25])
+    weights = weights_of([[0.25, -1.0], [0.25, -1.0], [0.5, 0.75]], [0.5, 0.5, 0.25])
     enclosure = enclose(flow, weights, 10.0)
     assert enclosure.contains(solve(flow, weights, 10.0)).within
     point = enclosure.at(10.0)
@@ -147,30 +147,30 @@ def test_equal_neurons_and_samples_and_parallel_inputs_are_as_good_as_a_larger_w
 def test_a_start_on_a_repelling_kink_has_several_solutions_and_is_refused(rule) -> None:
     flow = Flow(Dataset([[1.0, 0.0], [-1.0, 1.0]], [1, 1]), rule)
     with pytest.raises(Undecided) as undecided:
-        enclose(flow, Weights([[0.0, 1.0]], [1.0]), 1.0)
+        enclose(flow, weights_of([[0.0, 1.0]], [1.0]), 1.0)
     assert undecided.value.time == 0 and undecided.value.final
 
 
 def test_hidden_weights_zero_are_refused_where_solutions_branch_and_taken_where_they_do_not() -> None:
     branching = Flow(Dataset([[1.0, 0.0], [-1.0, 0.5]], [1, 1]), FeedbackAlignment([1.0]))
     with pytest.raises(Undecided):
-        enclose(branching, Weights([[0.0, 0.0]], [0.5]), 1.0)
+        enclose(branching, weights_of([[0.0, 0.0]], [0.5]), 1.0)
     separable = Flow(Dataset([[1.0, 0.0], [0.5, 0.5]], [1, 1]), FeedbackAlignment([1.0]))
-    enclosure = enclose(separable, Weights([[0.0, 0.0]], [0.5]), 5.0)
-    assert enclosure.contains(solve(separable, Weights([[1e-300, 1e-300]], [0.5]), 5.0)).within
+    enclosure = enclose(separable, weights_of([[0.0, 0.0]], [0.5]), 5.0)
+    assert enclosure.contains(solve(separable, weights_of([[1e-300, 1e-300]], [0.5]), 5.0)).within
 
 
 def test_gradient_descent_from_zero_weights_on_kinks_is_undecided() -> None:
     with pytest.raises(Undecided):
-        enclose(Flow(Dataset([[1.0]], [1]), GradientDescent()), Weights([[0.0]], [0.0]), 1.0)
+        enclose(Flow(Dataset([[1.0]], [1]), GradientDescent()), weights_of([[0.0]], [0.0]), 1.0)
 
 
 def test_sign_feedback_at_zero_takes_the_sign_that_the_weight_moves_to() -> None:
     flow = Flow(Dataset([[1.0]], [-1]), SignFeedbackAlignment(0.5))
-    enclosure = enclose(flow, Weights([[1.0]], [0.0]), 2.0)
+    enclosure = enclose(flow, weights_of([[1.0]], [0.0]), 2.0)
     assert enclosure.at(2.0).output[0] < 0 and enclosure.at(2.0).hidden[0][0] > 1
     with pytest.raises(Undecided, match="take a sign"):
-        enclose(flow, Weights([[0.0]], [0.0]), 2.0)
+        enclose(flow, weights_of([[0.0]], [0.0]), 2.0)
 
 
 def test_a_linear_network_has_no_events() -> None:
@@ -180,7 +180,7 @@ def test_a_linear_network_has_no_events() -> None:
 
 def test_a_dead_neuron_stands_still_exactly() -> None:
     flow = Flow(Dataset([[1.0, 0.0]], [-1]), FeedbackAlignment([1.0]), slope=0.0)
-    weights = Weights([[0.5, 0.25]], [0.25])
+    weights = weights_of([[0.5, 0.25]], [0.25])
     enclosure = enclose(flow, weights, 20.0)
     (death,) = enclosure.events
     assert (death.before, death.after) == (1, -1)
