@@ -67,6 +67,10 @@ def test_the_remainders_bound_all_terms_that_the_norm_allows() -> None:
                 assert not value > DISC.remainder(arb(1), arb(reach), k)
 
 
+def test_the_values_on_a_ball_of_times_allow_for_the_remainder_at_its_later_end() -> None:
+    assert Curve(arb_poly([]), arb(1), DISC).value(arb(0.5, 0.25)).contains((arb(0.75) / 8) ** 8)
+
+
 def test_a_series_is_not_asked_beyond_its_disc() -> None:
     with pytest.raises(ArithmeticError, match="beyond its disc"):
         polynomial(1.0, tail=1.0).value(arb(8.5))

@@ -106,6 +106,30 @@ def test_a_start_in_balls_contains_runs_from_all_starts_within(rule: str) -> Non
                 assert (outer + arb(0, 1e-13)).contains(arb(number))
 
 
+@pytest.mark.parametrize("rule", ["fa", "sign-fa"])
+def test_fractions_that_are_no_floats_are_taken_exactly(rule: str) -> None:
+    """Thirds everywhere; the law of Theorem 5.2 with the exact b holds to all digits, through a crossing."""
+    third = Fraction(1, 3)
+    problem = exact_problem(
+        [[third, 1], [2 * third, -third]],
+        [1, -1],
+        [[-third / 3, 0]],
+        [2 * third],
+        feedback=[third] if rule == "fa" else None,
+        scale=None if rule == "fa" else third,
+        slope=third,
+        loss="exponential",
+    )
+    enclosure = enclose_problem(problem, 10.0)
+    assert enclosure.events
+    with ctx.workprec(256):
+        gaps = []
+        for time in (0, 10):
+            point = enclosure.at(time)
+            gaps.append(point.output[0] / 3 - sum(w * w for w in point.hidden[0]) / 2)
+        assert (gaps[1] - gaps[0]).contains(0) and gaps[1].rad() < 1e-60
+
+
 def test_bits_are_raised_where_they_do_not_suffice() -> None:
     flow, weights = gaussian(0, "fa", sizes=(8, 5, 6))
     enclosure = enclose(flow, weights, 20.0, bits=53)
