@@ -135,11 +135,11 @@ def alignment(point: Point[Any]) -> Any:
     """cos(v, b)."""
     zero = point.zero
     b, v, counts = point.feedback_merged, point.output_merged, point.counts
-    product, lengths, feedback = (
-        sum((c * x * y for c, x, y in zip(counts, left, right, strict=True)), zero)
-        for left, right in [(v, b), (v, v), (b, b)]
-    )
-    return product / (lengths * feedback).sqrt()
+
+    def inner(left: list[Any], right: list[Any]) -> Any:
+        return sum((c * x * y for c, x, y in zip(counts, left, right, strict=True)), zero)
+
+    return inner(v, b) / (inner(v, v) * inner(b, b)).sqrt()
 
 
 def at_time(problem: Problem, steps: Sequence[Step], time: arb) -> Point[arb]:

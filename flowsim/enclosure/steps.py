@@ -131,6 +131,8 @@ def _behind(expansion: Expansion, tails: Tails, time: arb, watch: Watch) -> Stat
     else:
         (kink,) = watch.kinks
         after = mode.with_sides({kink: 1 if watch.cause == "exit up" else -1}, mode.resting)
+        if any(any(after.speed(other)) for other in after.resting):
+            raise Undecided("a neuron leaves one kink while it rests on another that begins to move")
         zeros = {(kink, j): 2}  # it leaves with speed 0, as its drive does not jump
     modes = tuple(after if place == j else other for place, other in enumerate(moved.modes))
     return replace(moved, modes=modes, zeros=zeros, risen=frozenset({j} if watch.cause == "sign" else ()))

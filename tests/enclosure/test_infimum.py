@@ -6,6 +6,7 @@ from flint import arb, ctx
 
 from enclosure.runs import gaussian, one_neuron
 from flowsim import enclose
+from flowsim.enclosure.infimum import _parts, _Piece, _range
 from flowsim.enclosure.points import alignment, conserved, descent_product, risk
 
 
@@ -56,3 +57,19 @@ def test_a_quantity_that_does_not_move_is_enclosed_too() -> None:
     found = enclosure.infimum(lambda point: conserved(point)[0], digits=20)
     with ctx.workprec(128):
         assert found.value.overlaps(conserved(enclosure.at(0))[0]) and found.upper - found.lower < 1e-18
+
+
+def test_ranges_on_a_piece_contain_the_values_at_its_ends() -> None:
+    """The exponential function on [-1, 1] with four terms: f, f' and f'' / 2."""
+    wide = [arb(0, 1).exp() / factor for factor in (1, 1, 2, 6)]
+    close = [arb(1) / factor for factor in (1, 1, 2, 6)]
+    for k, factor in enumerate((1, 1, 2)):
+        for end in (-1, 0, 1):
+            assert _range(close, wide, arb(1), k).contains(arb(end).exp() / factor)
+
+
+def test_the_ends_of_a_piece_are_looked_at_though_a_minimum_inside_is_confined() -> None:
+    step = enclose(*one_neuron(), 1.0).steps[0]
+    piece = _Piece(step, arb(0), arb(1), 0, arb(0), arb(1), inside=arb(0.5, 0.01))
+    parts = _parts(piece)
+    assert (arb(0), arb(0)) in parts and (arb(1), arb(1)) in parts and parts[0][0] > 0.48
