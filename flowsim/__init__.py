@@ -8,7 +8,8 @@ import importlib.metadata
 
 from flowsim import data
 from flowsim.data import Dataset
-from flowsim.errors import IntegrationError, IntegrationInterrupt
+from flowsim.enclosure import enclose
+from flowsim.errors import IntegrationError, IntegrationInterrupt, Undecided
 from flowsim.flow import Flow
 from flowsim.integrators.event.crawl import CrawlingWarning
 from flowsim.rules import (
@@ -37,9 +38,11 @@ __all__ = [
     "Rule",
     "SignFeedbackAlignment",
     "Solution",
+    "Undecided",
     "Weights",
     "__version__",
     "data",
+    "enclose",
     "load",
     "solve",
 ]

@@ -32,3 +32,18 @@ class IntegrationInterrupt(KeyboardInterrupt):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.solution,), self.__dict__
+
+
+class Undecided(RuntimeError):  # noqa: N818, the verdict has that name, too
+    """An enclosure that cannot go on without a guess. `reason` says what is not decided, `time` near which time.
+
+    A start may have several solutions, or two events may come too close to each other for the bits allowed. `final` if
+    it is proved that more bits do not help.
+    """
+
+    def __init__(self, reason: str, time: float | None = None, final: bool = False) -> None:
+        super().__init__(reason if time is None else f"undecided at t = {time:.6g}: {reason}")
+        self.reason, self.time, self.final = reason, time, final
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.time, self.final), self.__dict__
