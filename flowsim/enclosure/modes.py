@@ -218,6 +218,9 @@ def _consistent(mode: Mode, sides: dict[int, int], drives: Sequence[arb]) -> Mod
     if rows_of(mode.problem.normals, tried.slid).rank() < len(tried.slid):
         return None  # the drives that hold are not unique
     rests = frozenset(k for k, side in sides.items() if side and not (tried.sign and any(tried.speed(k))))
+    held = [*tried.slid, *rests]
+    if tried.slid and rows_of(mode.problem.normals, held).rank() < len(held):
+        return None  # neither here
     if any(sides[kink] > 0 for kink in rests):
         return None
     for kink, side in sides.items():

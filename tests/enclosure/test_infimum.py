@@ -1,0 +1,58 @@
+"""Infima are enclosed, with their place, however small the margin."""
+
+import pytest
+import torch
+from flint import arb, ctx
+
+from enclosure.runs import gaussian, one_neuron
+from flowsim import enclose
+from flowsim.enclosure.points import alignment, conserved, descent_product, risk
+
+
+def dominance(point):
+    level = risk(point)
+    return descent_product(point) / (level * level)
+
+
+@pytest.mark.parametrize("rule", ["fa", "sign-fa", "gd"])
+@pytest.mark.parametrize("observable", [dominance, alignment, risk, lambda point: -risk(point)])
+def test_no_sample_lies_below_and_one_comes_near(rule: str, observable) -> None:
+    enclosure = enclose(*gaussian(0, rule, sizes=(5, 3, 2)), 6.0, bits=128)
+    found = enclosure.infimum(observable, digits=20)
+    assert found.lower <= found.upper and found.upper - found.lower <= abs(found.upper) * 1e-20
+    values = [observable(enclosure.at(time)) for time in torch.linspace(0, 6, 301).tolist()]
+    assert all(value > found.lower or value.contains(found.lower) for value in values)
+    assert min(float(value.upper()) for value in values) < float(found.upper) + 0.02
+
+
+def test_a_minimum_inside_is_found_to_thirty_six_digits_with_its_time() -> None:
+    """(t - 1/3)^2 + 1e-30 on the whole run."""
+    enclosure = enclose(*one_neuron(), 2.0)
+
+    def observable(point):
+        return (point.time - arb(1) / 3) * (point.time - arb(1) / 3) + arb(10) ** -30
+
+    found = enclosure.infimum(observable)
+    with ctx.workprec(256):
+        assert found.value.contains(arb(10) ** -30)
+        assert found.value.rad() < 1e-64 and found.time.contains(arb(1) / 3)
+
+
+@pytest.mark.parametrize(("sign", "shift"), [(1, 24), (-1, 24)])
+def test_margins_below_float_rounding_keep_their_sign(sign: int, shift: int) -> None:
+    enclosure = enclose(*one_neuron(), 2.0)
+
+    def margin(point):
+        gap = conserved(point)[0]
+        size = point.output[0] - arb(0.3)
+        return gap - conserved(enclosure.at(0))[0] + sign * arb(10) ** -shift + size * arb(10) ** -shift / 1000
+
+    found = enclosure.infimum(margin)
+    assert (found.lower > 0) if sign > 0 else (found.upper < 0)
+
+
+def test_a_quantity_that_does_not_move_is_enclosed_too() -> None:
+    enclosure = enclose(*gaussian(0, "fa", sizes=(4, 3, 1)), 2.0, bits=128)
+    found = enclosure.infimum(lambda point: conserved(point)[0], digits=20)
+    with ctx.workprec(128):
+        assert found.value.overlaps(conserved(enclosure.at(0))[0]) and found.upper - found.lower < 1e-18
