@@ -257,8 +257,9 @@ class Solution(Generic[AnyWeights]):
         """Return the absolute error of the weights at the given times, estimated by the companion.
 
         One number per layer, time and trajectory, the same for all weights of the layer: the largest difference to the
-        companion, and 8 units of rounding of the largest weight; infinite where the companion stopped before. For rtol
-        up to 1e-3: beyond, the event-driven integrator takes both with series of the same order.
+        companion, what one step is allowed after t = 0 (atol + rtol times the largest weight of all layers), since the
+        companion may be in the middle of a step whose error it does not have yet, and 8 units of rounding of the
+        layer's largest weight; infinite where the companion stopped before.
 
         Arguments and errors as for `evaluate`.
         """
@@ -267,12 +268,14 @@ class Solution(Generic[AnyWeights]):
         reach = self.companion.path.reached[whose]
         there = self.companion.evaluate(torch.minimum(asked, reach), whose)
         beyond = (asked > reach).reshape(*shape, 1, 1)
+        sizes = [layer.abs().amax((-2, -1), keepdim=True) for layer in here.layers]
+        allowed = self.settings.atol + self.settings.rtol * torch.stack(sizes).amax(0)
+        allowed = allowed * (asked > 0).reshape(*shape, 1, 1)
         errors = []
-        for layer, other in zip(here.layers, there.layers, strict=True):
-            size = layer.abs().amax((-2, -1), keepdim=True)
+        for layer, other, size in zip(here.layers, there.layers, sizes, strict=True):
             difference = (layer - other.reshape(layer.shape)).abs().amax((-2, -1), keepdim=True)
             difference = difference.masked_fill(beyond, torch.inf)
-            errors.append((difference + 8 * torch.finfo(layer.dtype).eps * size).expand_as(layer))
+            errors.append((difference + allowed + 8 * torch.finfo(layer.dtype).eps * size).expand_as(layer))
         return here.with_layers(errors)
 
     @cached_property

@@ -32,17 +32,18 @@ INTERRUPTED = "interrupted from the keyboard"
 
 @dataclass(frozen=True)
 class Settings:
-    """How to integrate: the method, its tolerances per step, and the steps allowed per trajectory."""
+    """How to integrate: the method, its tolerances per step, the steps allowed per trajectory, and for whom."""
 
     method: str
     rtol: float
     atol: float
     max_steps: int
+    companion: bool = False
 
     @property
     def looser(self) -> Settings:
         """Those of the companion, which may take twice as many steps."""
-        return Settings(self.method, LOOSER * self.rtol, LOOSER * self.atol, 2 * self.max_steps)
+        return Settings(self.method, LOOSER * self.rtol, LOOSER * self.atol, 2 * self.max_steps, companion=True)
 
 
 class Integrator(NamedTuple):

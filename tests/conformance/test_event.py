@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pytest
@@ -231,8 +232,13 @@ def test_the_error_estimate_covers_the_error_where_steps_end_at_events(rtol: flo
 
 
 def test_the_companion_has_one_order_less_at_every_tolerance() -> None:
-    for rtol in 10 ** np.linspace(-14, -3, 1000):
-        assert order_for(30 * rtol) == order_for(rtol) - 1
+    problem = separable(1)
+    for rtol in 10 ** np.linspace(-14, -3, 100):
+        solution = solve(*problem, 1e-3, rtol=rtol, atol=rtol / 100)
+        orders = [cast(EventPath, each.path).order for each in (solution, solution.companion)]
+        assert orders == [order_for(rtol), order_for(rtol) - 1]
+        if rtol < 1e-6:  # so that solves of their own, at tolerances of the same ratio, may stand for it
+            assert order_for(30 * rtol) == orders[1]
 
 
 def nearly_orthogonal() -> Problem:
@@ -327,11 +333,18 @@ def any_problem(draw: st.DrawFn) -> tuple[Problem, Problem]:
     return (flow, weights), flow.map_matrices(weights, lambda matrix: matrix[1])
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(any_problem())
-def test_every_run_ends_conserves_decreases_and_does_not_depend_on_its_ensemble(
-    problems: tuple[Problem, Problem],
-) -> None:
+def test_every_run_ends_conserves_decreases_and_does_not_depend_on_its_ensemble(kernel: str) -> None:
+    """More of them by the compiled kernel, which takes 10 times less."""
+    many = settings(
+        max_examples=150 if kernel == "compiled" else 50,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    many(given(any_problem())(require_conservation_descent_and_independence))()
+
+
+def require_conservation_descent_and_independence(problems: tuple[Problem, Problem]) -> None:
     (flow, weights), single = problems
     t_final = 5.0
     solution = solve(flow, weights, t_final, rtol=1e-11, atol=1e-13, max_steps=2000)
@@ -474,7 +487,7 @@ def test_statistics_count_the_events_of_each_trajectory() -> None:
         )
         assert solution.statistics["crossings"][index] == kinds["crossing"]
         assert solution.statistics["slides"][index] == kinds["sliding entry"]
-        assert solution.statistics["terms"][index] >= 9 * solution.statistics["steps"][index]
+        assert solution.statistics["terms"][index] >= 8 * solution.statistics["steps"][index]
 
 
 def test_velocity_is_the_derivative_of_the_dense_output_and_that_of_the_flow_off_the_kinks() -> None:

@@ -77,7 +77,7 @@ def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> EventPath:
     """
     kernel = kernel_for(flow, weights)
     front, reasons = kernel.begin(flow, weights, settings)
-    return EventPath(flow, weights, order_for(settings.rtol), (), front, reasons, kernel)
+    return EventPath(flow, weights, order_for(settings.rtol, settings.companion), (), front, reasons, kernel)
 
 
 def proceed(

@@ -52,14 +52,16 @@ class Kernel(NamedTuple):
     ]
 
 
-def order_for(rtol: float) -> int:
+def order_for(rtol: float, companion: bool = False) -> int:
     """Order of the series: each term is about 30 times smaller than the one before at the end of a full step.
 
-    The least work per unit time would be at e^2 (Jorba and Zou 2005); but most steps end at an event, well before.
-    And 30 is LOOSER, so that the companion has one order less: the two differ by a term then even where they take the
-    same steps, from event to event.
+    The least work per unit time would be at e^2 (Jorba and Zou 2005) and with one term more; but most steps end at an
+    event, well before. A companion has one term less than the solution that it estimates the error of: the two differ
+    by a term then even where they take the same steps, from event to event.
 
-    >>> order_for(1e-10), order_for(LOOSER * 1e-10)
-    (8, 7)
+    >>> order_for(1e-10), order_for(LOOSER * 1e-10, companion=True)
+    (7, 6)
     """
-    return max(3, math.ceil(1 - math.log(min(rtol, 1.0), LOOSER) - WHOLE))
+    if companion:
+        return order_for(rtol / LOOSER) - 1
+    return max(4, math.ceil(-math.log(min(rtol, 1.0), LOOSER) - WHOLE))

@@ -79,6 +79,10 @@ step, does so because the interval vanishes. Well above TIE."""
 SHRINKING = 1e-3
 """The unit of time becomes so many times as long where the series overflows in it."""
 
+THROUGH = 1e-2
+"""A neuron gets through a kink beyond doubt if its speed behind it is at least this part of what adds up to it. Well
+above what the truncation of the series may change; nearer to 0 the mode is decided by all that is there."""
+
 MOVED = 0.03
 """Weights hardly move if they do by less than this part of the largest of them in a window. Steps that are limited by
 how the weights change move them by 0.17 and more, where there are no events (measured). Well above NOISE."""

@@ -281,16 +281,16 @@ def linearize(problem, work, slides):
         share = (slides.drive[0, s] - inactive) / (active - inactive)
         change[s, s] = (active - inactive) * share * (1 - share)
         _set_shared_slopes(problem, work, slides, s, share)
+    matrix = np.zeros((count, count))
     passing = Slides(
-        slides.signal, slides.layer, slides.sample, slides.neuron, slides.top, slides.block,
-        np.zeros((count, count)), slides.factors, slides.pivots, np.zeros_like(slides.down), np.zeros_like(slides.raw),
-        slides.drive,
+        slides.signal, slides.layer, slides.sample, slides.neuron, slides.top, slides.block, matrix,
+        slides.factors, slides.pivots, np.zeros_like(slides.down), np.zeros_like(slides.raw), slides.drive,
     )  # fmt: skip
     _send_down(problem, work, passing)
     _fill_matrix(problem, work, passing)
     for s in range(count):
         _set_shared_slopes(problem, work, slides, s, math.nan)
-    return passing.matrix @ change
+    return matrix @ change
 
 
 @compiled

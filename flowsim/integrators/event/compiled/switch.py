@@ -13,12 +13,14 @@ from flowsim.integrators.event.compiled.problem import (
     is_dead,
     is_deep,
     is_kink,
+    layer,
     locate,
     place,
     set_side,
+    signal,
 )
 from flowsim.integrators.event.compiled.products import add_scaled, copy, dot
-from flowsim.integrators.event.compiled.projection import gets_nothing, is_near
+from flowsim.integrators.event.compiled.projection import gets_nothing, is_near, put_on_kinks
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
 from flowsim.integrators.event.compiled.sliding import add_up_ends
 from flowsim.integrators.event.compiled.watch import (
@@ -26,7 +28,7 @@ from flowsim.integrators.event.compiled.watch import (
     SIGN,
     TO_ACTIVE,
 )
-from flowsim.integrators.event.tolerances import RESTING, ZERO
+from flowsim.integrators.event.tolerances import RESTING, THROUGH, ZERO
 
 
 @compiled
@@ -118,7 +120,8 @@ def switch_mode(problem, state, work, slides, count, share, powers):
             leave(problem, state, slides.signal[index], kind)
     if decide:
         _fill_queue(problem, state, work, arrived, deep, concerned, powers)
-        begin_decision(state)
+        if not _crosses(problem, state, work, powers):
+            begin_decision(state)
 
 
 @compiled
@@ -153,7 +156,9 @@ def _fill_queue(problem, state, work, arrived, deep, concerned, powers):
         for q in range(arrived.shape[0]):
             if arrived[q]:
                 work.slopes[q] = 0.0  # where z = 0 but for rounding
-    go_forward(problem, work, 0, hidden if deep else 1)
+        go_forward(problem, work, 0, hidden)
+    else:
+        _set_pre_activations(problem, work, concerned)
     for l in range(1, (hidden if deep else 1) + 1):
         for j in range(problem.widths[l]):
             if deep or concerned[j]:
@@ -161,6 +166,16 @@ def _fill_queue(problem, state, work, arrived, deep, concerned, powers):
     state.plan[QUEUED] = count
     for at in range(count):
         _take_heading(problem, state, work, state.queue[at], powers)
+
+
+@compiled
+def _set_pre_activations(problem, work, neurons):
+    """z of some neurons of the first layer."""
+    W, z = layer(problem, work.W[0], 1), signal(problem, work.z[0], 1)
+    for j in range(neurons.shape[0]):
+        if neurons[j]:
+            for i in range(problem.inputs.shape[0]):
+                z[i, j] = dot(problem.inputs[i], W[j])
 
 
 @compiled
@@ -214,6 +229,29 @@ def _take_heading(problem, state, work, q, powers):
         size = math.sqrt(dot(a, a) * dot(moves, moves)) + math.sqrt(dot(W, W) * dot(changes, changes))
     if abs(heading) > RESTING * size:
         set_side(problem, state.side, q, 1 if heading > 0 else -1)
+
+
+@compiled
+def _crosses(problem, state, work, powers):
+    """Whether a neuron alone on its kink gets through it, beyond doubt: then it is on the other side.
+
+    Its speed there is that before it and |x|^2 times what its drive jumps by, in shares of the step like the heading.
+    """
+    q = state.queue[0]
+    side = state.side[q]
+    if state.plan[QUEUED] != 1 or side == 0 or is_deep(problem):
+        return False
+    l, i, j = locate(problem, q)
+    before, jump = side * work.heading[q], 0.0
+    for k in range(work.E.shape[0]):
+        active, inactive = add_up_ends(problem, work.E[k], l, i, j)
+        jump += powers[k + 1] * (active - inactive)
+    jump *= problem.gram[i, i]
+    if before + jump < THROUGH * (abs(before) + abs(jump)) or before <= 0:
+        return False
+    put_on_kinks(problem, state, work, state.queue[:1])
+    state.contact[q] = 1
+    return True
 
 
 @compiled
