@@ -1,4 +1,4 @@
-"""The error estimate against the true error, proved: `PYTHONPATH=.:tests python tests/benchmarks/calibration.py [COUNT]`.
+"""The error estimate against true errors, proved: `PYTHONPATH=.:tests python tests/benchmarks/calibration.py [COUNT]`.
 
 Needs the extra `rigorous`. Writes figures/calibration.json, which the figure `calibration` draws.
 """
