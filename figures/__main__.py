@@ -15,6 +15,7 @@ from rich.console import Console
 from figures import (
     activations,
     alignment,
+    calibration,
     conservation,
     conserved_manifold,
     convergence,
@@ -41,6 +42,7 @@ MODULES: dict[str, ModuleType] = {
     "convergence": convergence,
     "activations": activations,
     "work_precision": work_precision,
+    "calibration": calibration,
 }
 
 GALLERY = "figures/gallery"

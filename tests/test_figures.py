@@ -27,6 +27,7 @@ from figures import __main__ as command
 from figures import (
     activations,
     alignment,
+    calibration,
     conservation,
     convergence,
     dominance,
@@ -60,6 +61,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "convergence": {"samples": 3, "width": 4, "seeds": (0, 1), "t_final": 1e3},
     "activations": {"samples": 6, "width": 3, "t_final": 100.0},
     "work_precision": {"samples": 3, "width": 3, "t_final": 5.0, "rtols": (1e-4, 1e-8)},
+    "calibration": {},
 }  # fmt: skip
 
 
@@ -163,7 +165,9 @@ def test_every_caption_says_which_statement_it_supports(name: str) -> None:
     title, caption = title_and_caption(GALLERY_FIGURES[name][0])
     assert title and len(title) < 80
     assert len(caption) > 200
-    assert name == "work_precision" or any(word in caption for word in ("Theorem", "Lemma", "Proposition", "theorem"))
+    assert name in {"work_precision", "calibration"} or any(
+        word in caption for word in ("Theorem", "Lemma", "Proposition", "theorem")
+    )
 
 
 @pytest.mark.parametrize("name", GALLERY_FIGURES)
@@ -485,6 +489,15 @@ def test_activations_plots_the_sides_of_all_kinks_and_every_event() -> None:
         assert found.edges[place].item() == time, "events are edges"
         neuron, sample = divmod(int(row), 6 + activations.GAP)
         assert blocks[neuron, sample, place - 1] != blocks[neuron, sample, place], "and the pattern changes there"
+
+
+def test_calibration_shows_that_no_estimate_is_below_a_true_error() -> None:
+    found, figure = small("calibration")
+    assert {int(solution.problem.split(":")[0]) for solution in found} <= set(calibration.SEEDS)
+    assert len({solution.problem for solution in found}) == 200
+    assert all(solution.covered and solution.ratio > 1 for solution in found)
+    shown = sum(patch.get_height() for patch in figure.axes[0].patches)
+    assert shown == len(found) == 1000, "none is outside of the bins"
 
 
 def test_work_precision_plots_errors_times_and_evaluations_of_all_methods() -> None:
