@@ -25,7 +25,7 @@ SEEDS = tuple(range(203))
 """Of the problems; three of them could not be enclosed."""
 
 COLOURS = (BLACK, PURPLE, BLUE, GREEN, ORANGE)
-BINS = np.logspace(-1, 3.5, 46)
+BINS = np.logspace(-1, 3.5, 46).tolist()
 
 
 class Calibrated(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,17 +67,21 @@ def _exits(modes: Sequence[Mode], drives: list[Curve]) -> list[Watch]:
     """The room that held drives have to their ends, and the pull of kinks that neurons rest on."""
     rows: dict[tuple[Cause, int, tuple[fmpq, ...]], list[int]] = {}
     for j, mode in enumerate(modes):
-        asked: list[tuple[Cause, int, Row]] = []
-        for kink in mode.slid:
-            up, down = mode.room(kink)
-            asked += [("exit up", kink, up), ("exit down", kink, down)]
-        if mode.sign:
-            asked += [("turn", kink, mode.pull(kink)) for kink in sorted(mode.resting)]
-        for cause, kink, row in asked:
+        for cause, kink, row in _rooms(mode):
             rows.setdefault((cause, kink, _scaled_to_1(row)), []).append(j)
     return [
         Watch(cause, tuple(neurons), (kink,), _linear(row, drives)) for (cause, kink, row), neurons in rows.items()
     ]  # fmt: skip
+
+
+def _rooms(mode: Mode) -> Iterator[tuple[Cause, int, Row]]:
+    for kink in mode.slid:
+        up, down = mode.room(kink)
+        yield "exit up", kink, up
+        yield "exit down", kink, down
+    if mode.sign:
+        for kink in sorted(mode.resting):
+            yield "turn", kink, mode.pull(kink)
 
 
 def _scaled_to_1(row: Row) -> tuple[fmpq, ...]:
