@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
 from os import PathLike
@@ -27,8 +27,13 @@ from flowsim.enclosure.steps import Change, Step
 SPARE = 1.01
 """Tails and radii are recorded so much larger: roundings of another version of Arb must not matter."""
 
+SHRUNK = 0.99
+"""Discs are recorded so much smaller, for the same reason."""
+
 TRIES = 40
 """Tails, times of events and cuts looked for, each larger or finer than the last."""
+
+ZERO, ONE = arb(0), arb(1)
 
 DEEPEST = 200
 """Steps are halved at most so often."""
@@ -84,7 +89,7 @@ def certificate(enclosure: Enclosure, claims: Iterable[Claim] = ()) -> dict[str,
                 _add(claim, given, checked, number, time)
             records.append(record)
             before, time = checked, time + checked.disc * checked.begin
-            balls = [arb(end.mid(), end.rad() * SPARE) for end in checked.ends()]
+            balls = [arb(end.mid(), end.rad() * SPARE) for end in checked.at_end(checked.weights)]
     t_final = str(enclosure.t_final.fmpq())
     return {
         "format": checker.FORMAT, "bits": enclosure.bits, "data": data, "t_final": t_final,
@@ -159,7 +164,7 @@ def _provable(
 ) -> tuple[dict[str, Any], checker.Step]:
     """The record of a step, without pieces, with tails that the checker can prove."""
     source = step.state.modes[0].problem
-    disc = _short(step.disc.rho)
+    disc = _short(step.disc.rho * SHRUNK)
     share = length / disc if step.changes else (length / disc).upper()
     tails = [curve.tail for curve in (*step.hidden, *step.output)]
     record: dict[str, Any] = {
@@ -172,19 +177,19 @@ def _provable(
         "event": _event(source, step.changes),
         "pieces": {},
     }
+    checked = checker.Step(problem, record | {"tails": [_dyadic(_short(tail)) for tail in tails]})
     for _ in range(TRIES):
-        checked = checker.Step(problem, record | {"tails": [_dyadic(_short(tail, up=True)) for tail in tails]})
         image = checked.image()
         if all(new <= one.tail for new, one in zip(image, checked.weights, strict=True)):
             return record | {"tails": [_dyadic(one.tail) for one in checked.weights]}, checked
-        tails = [(new * SPARE).upper() for new in image]
+        checked.expand([_short(SPARE * new) for new in image])
     raise Unseparated("the checker finds no tails that it can prove")
 
 
-def _short(number: arb, up: bool = False) -> arb:
-    """A number of few digits, below or above."""
+def _short(number: arb) -> arb:
+    """A number of few digits above."""
     with checker.digits(24):
-        return (+number).upper() if up else (+number).lower()
+        return number.upper()
 
 
 def _timed(
@@ -224,7 +229,7 @@ def _event_cuts(series: checker.Series, end: arb) -> list[str]:
 
 def _cuts(
     series: list[checker.Series], length: arb, every: Callable[[Iterable[bool]], bool],
-    low: arb = arb(0), high: arb = arb(1), depth: int = 0,
+    low: arb = ZERO, high: arb = ONE, depth: int = 0,
 ) -> list[str]:  # fmt: skip
     """The fractions of the length between `low` and `high` at which pieces end on which all (any) are positive."""
     piece = (length * low).lower(), (length * high).upper()
@@ -240,9 +245,9 @@ def _cuts(
 def _stated(claim: Claim) -> dict[str, Any]:
     """A claim as it is recorded, without pieces and witness."""
     keys = {"dominance": ("alpha",), "sign": ("neuron", "negated"), "gap": ("neuron", "negated")}
-    bounds = {key: None if bound is None else str(Fraction(bound)) for key, bound in asdict(claim).items() if key in ("lower", "upper")}
     given = {key: getattr(claim, key) for key in keys.get(claim.observable, ())}
-    return {"observable": claim.observable, **given, **bounds, "pieces": {}}
+    lower, upper = (None if bound is None else str(Fraction(bound)) for bound in (claim.lower, claim.upper))
+    return {"observable": claim.observable, **given, "lower": lower, "upper": upper, "pieces": {}}
 
 
 def _add(stated: dict[str, Any], claim: Claim, checked: checker.Step, number: int, time: arb) -> None:

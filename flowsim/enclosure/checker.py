@@ -14,11 +14,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import pairwise
 from math import perm
+from operator import add
 from typing import Any
 
-from flint import arb, arb_mat, arb_poly, arb_series, ctx, fmpq, fmpq_mat
+from flint import arb, arb_mat, arb_poly, ctx, fmpq, fmpq_mat
 
 FORMAT = "flowsim certificate 1"
 
@@ -27,14 +29,14 @@ SLOPES = {
     "logistic": lambda u: 1 / (1 + u.exp()),
     "squared": lambda u: 1 - u,
 }
-"""G = -l'(u), of a ball or a series."""
+"""G = -l'(u)."""
 
 VALUES = {
     "exponential": lambda u: (-u).exp(),
     "logistic": lambda u: (1 + (-u).exp()).log(),
     "squared": lambda u: (1 - u) ** 2 / 2,
 }
-"""L(u) of a ball."""
+"""L(u)."""
 
 
 class Rejected(Exception):  # noqa: N818
@@ -204,6 +206,11 @@ def _side(letter: str, factor: fmpq) -> int | None:
     return {"+": 1, "-": -1, "0": 0}[letter] * (1 if factor > 0 else -1) if letter in "+-0" else None
 
 
+def weighted(row: Iterable[fmpq], balls: Sequence[arb]) -> arb:
+    """The sum of balls with exact factors."""
+    return reduce(add, (arb(a) * one for a, one in zip(row, balls, strict=True) if a), arb(0))
+
+
 def _normals(problem: Problem, kinks: Iterable[int]) -> fmpq_mat:
     return fmpq_mat([list(problem.kinks[k].normal) for k in kinks])
 
@@ -231,18 +238,21 @@ class Series:
     order: int
 
     @cached_property
-    def known(self) -> arb:
-        """The norm of the part below `order`."""
-        return sum(map(abs, self.poly.coeffs()), arb(0)).upper()
+    def sizes(self) -> tuple[arb, arb]:
+        """|a_0| and the norm of a - a_0."""
+        first, *others = self.poly.coeffs() or [arb(0)]
+        return abs(first).upper(), sum(map(abs, others), self.tail).upper()
 
     def __add__(self, other: Series) -> Series:
         return Series(self.poly + other.poly, (self.tail + other.tail).upper(), self.order)
 
     def __mul__(self, other: Series) -> Series:
-        product = (self.poly * other.poly).coeffs()
-        beyond = sum(map(abs, product[self.order :]), arb(0))
-        tail = beyond + self.known * other.tail + self.tail * (other.known + other.tail)
-        return Series(arb_poly(product[: self.order]), tail.upper(), self.order)
+        return Series((self.poly * other.poly).truncate(self.order), self.product_tail(other), self.order)
+
+    def product_tail(self, other: Series) -> arb:
+        """That of a b = a_0 b + b_0 a + (a - a_0)(b - b_0) - a_0 b_0."""
+        (a, a_rest), (b, b_rest) = self.sizes, other.sizes
+        return (a * other.tail + b * self.tail + a_rest * b_rest).upper()
 
     def times(self, factor: Any) -> Series:
         """A multiple by a number."""
@@ -250,9 +260,9 @@ class Series:
 
     def integral(self, first: arb) -> Series:
         """first + the integral from 0: the terms of order k - 1 >= order - 1 are divided by k >= order."""
-        entries = self.poly.coeffs() + [arb(0)] * (self.order - self.poly.length())
-        low = [entry / k for k, entry in enumerate(entries[:-1], 1)]
-        return Series(arb_poly([first, *low]), ((abs(entries[-1]) + self.tail) / self.order).upper(), self.order)
+        last = self.order - 1
+        tail = ((abs(self.poly[last]) + self.tail) / self.order).upper()
+        return Series(self.poly.truncate(last).integral() + first, tail, self.order)
 
     def divided(self, times: int) -> Series:
         """Divided by s^times, for a series that is known to vanish at 0 so often."""
@@ -272,56 +282,68 @@ class Series:
         slope = self.poly.derivative()(time) if time.rad() > 0 else arb(0)
         return self.poly(middle) + slope * (time - middle) + self.rest(abs(time).upper())
 
+    def on(self, low: arb, high: arb) -> tuple[arb, list[arb], list[arb]]:
+        """Half the length of a piece; values, slopes and second derivatives in its middle; and those all over it."""
+        middle = ((low + high) / 2).mid()
+        radius = (high - middle).union(middle - low).upper()
+        poly, inside, over = self.poly(arb_poly([middle, 1])), [], []
+        for derivative in range(3):
+            rest = self.rest(high, derivative)
+            inside.append(poly[0] + rest)
+            over.append(poly(arb(0, radius)) + rest)
+            poly = poly.derivative()
+        return radius, inside, over
 
-def linear(row: Iterable[Any], series: Sequence[Series]) -> Series:
-    """The sum of series times numbers."""
-    total = Series(arb_poly([]), arb(0), series[0].order)
-    for factor, one in zip(row, series, strict=True):
-        total = total + one.times(factor) if factor else total
-    return total
+
+def sizes(matrix: fmpq_mat, bounds: Sequence[arb]) -> list[arb]:
+    """Bounds of sums of things with these bounds, with the factors in the rows of a matrix."""
+    return [weighted(map(abs, row), bounds).upper() for row in matrix.tolist()]
 
 
-def inner(left: Sequence[Series], right: Sequence[Series]) -> Series:
+def combined(matrix: fmpq_mat, series: Sequence[Series]) -> list[Series]:
+    """Sums of series, with the factors in the rows of a matrix."""
+    order = series[0].order
+    rows = arb_mat(matrix) * arb_mat([[one.poly[k] for k in range(order)] for one in series])
+    tails = sizes(matrix, [one.tail for one in series])
+    return [Series(arb_poly(row), tail, order) for row, tail in zip(rows.tolist(), tails, strict=True)]
+
+
+def inner(left: Iterable[Series], right: Iterable[Series]) -> Series:
     """The sum of products."""
-    return linear([1] * len(left), [a * b for a, b in zip(left, right, strict=True)])
+    return reduce(add, (a * b for a, b in zip(left, right, strict=True)))
 
 
 def pieces_of(length: arb, fractions: Sequence[str]) -> list[tuple[arb, arb]]:
     """The pieces into which fractions 0 < .. < 1 cut [0, length]."""
-    given = [dyadic(text) for text in fractions]
-    ends = [arb(0), *given, arb(1)]
-    require(all(a < b for a, b in zip(ends, ends[1:], strict=False)), "pieces", "they are not in order")
-    cuts = [length * end for end in ends]
-    return [(a.lower(), b.upper()) for a, b in zip(cuts, cuts[1:], strict=False)]
+    ends = [arb(0), *map(dyadic, fractions), arb(1)]
+    require(all(a < b for a, b in pairwise(ends)), "pieces", "they are not in order")
+    return [(a.lower(), b.upper()) for a, b in pairwise(length * end for end in ends)]
 
 
 def positive(f: Series, low: arb, high: arb) -> bool:
     """Whether f is proved positive on a piece: by its range, by its slope, or as a convex function by a tangent."""
-    middle = ((low + high) / 2).mid()
-    radius = (high - middle).union(middle - low).upper()
-    about, around = f.poly(arb_poly([middle, 1])), arb(0, radius)
-    if about(around) + f.rest(high) > 0:
+    radius, (value, slope, _), (values, slopes, bends) = f.on(low, high)
+    if values > 0:
         return True
-    slopes = about.derivative()(around) + f.rest(high, 1)
     if slopes > 0 or slopes < 0:
         return bool(f.at(low if slopes > 0 else high) > 0)
-    bends = about.derivative().derivative()(around) + f.rest(high, 2)
-    tangent = abs(about[1] + f.rest(high, 1)) * radius
-    return bool(bends > 0 and f.at(middle) - tangent > 0)
+    return bool(bends > 0 and value - abs(slope) * radius > 0)
 
 
 def falls(f: Series, low: arb, high: arb) -> bool:
     """Whether f has a negative slope on a piece."""
-    middle = ((low + high) / 2).mid()
-    around = arb(0, (high - middle).union(middle - low).upper())
-    return bool(f.poly(arb_poly([middle, 1])).derivative()(around) + f.rest(high, 1) < 0)
+    return bool(f.on(low, high)[2][1] < 0)
 
 
 # One step
 
 
 class Step:
-    """The solutions from all weights in the balls at the start of a step, as long as the modes last."""
+    """The solutions from all weights in the balls at the start of a step, as long as the modes last.
+
+    Lists of series are flat: `weights` has all w_j and then all v_j, `flow` their velocities (in units of the disc's
+    radius), `active` G_j w_j, `pulls` r_j = G_j^T q. The gradient of the risk by w_j is -v_j r_j.
+    """
 
     def __init__(self, problem: Problem, record: dict[str, Any]) -> None:
         self.problem, self.order, self.disc = problem, int(record["order"]), dyadic(record["disc"])
@@ -333,10 +355,8 @@ class Step:
         require(0 < self.begin <= self.end <= arb(0.5), "length", "it is not within half of the disc")
         self.start = [ball(text) for text in record["start"]]
         require(len(self.start) == len(problem.neurons) * (problem.dimension + 1), "start", "weights are missing")
-        self.gates = [arb_mat(mode.gates) for mode in self.modes]
-        self.feedback = [self._feedback(mode, n) for mode, n in zip(self.modes, problem.neurons, strict=True)]
-        self.weights, self.learning, self.drives = self._series([dyadic(text) for text in record["tails"]])
-        self.flow = self._flow()
+        self.fixed = [self._feedback(mode, n) for mode, n in zip(self.modes, problem.neurons, strict=True)]
+        self.expand([dyadic(text) for text in record["tails"]])
 
     def _feedback(self, mode: Mode, neuron: Neuron) -> arb:
         """b_j, where it stands still."""
@@ -348,109 +368,108 @@ class Step:
         require(mode.sign == (neuron.feedback > 0) - (neuron.feedback < 0), "signs", "b_j has another one")
         return arb(neuron.feedback)
 
-    def _coefficients(self) -> tuple[list[list[arb]], list[list[arb]], list[list[arb]]]:
-        """Those of all w_j and v_j, of the margins u_i, and of g_i, order by order, as the flow in the mode says."""
-        problem, m, n, d = self.problem, len(self.modes), self.problem.samples, self.problem.dimension
-        counts = [neuron.count for neuron in problem.neurons]
-        w, v = [self.start[: m * d]], [self.start[m * d :]]
-        active, outputs, pulls, drives = [], [], [], []
-        u, g = [[] for _ in range(n)], [[] for _ in range(n)]
-        for k in range(self.order):
-            seen = [e for j, gate in enumerate(self.gates) for e in (gate * arb_mat(d, 1, w[k][j * d : j * d + d])).entries()]
-            active.append(arb_mat(m, n, seen))
-            outputs.append(arb_mat(1, m, [c * entry for c, entry in zip(counts, v[k], strict=True)]))
-            f = sum((outputs[k - l] * active[l] for l in range(k + 1)), arb_mat(1, n))  # noqa: E741
-            for i in range(n):
-                u[i].append(problem.labels[i] * f[0, i])
-                g[i].append(SLOPES[problem.loss](arb_series(u[i], k + 1))[k])
-            drives.append(arb_mat(n, 1, [y * one[k] / n for y, one in zip(problem.labels, g, strict=True)]))
-            pulls.append([e for gate in self.gates for e in (gate.transpose() * drives[k]).entries()])
-            share = self.disc / (k + 1)
-            learned = sum((active[l] * drives[k - l] for l in range(k + 1)), arb_mat(m, 1))  # noqa: E741
-            v.append([share * entry for entry in learned.entries()])
-            w.append([share * entry for entry in self._carried(v, pulls, k)])
-        weights = [[row[place] for row in w[: self.order]] for place in range(m * d)]
-        return weights + [[row[j] for row in v[: self.order]] for j in range(m)], u, g
-
-    def _carried(self, v: list[list[arb]], pulls: list[list[arb]], k: int) -> list[arb]:
-        """The coefficient of order k of b_j r_j."""
-        d = self.problem.dimension
-        if not self.problem.moves:
-            return [self.feedback[place // d] * entry for place, entry in enumerate(pulls[k])]
-        return [
-            sum((v[l][place // d] * pulls[k - l][place] for l in range(k + 1)), arb(0))  # noqa: E741
-            for place in range(len(pulls[k]))
-        ]
-
-    def _series(self, tails: list[arb]) -> tuple[list[Series], list[Series], list[Series]]:
-        """Weights, G_j w_j (all neurons one after the other) and drives q, with norms that the given tails imply."""
-        problem, n, d, m = self.problem, self.problem.samples, self.problem.dimension, len(self.modes)
-        weights, u, g = self._coefficients()
-        series = [Series(arb_poly(one), tail, self.order) for one, tail in zip(weights, tails, strict=True)]
-        require(all(tail >= 0 for tail in tails), "tails", "one is negative")
-        active = [
-            linear(row, series[j * d : j * d + d]) for j, mode in enumerate(self.modes) for row in mode.gates.tolist()
-        ]
-        counted = [one.times(neuron.count) for one, neuron in zip(series[m * d :], problem.neurons, strict=True)]
-        drives = []
-        for i, label in enumerate(problem.labels):
-            margin = inner(active[i::n], counted).times(label)
-            distance = (sum(map(abs, u[i][1:]), margin.tail)).upper()
-            tail = _slope_norm(problem.loss, g[i][0], distance)
-            drives.append(Series(arb_poly(g[i]), tail, self.order).times(label / n))
-        return series, active, drives
-
     @cached_property
-    def pulls(self) -> list[list[Series]]:
-        """r_j = G_j^T q: the gradient of the risk by w_j is -v_j r_j."""
-        return [[linear(column, self.drives) for column in mode.gates.transpose().tolist()] for mode in self.modes]
+    def coefficients(self) -> list[list[list[arb]]]:
+        """Those of weights (one order more), active, margins, drives and pulls: rows, order by order."""
+        problem, n, d, m = self.problem, self.problem.samples, self.problem.dimension, len(self.modes)
+        gates = [arb_mat(mode.gates) for mode in self.modes]
+        weights, margins, active, outputs, drives, pulls = [self.start], [], [], [], [], []
+        u: list[list[arb]] = [[] for _ in range(n)]
+        g: list[list[arb]] = [[] for _ in range(n)]
+        for k in range(self.order):
+            w, v = weights[k][: m * d], weights[k][m * d :]
+            seen = (gate * arb_mat(d, 1, w[j * d : j * d + d]) for j, gate in enumerate(gates))
+            active.append(arb_mat(m, n, [entry for column in seen for entry in column.entries()]))
+            outputs.append(arb_mat(1, m, [neuron.count * e for neuron, e in zip(problem.neurons, v, strict=True)]))
+            f = reduce(add, (output * matrix for output, matrix in zip(reversed(outputs), active, strict=True)))
+            margins.append([y * entry for y, entry in zip(problem.labels, f.entries(), strict=True)])
+            for i, entry in enumerate(margins[k]):
+                u[i].append(entry)
+                g[i].append(next_slope(problem.loss, u[i], g[i]))
+            drives.append(arb_mat(n, 1, [y * one[k] / n for y, one in zip(problem.labels, g, strict=True)]))
+            pulls.append([entry for gate in gates for entry in (gate.transpose() * drives[k]).entries()])
+            learned = reduce(add, (matrix * q for matrix, q in zip(active, reversed(drives), strict=True)))
+            velocity = self._carried([row[m * d :] for row in weights], pulls) + learned.entries()
+            weights.append([self.disc / (k + 1) * entry for entry in velocity])
+        return [weights, [a.entries() for a in active], margins, [q.entries() for q in drives], pulls]
+
+    def _carried(self, outputs: list[list[arb]], pulls: list[list[arb]]) -> list[arb]:
+        """The latest coefficients of all b_j r_j."""
+        d, places = self.problem.dimension, range(len(pulls[0]))
+        if not self.problem.moves:
+            return [self.fixed[place // d] * pulls[-1][place] for place in places]
+        pairs = list(zip(outputs, reversed(pulls), strict=True))
+        return [sum((v[place // d] * pull[place] for v, pull in pairs), arb(0)) for place in places]
+
+    def expand(self, tails: list[arb]) -> None:
+        """All series, with norms that the given tails of the weights imply."""
+        problem, n, d, m = self.problem, self.problem.samples, self.problem.dimension, len(self.modes)
+        require(all(tail >= 0 for tail in tails), "tails", "one is negative")
+        weights, active, margins, drives, pulls = (list(zip(*rows, strict=True)) for rows in self.coefficients)
+        self.weights = self._series(weights, tails)
+        gates = [mode.gates for mode in self.modes]
+        seen = [tail for j, gate in enumerate(gates) for tail in sizes(gate, tails[j * d : j * d + d])]
+        self.active = self._series(active, seen)
+        norms = []
+        for i, u in enumerate(margins):
+            rows = zip(problem.neurons, self.active[i::n], self.output, strict=True)
+            distance = reduce(add, (neuron.count * a.product_tail(v) for neuron, a, v in rows))
+            distance = reduce(add, map(abs, u[1:]), distance).upper()
+            norms.append((slope_norm(problem.loss, SLOPES[problem.loss](u[0]), distance) / n).upper())
+        self.drives = self._series(drives, norms)
+        self.pulls = self._series(pulls, [norm for gate in gates for norm in sizes(gate.transpose(), norms)])
+        beyond = [self.back(place // d).product_tail(pull) for place, pull in enumerate(self.pulls)]
+        for j in range(m):
+            pairs = zip(self.active[j * n : j * n + n], self.drives, strict=True)
+            beyond.append(sum((a.product_tail(q) for a, q in pairs), arb(0)))
+        velocities = [[k * entry for k, entry in enumerate(row)][1:] for row in weights]
+        self.flow = self._series(velocities, [(self.disc * tail).upper() for tail in beyond])
+
+    def _series(self, columns: Sequence[Sequence[arb]], tails: Sequence[arb]) -> list[Series]:
+        pairs = zip(columns, tails, strict=True)
+        return [Series(arb_poly(list(column[: self.order])), tail, self.order) for column, tail in pairs]
 
     @property
     def output(self) -> list[Series]:
         """The v_j."""
         return self.weights[len(self.modes) * self.problem.dimension :]
 
-    def hidden(self, j: int) -> list[Series]:
-        """w_j."""
-        return self.weights[j * self.problem.dimension : (j + 1) * self.problem.dimension]
+    def part(self, series: list[Series], j: int) -> list[Series]:
+        """What belongs to one neuron, of weights w, pulls or flow."""
+        return series[j * self.problem.dimension : (j + 1) * self.problem.dimension]
 
     def back(self, j: int) -> Series:
         """b_j."""
-        return self.output[j] if self.problem.moves else Series(arb_poly([self.feedback[j]]), arb(0), self.order)
+        return self.output[j] if self.problem.moves else Series(arb_poly([self.fixed[j]]), arb(0), self.order)
 
-    def zeta(self, j: int, k: int) -> Series:
-        """normal . w_j of a kink."""
-        return linear(self.problem.kinks[k].normal, self.hidden(j))
-
-    def _flow(self) -> list[Series]:
-        """The velocities of all weights: series whose integrals are the weights."""
-        n, hidden, output = self.problem.samples, [], []
-        for j in range(len(self.modes)):
-            back = self.back(j)
-            hidden += [(back * pull).times(self.disc) for pull in self.pulls[j]]
-            output.append(inner(self.learning[j * n : j * n + n], self.drives).times(self.disc))
-        return hidden + output
+    def zetas(self, j: int) -> list[Series]:
+        """normal . w_j of all kinks."""
+        return combined(_normals(self.problem, range(len(self.problem.kinks))), self.part(self.weights, j))
 
     def image(self) -> list[arb]:
         """The tails of theta_0 + the integral of the flow."""
-        pairs = zip(self.flow, self.start, strict=True)
-        return [velocity.integral(first).tail for velocity, first in pairs]
+        return [velocity.integral(first).tail for velocity, first in zip(self.flow, self.start, strict=True)]
 
     def check_tails(self) -> None:
-        """Picard's map takes the series with these coefficients and tails into themselves: one of them is a solution."""
+        """Picard's map takes series with these coefficients and tails to such series: one of them is a solution."""
         for place, (tail, one) in enumerate(zip(self.image(), self.weights, strict=True)):
-            require(tail <= one.tail, "tails", f"weight {place}: the flow leaves the tail that is claimed")
-
-    def ends(self) -> list[arb]:
-        """The weights at the end."""
-        return [one.at(self.begin.union(self.end)) for one in self.weights]
+            require(bool(tail <= one.tail), "tails", f"weight {place}: the flow leaves the tail that is claimed")
 
     def at_end(self, series: Sequence[Series]) -> list[arb]:
-        """Other values there."""
+        """Values at the end, whose time is a ball."""
         return [one.at(self.begin.union(self.end)) for one in series]
 
 
-def _slope_norm(loss: str, g: arb, distance: arb) -> arb:
+def next_slope(loss: str, u: Sequence[arb], g: Sequence[arb]) -> arb:
+    """The coefficient of g(u) of order len(g): g' = -u' g for the exponential loss, -u' (g - g^2) for the logistic."""
+    k, known = len(g), arb_poly(list(g))
+    if k == 0 or loss == "squared":
+        return SLOPES[loss](u[0]) if k == 0 else -u[k]
+    factor = known if loss == "exponential" else known - known * known
+    return -sum((l * u[l] * factor[k - l] for l in range(1, k + 1)), arb(0)) / k  # noqa: E741
+
+
+def slope_norm(loss: str, g: arb, distance: arb) -> arb:
     """A bound of |g(u)| from g = g(u_0) and distance >= |u - u_0|.
 
     |e^{u_0 - u}| <= e^distance and |e^{u - u_0} - 1| <= e^distance - 1. For the logistic loss
@@ -474,14 +493,13 @@ def watched(step: Step, vanishing: dict[str, int]) -> dict[str, Series]:
     """What is positive as long as the modes last, by name, divided by the powers of s with which it starts at 0."""
     found = {}
     for j, mode in enumerate(step.modes):
-        for k, side in enumerate(mode.sides):
+        for k, (side, zeta) in enumerate(zip(mode.sides, step.zetas(j), strict=True)):
             if side:
-                found[f"{j} {k}"] = step.zeta(j, k).times(side)
+                found[f"{j} {k}"] = zeta.times(side)
             elif side == 0:
-                up, down = mode.rooms(k)
-                found[f"{j} {k} up"], found[f"{j} {k} down"] = linear(up, step.drives), linear(down, step.drives)
+                found[f"{j} {k} up"], found[f"{j} {k} down"] = combined(fmpq_mat(mode.rooms(k)), step.drives)
             elif mode.sign or step.problem.moves:
-                found[f"{j} {k} rests"] = linear(mode.attraction(k), step.drives)
+                (found[f"{j} {k} rests"],) = combined(fmpq_mat([mode.attraction(k)]), step.drives)
         if step.problem.scale is not None or (step.problem.moves and mode.held):
             found[f"{j} sign"] = step.output[j].times(mode.sign)
     return {name: series.divided(vanishing.get(name, 0)) for name, series in found.items()}
@@ -490,8 +508,9 @@ def watched(step: Step, vanishing: dict[str, int]) -> dict[str, Series]:
 def check_lasts(step: Step, record: dict[str, Any], vanishing: dict[str, int]) -> None:
     """The modes last to the end of the step, where exactly the event that is claimed takes place."""
     for j, mode in enumerate(step.modes):
-        still = mode.gates * _normals(step.problem, mode.rests).transpose() if mode.rests and mode.sign else fmpq_mat(1, 1)
-        require(not any(still.entries()), f"neuron {j}", "a kink that it rests on has a drive")
+        if mode.rests and mode.sign:
+            speeds = mode.gates * _normals(step.problem, mode.rests).transpose()
+            require(not any(speeds.entries()), f"neuron {j}", "a kink that it rests on has a drive")
     meeting, watches = event_names(step, record["event"]), watched(step, vanishing)
     require(meeting <= watches.keys(), "event", "nothing is known of it")
     for name, series in watches.items():
@@ -527,7 +546,7 @@ def event_names(step: Step, event: dict[str, Any] | None) -> set[str]:
     return {f"{j} {other}" for other in mode.together(k)}
 
 
-def _kink_of(problem: Problem, sample: int) -> int:
+def _kink_of(problem: Problem, sample: Any) -> int:
     found = [k for k, kink in enumerate(problem.kinks) if sample in kink.factors]
     require(bool(found), "event", "its sample has no kink")
     return found[0]
@@ -550,7 +569,7 @@ def check_begins(problem: Problem, step: Step) -> dict[str, int]:
 
 def check_passes(before: Step, event: dict[str, Any] | None, after: Step) -> dict[str, int]:
     """Weights and modes of the next step continue those of the one before. Returned is what vanishes there."""
-    for place, (old, new) in enumerate(zip(before.ends(), after.start, strict=True)):
+    for place, (old, new) in enumerate(zip(before.at_end(before.weights), after.start, strict=True)):
         require(new.contains(old), "start", f"weight {place} at the end of the step before is not in its ball")
     changing = None if event is None else event["neuron"]
     for j, (old, new) in enumerate(zip(before.modes, after.modes, strict=True)):
@@ -595,7 +614,7 @@ def check_follows(mode: Mode, met: set[int], drives: Sequence[arb], output: arb,
         open_kinks.remove(settled)
     for k in sorted(open_kinks):
         if mode.sign:
-            attracts = _sum(mode.attraction(k), drives) > 0
+            attracts = weighted(mode.attraction(k), drives) > 0
             require(bool(attracts), where, f"the mode behind kink {k} is not proved to be the only one")
 
 
@@ -611,16 +630,12 @@ def _settled(mode: Mode, k: int, open_kinks: set[int], met: set[int], drives: Se
         speed += arb(reach) * drives[i] if i not in within and reach else arb(0)
     for other in open_kinks - {k}:
         share = _inner(problem.kinks[other].normal, normal.entries())
-        speed += arb(share) * _sum(mode.end(other, 1), drives).union(_sum(mode.end(other, -1), drives))
+        speed += arb(share) * weighted(mode.end(other, 1), drives).union(weighted(mode.end(other, -1), drives))
     own = arb(_inner(problem.kinks[k].normal, normal.entries()))
-    above, below = (mode.sign * (speed + own * _sum(mode.end(k, s), drives)) for s in (1, -1))
+    above, below = (mode.sign * (speed + own * weighted(mode.end(k, s), drives)) for s in (1, -1))
     if side == 0:
         return bool(above < 0 and below > 0)
     return bool(side * above > 0 and side * below > 0)
-
-
-def _sum(row: Iterable[fmpq], drives: Sequence[arb]) -> arb:
-    return sum((arb(a) * q for a, q in zip(row, drives, strict=True) if a), arb(0))
 
 
 # Claims
@@ -628,21 +643,20 @@ def _sum(row: Iterable[fmpq], drives: Sequence[arb]) -> arb:
 
 def descent(step: Step) -> Series:
     """<grad, fa>: the products of minus the gradient, v_j r_j and dv_j/dt, with the velocities."""
-    d, m, total = step.problem.dimension, len(step.modes), []
+    found = []
     for j, neuron in enumerate(step.problem.neurons):
-        hidden = inner(step.pulls[j], step.flow[j * d : j * d + d]) * step.output[j]
-        pace = step.flow[m * d + j]
-        total.append((hidden.times(1 / step.disc) + (pace * pace).times(1 / step.disc**2)).times(neuron.count))
-    return linear([1] * m, total)
+        pace = step.flow[len(step.modes) * step.problem.dimension + j]
+        hidden = inner(step.part(step.pulls, j), step.part(step.flow, j)) * step.output[j]
+        found.append((hidden.times(1 / step.disc) + (pace * pace).times(1 / step.disc**2)).times(neuron.count))
+    return reduce(add, found)
 
 
 def risk(step: Step) -> Series:
     """L, as L at the start of the step less the integral of <grad, fa> (Eq. 1)."""
-    problem, n = step.problem, step.problem.samples
-    total = arb(0)
+    problem, n, total = step.problem, step.problem.samples, arb(0)
     for i, label in enumerate(problem.labels):
-        pairs = zip(step.learning[i::n], step.output, problem.neurons, strict=True)
-        output = sum((h.at(arb(0)) * v.at(arb(0)) * neuron.count for h, v, neuron in pairs), arb(0))
+        rows = zip(problem.neurons, step.active[i::n], step.output, strict=True)
+        output = sum((neuron.count * h.poly[0] * v.poly[0] for neuron, h, v in rows), arb(0))
         total += VALUES[problem.loss](label * output) / n
     return descent(step).times(-step.disc).integral(total)
 
@@ -650,8 +664,9 @@ def risk(step: Step) -> Series:
 def alignment(step: Step) -> tuple[Series, Series]:
     """v . b and |v|^2 |b|^2."""
     v, b = step.output, [step.back(j) for j in range(len(step.modes))]
+    counts = [neuron.count for neuron in step.problem.neurons]
     vb, vv, bb = (
-        linear([n.count for n in step.problem.neurons], [p * q for p, q in zip(left, right, strict=True)])
+        inner([one.times(count) for count, one in zip(counts, left, strict=True)], right)
         for left, right in ((v, b), (v, v), (b, b))
     )
     return vb, vv * bb
@@ -662,9 +677,9 @@ def ratio(step: Step, claim: dict[str, Any]) -> tuple[Series, Series]:
     name, one = claim["observable"], Series(arb_poly([1]), arb(0), step.order)
     if name in ("sign", "gap"):
         j = step.problem.merged[claim["neuron"]]
-        top = step.back(j) * step.output[j]
+        top, hidden = step.back(j) * step.output[j], step.part(step.weights, j)
         if name == "gap":
-            top = top.times(0.5 if step.problem.moves else 1) + inner(step.hidden(j), step.hidden(j)).times(-0.5)
+            top = top.times(0.5 if step.problem.moves else 1) + inner(hidden, hidden).times(-0.5)
         return (top.times(-1) if claim.get("negated") else top), one
     if name == "risk":
         return risk(step), one
@@ -759,8 +774,9 @@ def _summary(certificate: dict[str, Any], problem: Problem) -> str:
     rule = "GD" if problem.moves else "FA" if problem.scale is None else f"sign-FA with scale {problem.scale}"
     events = sum(record["event"] is not None for record in certificate["steps"])
     return (
-        f"verified: {rule}, {problem.loss} loss, slope {problem.slope}, n = {problem.samples}, d = {problem.dimension}, "
-        f"m = {len(problem.merged)}, [0, {certificate['t_final']}], {len(certificate['steps'])} steps, {events} events"
+        f"verified: {rule}, {problem.loss} loss, slope {problem.slope}, n = {problem.samples}, "
+        f"d = {problem.dimension}, m = {len(problem.merged)}, t in [0, {certificate['t_final']}], "
+        f"{len(certificate['steps'])} steps, {events} events"
     )
 
 
