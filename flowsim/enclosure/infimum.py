@@ -1,8 +1,9 @@
 """The infimum of an observable over time, by branch and bound in exact order.
 
-On a piece of time about m, f(m + s) = f(m) + f'(m) s + c s^2 with c in the enclosure C of f''/2 on the piece. Where
-f' keeps its sign on a piece, the infimum sits at one of its ends. Where C > 0, it is at least f(m) - f'(m)^2 / (4 C),
-and sits in m - f'(m) / (2 C): what is outside is dropped. Else the piece is halved. No bound passes through a float.
+On a piece of time about m, f and its derivatives are enclosed by Taylor's formula with the coefficients at m, and the
+last one enclosed on all of the piece. Where f' keeps its sign, the infimum sits at an end. Where f'' > 0, it is at
+least f(m) - f'(m)^2 / (2 min f''), and if it sits inside, it does so in m - f'(m) / f''. Else the piece is halved. No
+bound passes through a float.
 """
 
 from __future__ import annotations
@@ -11,22 +12,32 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from math import comb
 from typing import Any
 
 from flint import arb
 
+from flowsim.enclosure.curve import around_zero
 from flowsim.enclosure.exact import Problem
 from flowsim.enclosure.points import Point, around, at_local
 from flowsim.enclosure.steps import Step
 
 MOST_PIECES = 20_000
 
+TERMS = 4
+"""Taylor coefficients on a piece, and so many more each time it is halved."""
+
+MOST_TERMS = 40
+
+FINEST = 300
+"""Pieces are not halved below 2^-300 of their time."""
+
 Observable = Callable[[Point[Any]], Any]
 
 
 @dataclass(frozen=True)
 class Infimum:
-    """The infimum lies in `value`, [lower, upper]; wherever it is attained, or approached, is within `time`."""
+    """The infimum lies in [lower, upper], exact numbers; wherever it is attained, or approached, is within `time`."""
 
     lower: arb
     upper: arb
@@ -40,16 +51,19 @@ class Infimum:
 
 @dataclass(frozen=True)
 class _Piece:
-    """The times [low, high] since the start of a step, a lower bound there, and whether it is final."""
+    """The times [low, high] since the start of a step, halved `depth` times, and what is known about them.
+
+    `attained` is the observable at one of them. An infimum inside sits in `inside`, if that is known; it sits there
+    for certain, and is `attained`, if the piece is settled.
+    """
 
     step: Step
     low: arb
     high: arb
+    depth: int
     lower: arb
     attained: arb
-    """The observable at some time of the piece."""
-    newton: arb | None = None
-    """Where in the piece the infimum must sit if it sits inside of it."""
+    inside: arb | None = None
     settled: bool = False
 
 
@@ -58,58 +72,59 @@ def infimum(
 ) -> Infimum:
     """Enclose the infimum of an observable over all steps to so many digits, or as well as balls and pieces allow.
 
-    At an event where the observable jumps both limits count.
+    At an event where the observable jumps both limits count. What `pieces` do not suffice for shows as a wide
+    enclosure, which is right all the same.
 
     `observable` takes a `Point` of `arb` or `arb_series` and returns one: see `flowsim.enclosure.points`, which has
-    `risk`, `descent_product`, `alignment` and `conserved`.
+    `risk`, `descent_product`, `alignment` and `conserved`. (Write x * x: a ball around 0 to the power 2 is not known.)
     """
-    order = count()
-    queue: list[tuple[arb, int, _Piece]] = []
-    best = arb.pos_inf()
-
-    def put(piece: _Piece) -> None:
-        nonlocal best
-        upper = piece.attained.upper()
-        if upper < best:
-            best = upper
-        heapq.heappush(queue, (piece.lower, next(order), piece))
-
-    for step in steps:
-        put(_bounded(problem, observable, step, arb(0), step.length.upper()))
+    order, queue, best = count(), [], arb.pos_inf()
+    waiting = [(step, arb(0), step.length.upper(), 0) for step in steps]
     for _ in range(pieces):
+        for step, low, high, depth in waiting:
+            piece = _bounded(problem, observable, _Piece(step, low, high, depth, arb.neg_inf(), arb.pos_inf()))
+            best = _smaller(best, piece.attained)
+            heapq.heappush(queue, (piece.lower, next(order), piece))
         lower, _, piece = queue[0]
-        if piece.settled or best - lower <= abs(best) * arb(10) ** -digits or _finest(piece):
+        if piece.settled or best - lower <= abs(best) * arb(10) ** -digits or _is_finest(piece):
             break
         heapq.heappop(queue)
-        for low, high in _parts(piece):
-            put(_bounded(problem, observable, step=piece.step, low=low, high=high))
-    times = [_when(piece) for lower, _, piece in queue if not lower > best]
-    time = times[0]
-    for other in times[1:]:
+        waiting = [(piece.step, low, high, piece.depth + 1) for low, high in _parts(piece)]
+    time, *others = [_when(piece) for lower, _, piece in queue if not lower > best]
+    for other in others:
         time = time.union(other)
     return Infimum(queue[0][0], best, time)
 
 
-def _bounded(problem: Problem, observable: Observable, step: Step, low: arb, high: arb) -> _Piece:
+def _bounded(problem: Problem, observable: Observable, piece: _Piece) -> _Piece:
+    step, low, high = piece.step, piece.low, piece.high
     middle = ((low + high) / 2).mid()
-    radius = ((high - low) / 2).upper() + abs((low + high) / 2 - middle).upper()
-    wide = _coefficients(observable(around(problem, step, middle, radius, 3)), 3)
-    inside = middle < step.length
-    close = _coefficients(observable(around(problem, step, middle, arb(0), 2)), 2)
-    attained = close[0] if inside and close[0].is_finite() else arb.pos_inf()
-    piece = _Piece(step, low, high, arb.neg_inf(), attained)
+    radius = (abs(high - middle).upper()).union(abs(low - middle).upper()).upper()
+    terms = min(TERMS * (1 + piece.depth), MOST_TERMS)
+    close = _coefficients(observable(around(problem, step, middle, arb(0), terms)), terms)
+    wide = _coefficients(observable(around(problem, step, middle, radius, terms)), terms)
     if not all(entry.is_finite() for entry in (*wide, *close)):
         return piece
-    if wide[1] > 0 or wide[1] < 0:
-        end = low if wide[1] > 0 else step.length if high.overlaps(step.length) else high
+    if middle < step.length:
+        piece = replace(piece, attained=close[0])
+    value, slope, curvature = (_range(close, wide, radius, k) for k in range(3))
+    if slope > 0 or slope < 0:
+        end = low if slope > 0 else step.length if high.overlaps(step.length) else high
         value = observable(at_local(problem, step, end))
-        return replace(piece, lower=value.lower(), attained=value, settled=True, newton=end)
-    swing = close[1] * arb(0, radius) + wide[2] * arb(0, radius) ** 2
-    lower = max((close[0] + swing).lower(), wide[0].lower())
-    if not wide[2] > 0:
-        return replace(piece, lower=lower)
-    lower = max(lower, (close[0] - close[1] ** 2 / (4 * wide[2])).lower())
-    return replace(piece, lower=lower, newton=middle - close[1] / (2 * wide[2]))
+        return replace(piece, lower=value.lower(), attained=value, inside=end, settled=True)
+    if not curvature > 0:
+        return replace(piece, lower=value.lower())
+    valley = close[0] - close[1] * close[1] / (4 * curvature)
+    lower = max(value.lower(), valley.lower())
+    return replace(piece, lower=lower, inside=middle - close[1] / (2 * curvature))
+
+
+def _range(close: list[arb], wide: list[arb], radius: arb, k: int) -> arb:
+    """Enclose f^(k) / k! on a piece, by its coefficients at the middle and the last one on all of it."""
+    spread, total = around_zero(radius), comb(len(wide) - 1, k) * wide[-1]
+    for order in range(len(wide) - 2, k - 1, -1):
+        total = total * spread + comb(order, k) * close[order]
+    return total.intersection(wide[k])
 
 
 def _coefficients(series: Any, number: int) -> list[arb]:
@@ -122,19 +137,24 @@ def _parts(piece: _Piece) -> list[tuple[arb, arb]]:
     """What is looked at next: the halves, or the part to which Newton's method confines a minimum inside."""
     low, high = piece.low, piece.high
     half = ((low + high) / 2).mid()
-    if piece.newton is None or not piece.newton.rad() * 4 < high - low:
+    if piece.inside is None or not piece.inside.rad() * 4 < high - low:
         return [(low, half), (half, high)]
-    inner = (max(low, piece.newton.lower()), min(high, piece.newton.upper()))
+    inner = (max(low, piece.inside.lower()), min(high, piece.inside.upper()))
     ends = [(low, low), (high, high)]  # an infimum at an end is not confined
     return [inner, *ends] if inner[0] <= inner[1] else ends
 
 
-def _finest(piece: _Piece) -> bool:
-    """Whether a piece cannot be cut further."""
-    return not (piece.high - piece.low).mid() > (abs(piece.high) * arb(2) ** -300).mid()
+def _smaller(best: arb, attained: arb) -> arb:
+    """The smaller of two upper bounds."""
+    upper = attained.upper()
+    return upper if upper < best else best
+
+
+def _is_finest(piece: _Piece) -> bool:
+    return not (piece.high - piece.low).mid() > (abs(piece.high) * arb(2) ** -FINEST).mid()
 
 
 def _when(piece: _Piece) -> arb:
-    if piece.settled and piece.newton is not None:
-        return piece.step.start + piece.newton
+    if piece.settled and piece.inside is not None:
+        return piece.step.start + piece.inside
     return piece.step.start + piece.low.union(piece.high)
