@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import lcm
+from operator import mul
 from os import PathLike
 from typing import Any
 
@@ -21,14 +22,15 @@ from flowsim.enclosure import checker
 from flowsim.enclosure.enclosure import Enclosure
 from flowsim.enclosure.exact import Number, Problem
 from flowsim.enclosure.modes import Mode
+from flowsim.enclosure.points import Point, alignment, conserved, descent_product, risk
 from flowsim.enclosure.roots import Unseparated
 from flowsim.enclosure.steps import Change, Step
 
 SPARE = 1.01
 """Tails and radii are recorded so much larger: roundings of another version of Arb must not matter."""
 
-SHRUNK = 0.99
-"""Discs are recorded so much smaller, for the same reason."""
+SHRUNK = (0.99, 0.9, 0.8)
+"""Discs are recorded so much smaller, the first that will do."""
 
 TRIES = 40
 """Tails, times of events and cuts looked for, each larger or finer than the last."""
@@ -55,6 +57,32 @@ class Claim:
     alpha: int = 2
     neuron: int = 0
     negated: bool = False
+
+
+OBSERVABLES: dict[str, Callable[[Claim, Point[Any]], Any]] = {
+    "risk": lambda _, point: risk(point),
+    "descent": lambda _, point: descent_product(point),
+    "dominance": lambda claim, point: descent_product(point) / risk(point) ** claim.alpha,
+    "alignment": lambda _, point: alignment(point),
+    "sign": lambda claim, point: _of_neuron(claim, point, list(map(mul, point.feedback_merged, point.output_merged))),
+    "gap": lambda claim, point: _of_neuron(claim, point, conserved(point)),
+}
+"""What claims are about, as `Enclosure.infimum` takes it: the checker has formulas of its own."""
+
+
+def _of_neuron(claim: Claim, point: Point[Any], merged: list[Any]) -> Any:
+    number = merged[point.problem.neuron_of[claim.neuron]]
+    return -number if claim.negated else number
+
+
+def infimum_claim(enclosure: Enclosure, claim: Claim, digits: int = 20) -> Claim:
+    """The claim that the infimum of an observable has these digits: bounds and a time that show it."""
+    found = enclosure.infimum(lambda point: OBSERVABLES[claim.observable](claim, point), digits=digits + 5)
+    with checker.digits(enclosure.bits):
+        unit = Fraction(10) ** (int(abs(found.upper).log_base(10).mid().floor().unique_fmpz() or 0) - digits)
+        lower, upper = (Fraction(str(bound.fmpq())) for bound in (found.lower, found.upper))
+        time = max(Fraction(str(found.time.mid().fmpq())), Fraction(0))
+    return replace(claim, lower=(lower // unit - 1) * unit, upper=(upper // unit + 2) * unit, time=time)
 
 
 def write_certificate(enclosure: Enclosure, path: str | PathLike[str], claims: Iterable[Claim] = ()) -> None:
@@ -146,16 +174,14 @@ def _event(problem: Problem, changes: tuple[Change, ...]) -> dict[str, Any] | No
     if not changes:
         return None
     change = next((one for one in changes if one.before != 0), changes[0])
-    sample, counts = None, _counts(problem)
-    if change.kink is not None:
-        first = next(i for i, one in enumerate(problem.samples) if one.kink == change.kink)
-        sample = sum(counts[:first])
-    event = {"neuron": change.neuron, "sample": sample}
-    if sample is None or change.before != 0:
+    if change.kink is None:
+        return {"neuron": change.neuron, "sample": None}
+    first = next(i for i, one in enumerate(problem.samples) if one.kink == change.kink)
+    event = {"neuron": change.neuron, "sample": sum(_counts(problem)[:first])}
+    if change.before != 0:
         return event
     # The checker's normals may point the other way: its upper side is that of a positive first coordinate.
-    normal = [problem.normals[change.kink, c] for c in range(problem.dimension)]
-    lead = next(entry for entry in normal if entry)
+    lead = next(entry for entry in problem.normals.tolist()[change.kink] if entry)
     return event | {"to": "up" if change.after * lead > 0 else "down"}
 
 
@@ -163,11 +189,25 @@ def _provable(
     problem: checker.Problem, step: Step, balls: list[arb], length: arb
 ) -> tuple[dict[str, Any], checker.Step]:
     """The record of a step, without pieces, with tails that the checker can prove."""
+    for shrunk in SHRUNK:
+        record = _record(step, balls, length, _short(step.disc.rho * shrunk))
+        tails = [_short(curve.tail) for curve in (*step.hidden, *step.output)]
+        checked = checker.Step(problem, record | {"tails": [_dyadic(tail) for tail in tails]})
+        for _ in range(TRIES):
+            image = checked.image()
+            if not all(bound.is_finite() for bound in image):
+                break
+            if all(new <= one.tail <= new * SPARE**2 for new, one in zip(image, checked.weights, strict=True)):
+                return record | {"tails": [_dyadic(one.tail) for one in checked.weights]}, checked
+            checked.expand([_short(SPARE * new) for new in image])
+    raise Unseparated("the checker finds no tails that it can prove")
+
+
+def _record(step: Step, balls: list[arb], length: arb, disc: arb) -> dict[str, Any]:
+    """The record of a step without tails and pieces."""
     source = step.state.modes[0].problem
-    disc = _short(step.disc.rho * SHRUNK)
     share = length / disc if step.changes else (length / disc).upper()
-    tails = [curve.tail for curve in (*step.hidden, *step.output)]
-    record: dict[str, Any] = {
+    return {
         "modes": [_letters(source, mode) for mode in step.state.modes],
         "signs": "".join("-0+"[mode.sign + 1] for mode in step.state.modes),
         "start": [_ball(ball) for ball in balls],
@@ -177,13 +217,6 @@ def _provable(
         "event": _event(source, step.changes),
         "pieces": {},
     }
-    checked = checker.Step(problem, record | {"tails": [_dyadic(_short(tail)) for tail in tails]})
-    for _ in range(TRIES):
-        image = checked.image()
-        if all(new <= one.tail for new, one in zip(image, checked.weights, strict=True)):
-            return record | {"tails": [_dyadic(one.tail) for one in checked.weights]}, checked
-        checked.expand([_short(SPARE * new) for new in image])
-    raise Unseparated("the checker finds no tails that it can prove")
 
 
 def _short(number: arb) -> arb:

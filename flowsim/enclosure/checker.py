@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import pairwise
 from math import perm
-from operator import add
+from operator import add, sub
 from typing import Any
 
 from flint import arb, arb_mat, arb_poly, ctx, fmpq, fmpq_mat
@@ -410,14 +410,15 @@ class Step:
         gates = [mode.gates for mode in self.modes]
         seen = [tail for j, gate in enumerate(gates) for tail in sizes(gate, tails[j * d : j * d + d])]
         self.active = self._series(active, seen)
-        norms = []
+        beyond = []
         for i, u in enumerate(margins):
             rows = zip(problem.neurons, self.active[i::n], self.output, strict=True)
             distance = reduce(add, (neuron.count * a.product_tail(v) for neuron, a, v in rows))
             distance = reduce(add, map(abs, u[1:]), distance).upper()
-            norms.append((slope_norm(problem.loss, SLOPES[problem.loss](u[0]), distance) / n).upper())
-        self.drives = self._series(drives, norms)
-        self.pulls = self._series(pulls, [norm for gate in gates for norm in sizes(gate.transpose(), norms)])
+            norm = slope_norm(problem.loss, SLOPES[problem.loss](u[0]), distance) / n
+            beyond.append(reduce(sub, map(abs, drives[i]), norm).upper())  # the norm, less what is known of it
+        self.drives = self._series(drives, beyond)
+        self.pulls = self._series(pulls, [norm for gate in gates for norm in sizes(gate.transpose(), beyond)])
         beyond = [self.back(place // d).product_tail(pull) for place, pull in enumerate(self.pulls)]
         for j in range(m):
             pairs = zip(self.active[j * n : j * n + n], self.drives, strict=True)
@@ -444,6 +445,8 @@ class Step:
 
     def zetas(self, j: int) -> list[Series]:
         """normal . w_j of all kinks."""
+        if not self.problem.kinks:
+            return []
         return combined(_normals(self.problem, range(len(self.problem.kinks))), self.part(self.weights, j))
 
     def image(self) -> list[arb]:
