@@ -58,6 +58,7 @@ def letter(certificate: Record, new: str, event: int) -> None:
     for later in steps[number + 1 :]:
         text = later["modes"][record["neuron"]]
         later["modes"][record["neuron"]] = text[: record["sample"]] + new + text[record["sample"] + 1 :]
+    refitted(certificate, number + 1)
 
 
 def no_event(certificate: Record) -> None:
@@ -70,12 +71,34 @@ def other_sample(certificate: Record) -> None:
     event["sample"] = (event["sample"] + 1) % 5
 
 
+def refitted(certificate: Record, number: int, disc: int = -1, length: int = 1) -> None:
+    """Give a step a smaller disc and tails that hold in the modes that it claims, as a forger would."""
+    record = certificate["steps"][number]
+    record["disc"] = scaled(record["disc"], disc)
+    record["length"] = [scaled(bound, length) for bound in record["length"]]
+    with checker.digits(certificate["bits"]):
+        step = checker.Step(checker.Problem(certificate["data"]), record | {"tails": ["0p0"] * len(record["tails"])})
+        for _ in range(30):
+            step.expand([(bound * 1.01).upper() for bound in step.image()])
+        record["tails"] = [written(Fraction(str(one.tail.fmpq()))) for one in step.weights]
+
+
+def scaled(text: str, power: int) -> str:
+    """A dyadic number times 2^power."""
+    mantissa, exponent = text.split("p")
+    return f"{mantissa}p{int(exponent) + power}"
+
+
 def sign_kept(certificate: Record) -> None:
-    """With tails for the wrong flow."""
     steps, number = certificate["steps"], events(certificate)[0]
-    after = steps[number + 1]
-    after["signs"] = steps[number]["signs"]
-    after["tails"] = [written(8 * Fraction(str(checker.exact(text)))) for text in after["tails"]]
+    steps[number + 1]["signs"] = steps[number]["signs"]
+    refitted(certificate, number + 1, disc=-4, length=0)
+
+
+def other_mode(certificate: Record) -> None:
+    modes = certificate["steps"][4]["modes"]
+    modes[1] = modes[1].translate(str.maketrans("+-", "-+"))
+    refitted(certificate, 4)
 
 
 def without_pieces(certificate: Record) -> None:
@@ -140,13 +163,9 @@ TAMPERED: dict[str, tuple[str, Callable[[Record], None], str]] = {
     "tails halved": ("fa", lambda c: tails(c, Fraction(1, 2)), "the flow leaves the tail"),
     "tails 0": ("fa", lambda c: tails(c, Fraction(0)), "the flow leaves the tail"),
     "tails negative": ("fa", lambda c: tails(c, Fraction(-1)), "one is negative"),
-    "order lowered": ("fa", setting("steps", 4, "order", to=lambda order: order - 3), "is not in its ball"),
+    "order lowered": ("fa", setting("steps", 4, "order", to=lambda order: order - 3), ""),
     "order 2": ("fa", setting("steps", 4, "order", to=lambda _: 2), "too small"),
-    "disc doubled": (
-        "fa",
-        setting("steps", 4, "disc", to=lambda text: f"{text.split('p')[0]}p{int(text.split('p')[1]) + 1}"),
-        "tail",
-    ),
+    "disc doubled": ("fa", setting("steps", 4, "disc", to=lambda text: scaled(text, 1)), "tail"),
     "step lengthened": ("fa", setting("steps", 4, "length", to=lambda _: ["3p-2", "3p-2"]), "half of the disc"),
     "length widened": ("fa", setting("steps", 4, "length", to=lambda bounds: ["1p-9", bounds[1]]), "not exact"),
     "event earlier": ("fa", lambda c: length(c, -2), "no zero in the time of its event"),
@@ -165,11 +184,7 @@ TAMPERED: dict[str, tuple[str, Callable[[Record], None], str]] = {
     "slide as rest": ("fa", lambda c: letter(c, "i", 1), "a kink that it rests on has a drive"),
     "exit to the other side": ("fa", lambda c: letter(c, "+", 2), "it exits to the wrong side"),
     "exit at the other end": ("slide", lambda c: c["steps"][events(c)[0]]["event"].update(to="up"), "watch"),
-    "mode of another neuron": (
-        "fa",
-        setting("steps", 4, "modes", 1, to=lambda t: t.translate({43: 45, 45: 43})),
-        "without an event",
-    ),
+    "mode of another neuron": ("fa", other_mode, "its mode changes without an event"),
     "mode too short": ("fa", setting("steps", 4, "modes", 1, to=lambda text: text[1:]), "is none"),
     "kink on two sides": (
         "equal",
@@ -226,6 +241,69 @@ def test_what_was_changed_is_rejected_and_said(name: str) -> None:
     reason = rejection(tampered(name))
     assert reason is not None
     assert TAMPERED[name][2] in reason and "\n" not in reason
+
+
+ONLY_CHECK = [
+    ("format", "it must be"),
+    ("hidden weight by 1 ulp", "of the data is not in its ball"),
+    ("t_final raised", "the steps do not reach"),
+    ("start shifted", "at the end of the step before is not in its ball"),
+    ("tails halved", "the flow leaves the tail"),
+    ("bound raised", "is not proved to be above"),
+    ("bound lowered", "is not proved to come below"),
+    ("pieces out of order", "they are not in order"),
+]
+"""Where one check alone stands between the change and its acceptance."""
+
+
+@pytest.mark.parametrize(("name", "what"), ONLY_CHECK)
+def test_without_the_check_the_change_would_pass(name: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    require = checker.require
+    monkeypatch.setattr(checker, "require", lambda holds, where, said: require(holds or what in said, where, said))
+    assert rejection(tampered(name)) is None
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_each_check_is_the_first_to_see_some_change(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checker without it gives another reason, or none: the test above fails for it."""
+    what, require = TAMPERED[name][2], checker.require
+    monkeypatch.setattr(
+        checker, "require", lambda holds, where, said: require(holds or what in f"{where}, {said}", where, said)
+    )
+    if what:
+        assert what not in str(_outcome(tampered(name)))
+
+
+def _outcome(certificate: Record) -> str | None:
+    try:
+        return rejection(certificate)
+    except (ValueError, IndexError, KeyError, ArithmeticError) as error:
+        return type(error).__name__
+
+
+@pytest.mark.parametrize(
+    ("mistake", "name"),
+    [
+        ("positive", "slide as touching"),
+        ("falls", "event of another sample"),
+        ("check_passes", "steps swapped"),
+        ("check_begins", "hidden weight by 1 ulp"),
+        ("check_lasts", "event earlier"),
+        ("check_claim", "bound raised"),
+        ("pieces_of", "pieces out of order"),
+    ],
+)
+def test_mistakes_in_the_checker_are_seen(mistake: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checker with one function that does nothing no longer gives the reason that it must give."""
+    reason = rejection(tampered(name))
+    replacement = {"positive": True, "falls": True, "pieces_of": None, "check_claim": None, "check_lasts": None}
+    result = replacement.get(mistake, {})
+    monkeypatch.setattr(checker, mistake, lambda *given: _whole(*given) if mistake == "pieces_of" else result)
+    assert _outcome(tampered(name)) != reason
+
+
+def _whole(length: Any, _: Any) -> list[tuple[Any, Any]]:
+    return [(0 * length, length.upper())]
 
 
 @settings(max_examples=25, deadline=None)
