@@ -192,11 +192,7 @@ TAMPERED: dict[str, tuple[str, Callable[[Record], None], str]] = {
         "one kink on two sides",
     ),
     "signs": ("fa", setting("steps", 4, "signs", to=lambda signs: signs[::-1]), "b_j has another one"),
-    "sign not flipped": (
-        "sign-fa",
-        lambda c: [r.update(signs=c["steps"][0]["signs"]) for r in c["steps"]],
-        "b_j has the wrong sign",
-    ),
+    "sign not flipped": ("sign-fa", sign_kept, "b_j has the wrong sign"),
     "sign 0": ("sign-fa", setting("steps", 4, "signs", to=lambda signs: "0" + signs[1:]), "b_j has none"),
     "pieces missing": ("fa", without_pieces, "is not proved to be above"),
     "pieces out of order": ("fa", setting("steps", 0, "pieces", "0 0", to=lambda _: ["1p-1", "1p-2"]), "not in order"),
