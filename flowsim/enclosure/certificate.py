@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import lcm
+from math import ceil, lcm, log10
 from operator import mul
 from os import PathLike
 from typing import Any
@@ -37,7 +37,7 @@ TRIES = 40
 
 ZERO, ONE = arb(0), arb(1)
 
-DEEPEST = 200
+DEEPEST = 100
 """Steps are halved at most so often."""
 
 
@@ -76,12 +76,13 @@ def _of_neuron(claim: Claim, point: Point[Any], merged: list[Any]) -> Any:
 
 
 def infimum_claim(enclosure: Enclosure, claim: Claim, digits: int = 20) -> Claim:
-    """The claim that the infimum of an observable has these digits: bounds and a time that show it."""
+    """The claim that the infimum of an observable has so many digits, or those that balls allow: bounds and a time."""
     found = enclosure.infimum(lambda point: OBSERVABLES[claim.observable](claim, point), digits=digits + 5)
     with checker.digits(enclosure.bits):
-        unit = Fraction(10) ** (int(abs(found.upper).log_base(10).mid().floor().unique_fmpz() or 0) - digits)
         lower, upper = (Fraction(str(bound.fmpq())) for bound in (found.lower, found.upper))
         time = max(Fraction(str(found.time.mid().fmpq())), Fraction(0))
+    finest = max(abs(upper) / 10**digits, 100 * (upper - lower))  # the checker's balls may be wider
+    unit = Fraction(10) ** ceil(log10(finest)) if finest else Fraction(1, 10**digits)
     return replace(claim, lower=(lower // unit - 1) * unit, upper=(upper // unit + 2) * unit, time=time)
 
 
