@@ -101,6 +101,21 @@ def other_mode(certificate: Record) -> None:
     refitted(certificate, 4)
 
 
+def several_solutions(certificate: Record) -> None:
+    """A start 2^-150 off a repelling kink, put onto it: it could leave to either side."""
+    certificate["data"]["hidden"][0][0] = "0"
+    certificate["steps"][0]["start"][0] = "0p0 1p-140"
+
+
+def other_side(certificate: Record) -> None:
+    """A kink changes sides where another is crossed."""
+    number = events(certificate)[0]
+    modes, event = certificate["steps"][number + 1]["modes"], certificate["steps"][number]["event"]
+    text = modes[event["neuron"]]
+    modes[event["neuron"]] = ("-" if text[0] == "+" else "+") + text[1:]
+    refitted(certificate, number + 1)
+
+
 def without_pieces(certificate: Record) -> None:
     for record in certificate["steps"]:
         record["pieces"] = {}
@@ -185,6 +200,13 @@ TAMPERED: dict[str, tuple[str, Callable[[Record], None], str]] = {
     "exit to the other side": ("fa", lambda c: letter(c, "+", 2), "it exits to the wrong side"),
     "exit at the other end": ("slide", lambda c: c["steps"][events(c)[0]]["event"].update(to="up"), "watch"),
     "mode of another neuron": ("fa", other_mode, "its mode changes without an event"),
+    "start with several solutions": ("near", several_solutions, "is not proved to be the only one"),
+    "other side at an event": ("fa", other_side, "sides change that the event does not concern"),
+    "exit without an end": (
+        "slide",
+        lambda c: c["steps"][events(c)[0]]["event"].update(to=None),
+        "where the slide ends",
+    ),
     "mode too short": ("fa", setting("steps", 4, "modes", 1, to=lambda text: text[1:]), "is none"),
     "kink on two sides": (
         "equal",
@@ -240,6 +262,7 @@ def test_what_was_changed_is_rejected_and_said(name: str) -> None:
 
 
 ONLY_CHECK = [
+    ("start with several solutions", "is not proved to be the only one"),
     ("format", "it must be"),
     ("hidden weight by 1 ulp", "of the data is not in its ball"),
     ("t_final raised", "the steps do not reach"),
@@ -308,7 +331,7 @@ def test_every_ball_is_needed(step: int, weight: int, shift: int, small: bool) -
     certificate = certified("fa")
     record = certificate["steps"][step]
     if checker.exact(record["start"][weight].split(" ")[1]) > 0:
-        change = {"scale": Fraction(3, 4)} if small else {"shift": shift}
+        change: dict[str, Any] = {"scale": Fraction(3, 4)} if small else {"shift": shift}
         record["start"][weight] = ball_changed(record["start"][weight], **change)
         assert rejection(certificate) is not None
 
