@@ -8,6 +8,7 @@
     run         all steps                                enclosure  what they enclose
     points      the solution at a time or around it      infimum    branch and bound over time
     comparison  the true error of a float solution
+    certificate all that proves a run once more       checker    verifies it, and stands alone
 
 theorems/README.md, section 11, proves that the method is right. Importing this package does not import python-flint.
 """
