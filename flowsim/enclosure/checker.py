@@ -541,12 +541,24 @@ def event_names(step: Step, event: dict[str, Any] | None) -> set[str]:
     k, mode = _kink_of(step.problem, event["sample"]), step.modes[j]
     if mode.sides[k] == 0:
         require(event["to"] in ("up", "down"), "event", "it must say where the slide ends")
-        return {f"{j} {k} {event['to']}"}
+        return {f"{i} {k} {event['to']}" for i in leaving(step, j, k)}
     require(k not in mode.held, "event", "its neuron rests on that kink")
     for other, ratio in mode.together(k).items():
         same = mode.sides[other] == (mode.sides[k] if ratio > 0 else -(mode.sides[k] or 0))
         require(same, f"neuron {j}", f"kinks {k} and {other} contradict each other")
     return {f"{j} {other}" for other in mode.together(k)}
+
+
+def leaving(step: Step, j: int, k: int) -> list[int]:
+    """The neurons that leave kink k with neuron j: the rooms of their drives are positive multiples of its."""
+    rooms = {i: mode.rooms(k) for i, mode in enumerate(step.modes) if mode.sides[k] == 0}
+    scaled = {i: [[entry / largest(row) for entry in row] for row in both] for i, both in rooms.items()}
+    return [i for i, rows in scaled.items() if rows == scaled[j]]
+
+
+def largest(row: Iterable[fmpq]) -> fmpq:
+    """The largest absolute value, which is not 0."""
+    return max(abs(entry) for entry in row) or fmpq(1)
 
 
 def _kink_of(problem: Problem, sample: Any) -> int:
@@ -574,17 +586,19 @@ def check_passes(before: Step, event: dict[str, Any] | None, after: Step) -> dic
     """Weights and modes of the next step continue those of the one before. Returned is what vanishes there."""
     for place, (old, new) in enumerate(zip(before.at_end(before.weights), after.start, strict=True)):
         require(new.contains(old), "start", f"weight {place} at the end of the step before is not in its ball")
-    changing = None if event is None else event["neuron"]
+    names, vanishing = event_names(before, event), {}
+    changing = {int(name.split()[0]) for name in names}
     for j, (old, new) in enumerate(zip(before.modes, after.modes, strict=True)):
         same = (old.text, old.sign) == (new.text, new.sign)
-        require(j == changing or same, f"neuron {j}", "its mode changes without an event")
-    return {} if event is None else _check_event(before, event, after.modes[event["neuron"]])
+        require(j in changing or same, f"neuron {j}", "its mode changes without an event")
+        if event is not None and j in changing:
+            vanishing |= _check_event(before, event, names, j, new)
+    return vanishing
 
 
-def _check_event(before: Step, event: dict[str, Any], new: Mode) -> dict[str, int]:
-    """The mode of the neuron that has an event is the only one to follow. Returned is what vanishes then."""
-    j, sample = event["neuron"], event["sample"]
-    old, where, names = before.modes[j], f"neuron {j}", event_names(before, event)
+def _check_event(before: Step, event: dict[str, Any], names: set[str], j: int, new: Mode) -> dict[str, int]:
+    """The mode of a neuron that has an event is the only one to follow. Returned is what vanishes then."""
+    sample, old, where = event["sample"], before.modes[j], f"neuron {j}"
     arrived = {k for k in range(len(old.sides)) if f"{j} {k}" in names}
     met, exits = old.held | arrived, sample is not None and not arrived
     left = {_kink_of(before.problem, sample)} if exits else set()

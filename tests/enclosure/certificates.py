@@ -38,6 +38,12 @@ RUNS = {
     "squared": (gaussian(101) | {"slope": 0, "loss": "squared"}, 2.0),
     "linear": (gaussian(102) | {"feedback": [1, -1], "slope": 1, "loss": "exponential"}, 1.0),
     "slide": (SLIDE | {"feedback": [1], "slope": Fraction(3, 10), "loss": "exponential"}, 5.0),
+    "two slides": (
+        SLIDE
+        | {"hidden": [[0, Fraction(1, 2)], [0, 1]], "output": [Fraction(1, 4)] * 2}
+        | {"feedback": [1, Fraction(1, 2)], "slope": Fraction(3, 10), "loss": "exponential"},
+        5.0,
+    ),
     "near": (
         {"inputs": [[1, 0], [Fraction(-3, 5), Fraction(6, 5)]], "labels": [1, 1], "hidden": [[Fraction(1, 2**150), 1]]}
         | {"output": [Fraction(1, 2)], "feedback": [1], "slope": Fraction(3, 10), "loss": "exponential"},

@@ -61,6 +61,14 @@ def letter(certificate: Record, new: str, event: int) -> None:
     refitted(certificate, number + 1)
 
 
+def one_exit(certificate: Record) -> None:
+    """The second of two neurons that leave at one time goes on to slide."""
+    steps, number = certificate["steps"], events(certificate)[0]
+    for later in steps[number + 1 :]:
+        later["modes"][1] = steps[number]["modes"][1]
+    refitted(certificate, number + 1)
+
+
 def no_event(certificate: Record) -> None:
     record = certificate["steps"][events(certificate)[0]]
     record["event"], record["length"][1] = None, record["length"][0]
@@ -170,6 +178,7 @@ TAMPERED: dict[str, tuple[str, Callable[[Record], None], str]] = {
         setting("steps", to=lambda s: s[: 1 + next(i for i, r in enumerate(s) if r["event"])]),
         "last step",
     ),
+    "one of two exits": ("two slides", one_exit, "it exits to the wrong side"),
     "steps swapped": ("fa", swapped, "is not in its ball"),
     "start shifted": ("fa", lambda c: start(c, shift=3), "is not in its ball"),
     "start radius halved": ("fa", lambda c: start(c, scale=Fraction(1, 2)), "is not in its ball"),
