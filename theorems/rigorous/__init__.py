@@ -1,0 +1,12 @@
+"""Verdicts that are proved: the statements of the paper on runs enclosed in ball arithmetic (README.md, section 12).
+
+    decimals    ends of intervals as decimal strings, rounded outwards
+    instance    a problem in rational numbers, and the constants of the statements, exactly
+    claims      what a statement assumes and claims, and how its claims are decided
+    equation_1 .. proposition_5_7  the statements, under the names of the modules that measure them
+    ensembles   instances
+    report      tables, versions
+    own_data    a problem of your own
+
+Importing this package does not import python-flint; its modules need it.
+"""
