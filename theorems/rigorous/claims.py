@@ -19,7 +19,7 @@ from theorems.rigorous.instance import Instance, Rule, enclosed
 DIGITS = 25
 """To which infima are enclosed, relatively; more where their sign asks for it."""
 
-PIECES = 3000
+PIECES = 1000
 """Of time that a branch and bound looks at, at most."""
 
 Observable = Callable[[Point[Any]], Any]
@@ -164,8 +164,8 @@ def dominance_ratio(alpha: int) -> Observable:
 
 def beyond(observable: Observable, constant: Fraction) -> Observable:
     """Observable / constant - 1, for a constant above 0."""
-    factor = arb(rational(constant))
-    return lambda point: observable(point) / factor - 1
+    factor = rational(constant)  # made a ball at the precision of the run
+    return lambda point: observable(point) / arb(factor) - 1
 
 
 def _sign(least: Infimum) -> bool | None:

@@ -58,41 +58,48 @@ class Equal:
         past = arb(0)
         for step in run.enclosure.steps:
             radius = (step.length / 2).upper()
-            compared = _Expanded(run, step, radius, difference)
-            added = _Expanded(run, step, radius, lambda point: self.rate(point).integral())
-            before, anywhere = past - added.at(-radius), arb(0, radius)
+            added, total = _expanded(run, step, radius, difference, self.rate)
+            before = past - added.at(-radius)
             yield Deviation(
-                (before + compared.at(anywhere) + added.at(anywhere)) / self.size,
-                (before + compared.at(arb(0)) + added.at(arb(0))) / self.size,
+                (before + total.at(arb(0, radius))) / self.size,
+                (before + total.at(arb(0))) / self.size,
                 step.start + radius,
             )
             past = before + added.at(step.length - radius)
 
 
-class _Expanded:
-    """The Taylor polynomial of an observable about the time `radius` of a step, with Lagrange's remainder."""
+class _Polynomial(NamedTuple):
+    """A Taylor polynomial about the middle of a step, whose last coefficient is that at all times of the step."""
 
-    def __init__(self, run: Run, step: Step, radius: arb, observable: Observable) -> None:
-        self.order = 3 * step.disc.order // 4  # of curves that are known up to disc.order, less than all
-        problem, count = run.enclosure.problem, self.order + 1
-        self.known = _series(observable, around(problem, step, radius, arb(0), count), count)
-        self.rest = _series(observable, around(problem, step, radius, radius, count), count)[self.order]
+    coefficients: list[arb]
 
     def at(self, time: arb) -> arb:
-        """The observable at all times in a ball, counted from the middle, within the step."""
-        total = self.rest
-        for coefficient in reversed(self.known[: self.order]):
+        """All values at times in a ball, counted from the middle, within the step."""
+        total = arb(0)
+        for coefficient in reversed(self.coefficients):
             total = total * time + coefficient
         return total
 
 
-def _series(observable: Observable, point: Point[Any], count: int) -> list[arb]:
-    """So many coefficients of an observable."""
-    cap, ctx.cap = ctx.cap, count
+def _expanded(
+    run: Run, step: Step, radius: arb, difference: Observable, rate: Observable
+) -> tuple[_Polynomial, _Polynomial]:
+    """The integral of a rate from the middle of a step, and its sum with a difference: what cancels does so term by term."""
+    problem, order = run.enclosure.problem, step.disc.order // 2
+    cap, ctx.cap = ctx.cap, order + 1  # terms that series keep
     try:
-        series = observable(point)
+        close, wide = (around(problem, step, radius, spread, order + 1) for spread in (arb(0), radius))
+        (near, near_sum), (far, far_sum) = (_summed(point, difference, rate) for point in (close, wide))
     finally:
         ctx.cap = cap
-    if series.prec < count:
-        raise AssertionError(f"{count} coefficients are needed, {series.prec} are known")
-    return [series[k] for k in range(count)]
+    if not min(series.prec for series in (near, near_sum, far, far_sum)) > order:
+        raise AssertionError(f"{order + 1} coefficients are needed")
+    return (
+        _Polynomial([*(near[k] for k in range(order)), far[order]]),
+        _Polynomial([*(near_sum[k] for k in range(order)), far_sum[order]]),
+    )
+
+
+def _summed(point: Point[Any], difference: Observable, rate: Observable) -> tuple[Any, Any]:
+    integral = rate(point).integral()
+    return integral, difference(point) + integral

@@ -32,10 +32,10 @@ def claims(run: Run) -> list[Nonnegative]:
     By b_j != 0 the first also says that v_j keeps the sign of b_j (Dale's principle).
     """
     feedback = run.instance.feedback or ()
-    smallest = arb(rational(min(map(abs, feedback), default=Fraction(0)) ** 2))
+    smallest = rational(min(map(abs, feedback), default=Fraction(0)) ** 2)
     merged = range(len(run.enclosure.problem.neurons))
     parts = [lambda point, j=j: point.output_merged[j] * point.feedback_merged[j] for j in merged]
-    return [Nonnegative("b_j v_j(t) >= 0", parts), *cosine_at_least("min|b_j| / |b|", lambda bb: smallest)]
+    return [Nonnegative("b_j v_j(t) >= 0", parts), *cosine_at_least("min|b_j| / |b|", lambda bb: arb(smallest))]
 
 
 STATEMENT = Statement(lemma_5_4.STATEMENT, hypotheses, claims)
