@@ -166,7 +166,9 @@ def _planned_order(expansion: Expansion) -> int:
     """Fewer coefficients where an event is near: enough for it to be met at full accuracy."""
     most = max(PROBE, int(ORDER_PER_BIT * ctx.prec))
     gain = _log_radius(expansion) - 1 - _log_first_zero(expansion)
-    return most if gain <= ctx.prec / most else max(PROBE, min(most, int(ctx.prec / gain) + 2))
+    if not gain > ctx.prec / most:  # also where nothing moves, and both are infinite
+        return most
+    return max(PROBE, min(most, int(ctx.prec / gain) + 2))
 
 
 def _log_first_zero(expansion: Expansion) -> float:
