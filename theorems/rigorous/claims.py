@@ -12,12 +12,13 @@ from flint import arb, ctx
 from flowsim.enclosure.enclosure import Enclosure
 from flowsim.enclosure.exact import rational
 from flowsim.enclosure.infimum import Infimum
-from flowsim.enclosure.points import Point, descent_product, risk
+from flowsim.enclosure.points import Point, around, descent_product, risk
+from theorems.rigorous.decimals import DIGITS as SHOWN
 from theorems.rigorous.decimals import Interval, interval, lower_end, rounded, upper_end
 from theorems.rigorous.instance import Instance, Rule, enclosed
 
-DIGITS = 25
-"""To which infima are enclosed, relatively; more where their sign asks for it."""
+DIGITS = 16
+"""To which infima are enclosed, relatively to themselves."""
 
 PIECES = 1000
 """Of time that a branch and bound looks at, at most."""
@@ -56,6 +57,17 @@ class Run:
         return self.enclosure.infimum(observable, digits=DIGITS, pieces=PIECES)
 
 
+    def lower_bounds(self, observables: Sequence[Observable]) -> list[arb]:
+        """Bounds from below over [0, T], from one ball per step."""
+        with ctx.workprec(self.enclosure.bits):
+            found = [arb.pos_inf()] * len(observables)
+            for step in self.enclosure.steps:
+                half = (step.length / 2).upper()
+                point = around(self.enclosure.problem, step, half, half, 1)
+                found = [min(low, seen(point)[0].lower()) for low, seen in zip(found, observables, strict=True)]
+            return found
+
+
 @dataclass(frozen=True)
 class Hypothesis:
     """What a statement assumes: whether it holds on a run, None where that is not decided, and by how much if by any."""
@@ -81,7 +93,7 @@ def exactly(name: str, slack: Fraction, *, strict: bool = False) -> Hypothesis:
     >>> exactly("gamma > 0", Fraction(0), strict=True).holds
     False
     """
-    ends = rounded(slack, DIGITS, up=False), rounded(slack, DIGITS, up=True)
+    ends = rounded(slack, SHOWN, up=False), rounded(slack, SHOWN, up=True)
     return Hypothesis(name, slack > 0 if strict else slack >= 0, ends)
 
 
@@ -125,14 +137,28 @@ class Nonnegative:
     parts: Sequence[Observable]
 
     def decide(self, run: Run) -> Decision:
-        """Enclose the infimum of each part: the claim is refuted if one is below 0, proved if none can be."""
-        found = [run.infimum(part) for part in self.parts]
-        signs = [_sign(least) for least in found]
-        worst = min(range(len(found)), key=lambda part: (_rank(signs[part]), found[part].lower.mid()))
-        least = found[worst]
+        """Enclose the smallest infimum of the parts: the claim is proved if it is not below 0, refuted if it is."""
+        part, least = self._least(run)
         return Decision(
-            signs[worst], interval(least.lower, least.upper), interval(least.time, least.time), worst
+            _sign(least), interval(least.lower, least.upper), interval(least.time, least.time), part
         )  # fmt: skip
+
+    def _least(self, run: Run) -> tuple[int, Infimum]:
+        """The part with the smallest infimum; those that stay above the infimum of another need no search."""
+        if len(self.parts) == 1:
+            return 0, run.infimum(self.parts[0])
+        bounds = run.lower_bounds(self.parts)
+        order = sorted(range(len(self.parts)), key=lambda part: float(bounds[part]))
+        part, least = order[0], run.infimum(self.parts[order[0]])
+        for other in order[1:]:
+            if bounds[other] > least.upper:
+                continue
+            found = run.infimum(self.parts[other])
+            if found.lower < least.lower:
+                part, least = other, Infimum(found.lower, min(found.upper, least.upper), found.time)
+            elif found.upper < least.upper:
+                least = Infimum(least.lower, found.upper, least.time)
+        return part, least
 
 
 def mean_rate(run: Run, alpha: int) -> Observable:
@@ -174,7 +200,3 @@ def _sign(least: Infimum) -> bool | None:
     if low is not None and low >= 0:
         return True
     return False if high is not None and high < 0 else None
-
-
-def _rank(sign: bool | None) -> int:
-    return {False: 0, None: 1, True: 2}[sign]

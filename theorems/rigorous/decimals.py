@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from flint import arb
 
-DIGITS = 25
+DIGITS = 20
 """Significant digits of an end."""
 
 Interval = tuple[str, str]

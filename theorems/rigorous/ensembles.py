@@ -193,16 +193,10 @@ def wrong_signs(seed: int) -> Instance:
 def shrinking() -> Instance:
     """FA with b_j v_j(0) > 0 but c_j < 0: hidden weights start against the data, come near 0, and v_j changes sign."""
     data = margin_instance("boundary", "FA", 0, samples=3, t_final=10)
-    labels = data.labels
-    unit = [tuple(Fraction(y * (i == c)) for c in range(4)) for i, y in enumerate(labels)]
-    feedback = data.feedback or ()
-    shares = (Fraction(-28, 100), Fraction(-30, 100), Fraction(-33, 100), Fraction(0))
-    # w_j . x_i = -b_j y_i times a share that differs from input to input, so that kinks are met one by one
-    hidden = tuple(
-        tuple(b * y * share * Fraction(100 + j, 100) for y, share in zip((*labels, 1), shares, strict=True))
-        for j, b in enumerate(feedback)
-    )
-    return with_gaps(replace(data, inputs=tuple(unit), hidden=hidden), [-GAP] * data.width)
+    unit = tuple(tuple(Fraction(y * (i == c)) for c in range(4)) for i, y in enumerate(data.labels))
+    shares = (Fraction(-28, 100), Fraction(-30, 100), Fraction(-33, 100), Fraction(0))  # kinks are met one by one
+    hidden = tuple(_scaled(b * Fraction(100 + j, 100), shares) for j, b in enumerate(data.feedback or ()))
+    return with_gaps(replace(data, inputs=unit, hidden=hidden), [-GAP] * data.width)
 
 
 def _scaled(factor: Fraction, row: Sequence[Fraction]) -> Vector:

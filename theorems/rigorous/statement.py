@@ -40,10 +40,11 @@ class Case:
     label: str
     role: Role
     runs: Sequence[Callable[[], Instance]]
+    bits: int = BITS
 
     def decided(self) -> Check:
         """The check of the case; errors as in `check`."""
-        return check(self.statement, self.label, self.role, (Run(make(), BITS) for make in self.runs))
+        return check(self.statement, self.label, self.role, (Run(make(), self.bits) for make in self.runs))
 
 
 def check(statement: Statement, label: str, role: Role, runs: Iterable[Run]) -> Check:
