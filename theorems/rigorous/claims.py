@@ -64,7 +64,9 @@ class Run:
             for step in self.enclosure.steps:
                 half = (step.length / 2).upper()
                 point = around(self.enclosure.problem, step, half, half, 1)
-                found = [min(low, seen(point)[0].lower()) for low, seen in zip(found, observables, strict=True)]
+                values = [seen(point)[0] for seen in observables]
+                lows = [value.lower() if value.is_finite() else arb.neg_inf() for value in values]
+                found = [min(pair) for pair in zip(found, lows, strict=True)]
             return found
 
 

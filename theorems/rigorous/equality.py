@@ -85,7 +85,7 @@ def _expanded(
     run: Run, step: Step, radius: arb, difference: Observable, rate: Observable
 ) -> tuple[_Polynomial, _Polynomial]:
     """The integral of a rate from the middle of a step, and its sum with a difference: what cancels does so term by term."""
-    problem, order = run.enclosure.problem, step.disc.order // 2
+    problem, order = run.enclosure.problem, 3 * step.disc.order // 5
     cap, ctx.cap = ctx.cap, order + 1  # terms that series keep
     try:
         close, wide = (around(problem, step, radius, spread, order + 1) for spread in (arb(0), radius))

@@ -31,6 +31,11 @@ class Statement:
         """The module's name."""
         return self.paper.name
 
+    @property
+    def title(self) -> str:
+        """Its number and subject."""
+        return self.paper.title
+
 
 @dataclass(frozen=True)
 class Case:
