@@ -34,7 +34,7 @@ class IntegrationInterrupt(KeyboardInterrupt):
         return type(self), (self.solution,), self.__dict__
 
 
-class Undecided(RuntimeError):
+class Undecided(RuntimeError):  # noqa: N818, the verdict has that name, too
     """An enclosure that cannot go on without a guess. `reason` says what is not decided, `time` near which time.
 
     A start may have several solutions, or two events may come too close to each other for the bits allowed. `final` if

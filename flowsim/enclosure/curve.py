@@ -59,7 +59,7 @@ class Curve:
         return found
 
     def deflated(self, times: int) -> Curve:
-        """This curve divided by t^times; it is known to have a zero of that order at 0."""
+        """The curve divided by t^times; it is known to have a zero of that order at 0."""
         if times == 0:
             return self
         return Curve(

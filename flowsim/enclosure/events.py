@@ -88,13 +88,15 @@ def first_event(watched: Sequence[Watch], end: arb) -> tuple[arb, Watch] | None:
     first = None
     unclear = [watch for watch in watched if not is_clear(watch.curve, end)]
     for watch in sorted(unclear, key=_guess):
-        if is_clear(watch.curve, end):
-            continue
-        time = first_zero(watch.curve, end)
+        try:
+            time = None if is_clear(watch.curve, end) else first_zero(watch.curve, end)
+        except Unseparated as error:
+            rival = "" if first is None else f", nor to come after the {_named(first[1])}"
+            raise Unseparated(f"{_named(watch)}: {error}{rival}") from error
         if time is None:
             continue
         if first is not None and not time < first[0]:
-            raise Unseparated(f"two events are not proved to come one after the other: {_named(watch)}, {_named(first[1])}")
+            raise Unseparated(f"{_named(watch)}: it is not proved to come before or after the {_named(first[1])}")
         first, end = (time, watch), time.upper()
     return first
 

@@ -1,9 +1,9 @@
 """The infimum of an observable over time, by branch and bound in exact order.
 
 On a piece of time about m, f and its derivatives are enclosed by Taylor's formula with the coefficients at m, and the
-last one enclosed on all of the piece. Where f' keeps its sign, the infimum sits at an end. Where f'' > 0, it is at least
-f(m) - f'(m)^2 / (2 min f''), and if it sits inside, it does so in m - f'(m) / f''. Else the piece is halved. No bound
-passes through a float.
+last one enclosed on all of the piece. Where f' keeps its sign, the infimum sits at an end. Where f'' > 0, it is at
+least f(m) - f'(m)^2 / (2 min f''), and if it sits inside, it does so in m - f'(m) / f''. Else the piece is halved. No
+bound passes through a float.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ part p of the drive that holds it there is b_j times such a sum, too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -102,7 +102,7 @@ class Mode:
         """How far its ends are apart, positive where the kink attracts: both sides push towards it."""
         return _scaled(self.sign, self.end(kink, -1), self.end(kink, 1))
 
-    def with_sides(self, sides: dict[int, int], resting: frozenset[int] = frozenset()) -> Mode:
+    def with_sides(self, sides: Mapping[int, int], resting: frozenset[int] = frozenset()) -> Mode:
         """The mode with other sides of some kinks."""
         changed = tuple(sides.get(kink, side) for kink, side in enumerate(self.sides))
         return Mode(self.problem, changed, resting, self.sign)
@@ -209,7 +209,7 @@ def _forced(mode: Mode, remaining: list[int], drives: Sequence[arb]) -> dict[int
     return dict([*found.items()][:1])
 
 
-def _consistent(mode: Mode, sides: dict[int, int], drives: Sequence[arb]) -> Mode | None:
+def _consistent(mode: Mode, sides: Mapping[int, int], drives: Sequence[arb]) -> Mode | None:
     """The mode with these sides if it is proved to contradict nothing, else None.
 
     A kink may also rest at the end of its drives that its side has, where its speed is exactly 0.
@@ -218,6 +218,9 @@ def _consistent(mode: Mode, sides: dict[int, int], drives: Sequence[arb]) -> Mod
     if rows_of(mode.problem.normals, tried.slid).rank() < len(tried.slid):
         return None  # the drives that hold are not unique
     rests = frozenset(k for k, side in sides.items() if side and not (tried.sign and any(tried.speed(k))))
+    held = [*tried.slid, *rests]
+    if tried.slid and rows_of(mode.problem.normals, held).rank() < len(held):
+        return None  # neither here
     if any(sides[kink] > 0 for kink in rests):
         return None
     for kink, side in sides.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from flint import arb, arb_series
 
@@ -65,19 +65,24 @@ class Point(Generic[A]):
             raise Undecided("what jumps has no value at an event")
         return self.modes
 
+    @property
+    def zero(self) -> Any:
+        """0, of the kind that the weights are of: where sums begin."""
+        return 0 * cast(Any, self.time)
+
     @cached_property
     def margins(self) -> list[Any]:
         """u_i = y_i f(x_i) of the merged samples."""
         found = []
         for i, sample in enumerate(self.problem.samples):
             terms = [] if sample.kink is None else [
-                arb(mode.slopes[i] * neuron.count * sample.label) * v * _inner(self._input(i), w)
+                arb(mode.slopes[i] * neuron.count * sample.label) * cast(Any, v) * _inner(self._input(i), w)
                 for mode, neuron, w, v in zip(
                     self.known_modes, self.problem.neurons, self.hidden_merged, self.output_merged, strict=True
                 )
                 if sample.kink not in mode.held
             ]  # fmt: skip
-            found.append(sum(terms, 0 * self.time))
+            found.append(sum(terms, self.zero))
         return found
 
     @cached_property
@@ -107,7 +112,7 @@ def risk(point: Point[Any]) -> Any:
     problem = point.problem
     return sum(
         (arb(s.weight) * problem.loss.value(u) for s, u in zip(problem.samples, point.margins, strict=True)),
-        0 * point.time,
+        point.zero,
     )
 
 
@@ -116,7 +121,7 @@ def descent_product(point: Point[Any]) -> Any:
     rows = zip(
         point.counts, point.output_merged, point.feedback_merged, point.pulls_merged, point.learning_merged, strict=True
     )
-    return sum((c * (v * b * _inner(r, r) + pace * pace) for c, v, b, r, pace in rows), 0 * point.time)
+    return sum((c * (v * b * _inner(r, r) + pace * pace) for c, v, b, r, pace in rows), point.zero)
 
 
 def conserved(point: Point[Any]) -> list[Any]:
@@ -128,13 +133,13 @@ def conserved(point: Point[Any]) -> list[Any]:
 
 def alignment(point: Point[Any]) -> Any:
     """cos(v, b)."""
-    zero = 0 * point.time
+    zero = point.zero
     b, v, counts = point.feedback_merged, point.output_merged, point.counts
-    product, lengths, feedback = (
-        sum((c * x * y for c, x, y in zip(counts, left, right, strict=True)), zero)
-        for left, right in [(v, b), (v, v), (b, b)]
-    )
-    return product / (lengths * feedback).sqrt()
+
+    def inner(left: list[Any], right: list[Any]) -> Any:
+        return sum((c * x * y for c, x, y in zip(counts, left, right, strict=True)), zero)
+
+    return inner(v, b) / (inner(v, v) * inner(b, b)).sqrt()
 
 
 def at_time(problem: Problem, steps: Sequence[Step], time: arb) -> Point[arb]:

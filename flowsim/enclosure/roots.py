@@ -9,9 +9,6 @@ from flowsim.enclosure.curve import Curve, around_zero
 SPLIT = 0.4921875
 """Where intervals are split: not in the middle, where zeros of simple problems sit."""
 
-SHORTEST = 2.0**-90
-"""Intervals are not split below that share of the whole."""
-
 NEWTON = 60
 """Steps of Newton's method at most."""
 
@@ -37,7 +34,7 @@ def first_zero(curve: Curve, end: arb) -> arb | None:
     """
     if not curve.value(arb(0)) > 0:
         raise Unseparated("a function that must start above 0 is not proved to")
-    intervals = [(arb(0), end)]
+    intervals, shortest = [(arb(0), end)], end * arb(2) ** (-ctx.prec // 2)  # there values are lost in rounding
     while intervals:
         low, high = intervals.pop()
         radius = ((high - low) / 2).upper()
@@ -51,7 +48,7 @@ def first_zero(curve: Curve, end: arb) -> arb | None:
                 continue
             if there < 0:
                 return refine(curve, low, high)
-        if radius < end * SHORTEST:
+        if radius < shortest:
             raise Unseparated("a function comes to 0 and is not proved to fall through it")
         split = (low + (high - low) * SPLIT).mid()
         intervals += [(split, high), (low, split)]

@@ -47,9 +47,10 @@ def _steps(problem: Problem, t_final: Number, beginning: State | None) -> list[S
     """The steps at the bits of the context."""
     steps: list[Step] = []
     end, time, share = arb(rational(t_final)), arb(0), 0.8
-    state = start(problem) if beginning is None else beginning
+    state = beginning
     for _ in range(MOST_STEPS):
         try:
+            state = state or start(problem)
             step, state, share = advance(Expansion(problem, state), time, end - time, share)
         except (Unseparated, Undecided) as error:
             raise Undecided(str(error), float(time.mid()), final=getattr(error, "final", False)) from error

@@ -44,9 +44,7 @@ def sign_of(number: fmpq | arb) -> int:
 def _places(problem: Problem, hidden: tuple[fmpq, ...]) -> list[fmpq]:
     """Zeta of each kink."""
     normals = problem.normals
-    return [
-        sum((normals[kink, c] * entry for c, entry in enumerate(hidden)), fmpq(0)) for kink in range(problem.kinks)
-    ]
+    return [sum((normals[kink, c] * entry for c, entry in enumerate(hidden)), fmpq(0)) for kink in range(problem.kinks)]
 
 
 def _activation(problem: Problem, i: int, row: list[fmpq]) -> fmpq:
@@ -61,7 +59,9 @@ def _drives(problem: Problem, places: list[list[fmpq]]) -> list[arb]:
     """The drives q of the samples."""
     found = []
     for i, sample in enumerate(problem.samples):
-        terms = (n.count * n.output * _activation(problem, i, row) for n, row in zip(problem.neurons, places, strict=True))
+        terms = (
+            n.count * n.output * _activation(problem, i, row) for n, row in zip(problem.neurons, places, strict=True)
+        )
         margin = arb(sample.label * sum(terms, fmpq(0)))
         found.append(arb(sample.label * sample.weight) * problem.loss.slope(margin))
     return found
@@ -73,11 +73,11 @@ def _mode(problem: Problem, j: int, row: list[fmpq], drives: list[arb]) -> Mode:
     if sign == 0 and problem.follows_signs:
         sign = sign_of(linear([_activation(problem, i, row) for i in range(len(problem.samples))], drives))
         if sign == 0:
-            raise Undecided(f"v_j = 0 and dv_j/dt are not proved to take a sign (neuron {problem.neuron_of.index(j)})", 0)
+            raise Undecided(f"v_j = 0 and dv_j/dt are not proved to take a sign (neuron {problem.neuron_of.index(j)})")
     met = [kink for kink, zeta in enumerate(row) if zeta == 0]
     mode = Mode(problem, tuple(sign_of(zeta) or 1 for zeta in row), frozenset(), sign)
     if not met or not problem.bent:
         return mode
     if sign == 0 and feedback_moves(problem):
-        raise Undecided(f"a neuron with v_j = 0 sits on kinks (neuron {problem.neuron_of.index(j)})", 0)
+        raise Undecided(f"a neuron with v_j = 0 sits on kinks (neuron {problem.neuron_of.index(j)})")
     return decide(mode, met, drives)

@@ -12,7 +12,7 @@ from flowsim.enclosure.curve import Curve, Disc
 from flowsim.enclosure.events import Watch, first_event, watches
 from flowsim.enclosure.modes import Mode, decide
 from flowsim.enclosure.roots import Unseparated
-from flowsim.enclosure.series import Expansion, Row, State, feedback_moves
+from flowsim.enclosure.series import Expansion, State, feedback_moves
 from flowsim.enclosure.start import sign_of
 from flowsim.enclosure.tails import Majorants, Tails, curve
 from flowsim.errors import Undecided
@@ -42,22 +42,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Step:
-    """The solution on [start, start + length]; both are balls. Curves are functions of the time since `start`.
+    """The solution on [start, end], balls, end = start + length. Curves are functions of the time since `start`.
 
     `hidden` is m x d, flat, of merged neurons. `changes` is what happens at the end: nothing, if it is no event.
     """
 
     start: arb
     length: arb
+    end: arb
     state: State
     hidden: tuple[Curve, ...]
     output: tuple[Curve, ...]
     changes: tuple[Change, ...]
-
-    @property
-    def end(self) -> arb:
-        """Start + length."""
-        return self.start + self.length
 
     @property
     def disc(self) -> Disc:
@@ -98,7 +94,7 @@ def advance(expansion: Expansion, start: arb, remaining: arb, share: float) -> t
         state = _behind(expansion, tails, length, watch)
         changes = _changes(expansion.state.modes[watch.neuron], state.modes[watch.neuron], watch)
     hidden, output = _weights(expansion, tails)
-    return Step(start, length, expansion.state, tuple(hidden), tuple(output), changes), state, share
+    return Step(start, length, start + length, expansion.state, tuple(hidden), tuple(output), changes), state, share
 
 
 def _weights(expansion: Expansion, tails: Tails) -> tuple[list[Curve], list[Curve]]:
@@ -135,6 +131,8 @@ def _behind(expansion: Expansion, tails: Tails, time: arb, watch: Watch) -> Stat
     else:
         (kink,) = watch.kinks
         after = mode.with_sides({kink: 1 if watch.cause == "exit up" else -1}, mode.resting)
+        if any(any(after.speed(other)) for other in after.resting):
+            raise Undecided("a neuron leaves one kink while it rests on another that begins to move")
         zeros = {(kink, j): 2}  # it leaves with speed 0, as its drive does not jump
     modes = tuple(after if place == j else other for place, other in enumerate(moved.modes))
     return replace(moved, modes=modes, zeros=zeros, risen=frozenset({j} if watch.cause == "sign" else ()))
@@ -155,20 +153,17 @@ def _magnitude(ball: arb) -> float:
 
 def _log_radius(expansion: Expansion) -> float:
     """About log2 of the radius of convergence, from the last two coefficients."""
-    found = -inf
-    for k in (expansion.order - 1, expansion.order - 2):
-        sizes = (*expansion.hidden[k], *expansion.output[k], *(expansion.margins[k] if k < len(expansion.margins) else ()))
-        found = max(found, max(map(_magnitude, sizes)) / k)
-    return -found
+    parts, last = (expansion.hidden, expansion.output, expansion.margins), expansion.order - 1
+    return -max(
+        _magnitude(entry) / k for k in (last - 1, last) for part in parts for row in part[k : k + 1] for entry in row
+    )
 
 
 def _planned_order(expansion: Expansion) -> int:
     """Fewer coefficients where an event is near: enough for it to be met at full accuracy."""
     most = max(PROBE, int(ORDER_PER_BIT * ctx.prec))
     gain = _log_radius(expansion) - 1 - _log_first_zero(expansion)
-    if not gain > ctx.prec / most:  # also where nothing moves, and both are infinite
-        return most
-    return max(PROBE, min(most, int(ctx.prec / gain) + 2))
+    return max(PROBE, min(most, int(ctx.prec / gain) + 2)) if gain > ctx.prec / most else most
 
 
 def _log_first_zero(expansion: Expansion) -> float:

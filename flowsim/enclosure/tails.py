@@ -97,7 +97,7 @@ class _Norms:
         for kink, j in of.held:
             zeta[kink * m + j] = arb(0)
         drives = []
-        for i, sample in enumerate(problem.samples):
+        for i in range(len(problem.samples)):
             g = problem.loss.majorant(of.start[i], self.margins[i] + self._margin_tail(i, zeta, output))
             if g is None:
                 return None

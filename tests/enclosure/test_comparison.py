@@ -1,0 +1,35 @@
+"""The true error of float solutions."""
+
+import pytest
+import torch
+
+from enclosure.runs import gaussian, one_neuron
+from flowsim import enclose, solve
+from flowsim.weights import stack
+
+
+def test_a_loose_solution_has_a_large_error_and_a_tight_one_a_small_one() -> None:
+    flow, weights = gaussian(0, "fa")
+    enclosure = enclose(flow, weights, 5.0, bits=128)
+    loose, tight = (enclosure.contains(solve(flow, weights, 5.0, rtol=r, atol=r)) for r in (1e-5, 1e-12))
+    assert 1e-10 < loose.largest < 1e-3 and tight.largest < 1e-11
+    assert max(loose.lower) > 1e-10
+
+
+def test_a_solution_of_another_start_is_proved_not_to_be_it() -> None:
+    flow, weights = one_neuron()
+    other = weights.map(lambda tensor: tensor + 1e-6)
+    compared = enclose(flow, weights, 2.0).contains(solve(flow, other, 2.0))
+    assert compared.understated and not compared.within and min(compared.lower) > 1e-8
+
+
+def test_ensembles_are_refused() -> None:
+    flow, weights = one_neuron()
+    with pytest.raises(ValueError, match="one trajectory"):
+        enclose(flow, weights, 1.0).contains(solve(flow, stack([weights, weights]), 1.0))
+
+
+def test_times_may_be_chosen() -> None:
+    flow, weights = one_neuron()
+    compared = enclose(flow, weights, 1.0).contains(solve(flow, weights, 1.0), times=torch.linspace(0, 1, 5).tolist())
+    assert len(compared.upper) == 5
