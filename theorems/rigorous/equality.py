@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -28,20 +28,20 @@ class Deviation(NamedTuple):
 
 @dataclass(frozen=True)
 class Equal:
-    """The claim that each difference, plus the integral of `rate` from 0, is 0 on [0, T].
+    """The claim that all `differences`, plus the integral of `rate` from 0, are 0 on [0, T].
 
     Deviations are relative to `size`.
     """
 
     name: str
-    parts: Sequence[Observable]
+    differences: Callable[[Point[Any]], list[Any]]
     size: arb
     rate: Observable = lambda point: 0 * point.time
 
     def decide(self, run: Run) -> Decision:
         """Prove that no deviation exceeds EQUAL, or that one is not 0."""
         with ctx.workprec(run.enclosure.bits):
-            found = [(number, one) for number, part in enumerate(self.parts) for one in self._deviations(run, part)]
+            found = [pair for step in self._deviations(run) for pair in enumerate(step)]
             part, most = max(found, key=lambda item: item[1].at_middle.abs_lower())
             if not most.at_middle.contains(0):
                 when = interval(most.middle, most.middle)
@@ -53,19 +53,27 @@ class Equal:
                 holds, interval(widest.anywhere, widest.anywhere), interval(arb(0), run.enclosure.t_final), part
             )
 
-    def _deviations(self, run: Run, difference: Observable) -> Iterator[Deviation]:
-        """Those of all steps."""
+    def _deviations(self, run: Run) -> Iterator[list[Deviation]]:
+        """Those of each step, by part."""
         past = arb(0)
         for step in run.enclosure.steps:
             radius = (step.length / 2).upper()
-            added, total = _expanded(run, step, radius, difference, self.rate)
+            added, *totals = _expanded(run, step, radius, self._observed)
             before = past - added.at(-radius)
-            yield Deviation(
-                (before + total.at(arb(0, radius))) / self.size,
-                (before + total.at(arb(0))) / self.size,
-                step.start + radius,
-            )
+            yield [
+                Deviation(
+                    (before + total.at(arb(0, radius))) / self.size,
+                    (before + total.at(arb(0))) / self.size,
+                    step.start + radius,
+                )
+                for total in totals
+            ]
             past = before + added.at(step.length - radius)
+
+    def _observed(self, point: Point[Any]) -> list[Any]:
+        """The integral of the rate from the point, and its sums with the differences: what cancels does so term by term."""
+        integral = self.rate(point).integral()
+        return [integral, *(difference + integral for difference in self.differences(point))]
 
 
 class _Polynomial(NamedTuple):
@@ -82,24 +90,18 @@ class _Polynomial(NamedTuple):
 
 
 def _expanded(
-    run: Run, step: Step, radius: arb, difference: Observable, rate: Observable
-) -> tuple[_Polynomial, _Polynomial]:
-    """The integral of a rate from the middle of a step, and its sum with a difference: what cancels does so term by term."""
+    run: Run, step: Step, radius: arb, observed: Callable[[Point[Any]], list[Any]]
+) -> list[_Polynomial]:
+    """What is observed, about the middle of a step."""
     problem, order = run.enclosure.problem, 3 * step.disc.order // 5
     cap, ctx.cap = ctx.cap, order + 1  # terms that series keep
     try:
-        close, wide = (around(problem, step, radius, spread, order + 1) for spread in (arb(0), radius))
-        (near, near_sum), (far, far_sum) = (_summed(point, difference, rate) for point in (close, wide))
+        close, wide = (observed(around(problem, step, radius, spread, order + 1)) for spread in (arb(0), radius))
     finally:
         ctx.cap = cap
-    if not min(series.prec for series in (near, near_sum, far, far_sum)) > order:
+    if not all(series.prec > order for series in (*close, *wide)):
         raise AssertionError(f"{order + 1} coefficients are needed")
-    return (
-        _Polynomial([*(near[k] for k in range(order)), far[order]]),
-        _Polynomial([*(near_sum[k] for k in range(order)), far_sum[order]]),
-    )
-
-
-def _summed(point: Point[Any], difference: Observable, rate: Observable) -> tuple[Any, Any]:
-    integral = rate(point).integral()
-    return integral, difference(point) + integral
+    return [
+        _Polynomial([*(near[k] for k in range(order)), far[order]])
+        for near, far in zip(close, wide, strict=True)
+    ]  # fmt: skip

@@ -30,7 +30,7 @@ def product_at_kinks(point: Point[Any]) -> Any:
 def _claim(rate: Observable, run: Run) -> list[Equal]:
     initial = run.at_start(risk)
     return [
-        Equal("L(t) - L(0) = -int <grad, fa> ds", [lambda point: risk(point) - initial], initial, rate)
+        Equal("L(t) - L(0) = -int <grad, fa> ds", lambda point: [risk(point) - initial], initial, rate)
     ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from flowsim.enclosure.exact import rational
 from flowsim.enclosure.points import Point, conserved
 from theorems import theorem_5_2
 from theorems.ensembles import Scope
-from theorems.rigorous.claims import Hypothesis, Observable, Run
+from theorems.rigorous.claims import Hypothesis, Run
 from theorems.rigorous.ensembles import gaussian_instance, margin_instance
 from theorems.rigorous.equality import Equal
 from theorems.rigorous.instance import inner
@@ -29,16 +30,21 @@ def conserved_without_bias(point: Point[Any]) -> list[Any]:
     return [c + w[-1] * w[-1] / 2 for c, w in zip(conserved(point), point.hidden_merged, strict=True)]
 
 
-def _claim(law: Any, run: Run) -> list[Equal]:
+Law = Callable[[Point[Any]], list[Any]]
+
+
+def _claim(law: Law, run: Run) -> list[Equal]:
     first = run.law_at_start(law)
     instance = run.instance
     sizes = [abs(psi) + inner(w, w) / 2 for psi, w in zip(instance.potentials, instance.hidden, strict=True)]
-    parts: list[Observable] = [lambda point, j=j: law(point)[j] - first[j] for j in range(len(first))]
-    size = arb(rational(max(sizes) or 1))
-    return [Equal("Psi(t) - |w(t)|^2 / 2 = Psi(0) - |w(0)|^2 / 2", parts, size)]
+
+    def differences(point: Point[Any]) -> list[Any]:
+        return [now - before for now, before in zip(law(point), first, strict=True)]
+
+    return [Equal("Psi(t) - |w(t)|^2 / 2 = Psi(0) - |w(0)|^2 / 2", differences, arb(rational(max(sizes) or 1)))]
 
 
-def _statement(law: Any, broken: str | None = None) -> Statement:
+def _statement(law: Law, broken: str | None = None) -> Statement:
     hypotheses = [Hypothesis(broken, False)] if broken else []
     return Statement(theorem_5_2.STATEMENT, lambda run: hypotheses, partial(_claim, law))
 
