@@ -153,7 +153,11 @@ def printed(outcome: Outcome, seconds: float) -> None:
     with out.capture() as captured:
         out.print(*tables, sep="\n")
         for item in unexpected:
-            nearer = "its interval contains 0" if "rigorous" in outcome.more else "its margin is nearer to 0 than its error bound"
+            nearer = (
+                "its interval contains 0"
+                if "rigorous" in outcome.more
+                else "its margin is nearer to 0 than its error bound"
+            )
             near = nearer if item.verdict == "undecided" else ""
             why = item.details.get("reason", near)
             out.print(f"unexpected: {item.name}, {item.case}: {item.verdict} {why}", markup=False)

@@ -90,9 +90,7 @@ def check_cases(names: Sequence[str], scope: Scope, into: Outcome) -> None:
             tell((len(places) + len(answers)) / total, f"findings, {len(answers)} of {len(asked)}")
 
 
-def check_data(
-    own: Any, runs: Mapping[str, Callable[[], Any]], names: Sequence[str], into: Outcome
-) -> None:
+def check_data(own: Any, runs: Mapping[str, Callable[[], Any]], names: Sequence[str], into: Outcome) -> None:
     """Check the named statements on a problem under each rule; find its constants, and what does not apply.
 
     `own` is `theorems.own_data`, or `theorems.rigorous.own_data` for runs that are enclosed.

@@ -47,7 +47,9 @@ def test_each_statement_has_theorem_cases_and_controls() -> None:
 
 
 def test_instances_cover_slides_large_networks_and_long_times() -> None:
-    runs = [Run(case.runs[0](), 64).instance for name, number in PLACES for case in [cases.cases_of(name, SCOPE)[number]]]
+    runs = [
+        Run(case.runs[0](), 64).instance for name, number in PLACES for case in [cases.cases_of(name, SCOPE)[number]]
+    ]
     assert max(run.samples for run in runs) == 8
     assert max(run.width for run in runs) == 10
     assert max(run.t_final for run in runs) == 100

@@ -23,7 +23,8 @@ def time_less(constant: Fraction) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("constant", "verdict"), [(Fraction(-1, 10**20), "proved"), (Fraction(1, 10**20), "refuted"), (Fraction(1), "refuted")]
+    ("constant", "verdict"),
+    [(Fraction(-1, 10**20), "proved"), (Fraction(1, 10**20), "refuted"), (Fraction(1), "refuted")],
 )
 def test_the_sign_of_the_smallest_value_over_the_whole_run_decides(constant: Fraction, verdict: str) -> None:
     """At the start the observable is about 2, or 1."""
@@ -47,7 +48,7 @@ def test_the_worst_part_decides() -> None:
 
 def test_parts_that_share_the_smallest_value_are_all_looked_at() -> None:
     """Neither may be dropped by the bound of the other."""
-    parts = [lambda point: risk(point), lambda point: risk(point) * 1]
+    parts = [risk, lambda point: risk(point) * 1]
     alone = Nonnegative("claim", parts[:1]).decide(RUN)
     assert Nonnegative("claim", parts).decide(RUN).value == alone.value
 
@@ -123,7 +124,9 @@ def test_an_equality_that_is_not_sharp_enough_is_undecided() -> None:
 
 def test_a_theorem_is_refuted_by_one_run_and_a_control_only_by_all() -> None:
     def claims(run: Run) -> list[Nonnegative]:
-        return [Nonnegative("claim", [time_less(run.instance.t_final - 1)])]  # false at the end for T = 2, not for T = 1
+        return [
+            Nonnegative("claim", [time_less(run.instance.t_final - 1)])
+        ]  # false at the end for T = 2, not for T = 1
 
     stated = replace(proposition_5_7.STATEMENTS["orthogonally separable"], claims=claims, hypotheses=lambda run: [])
     broken = replace(stated, hypotheses=lambda run: [Hypothesis("broken", False)])

@@ -36,9 +36,7 @@ def test_carries_and_sizes_beyond_floats(value: Fraction) -> None:
     assert high - low <= abs(value) / 10
 
 
-@given(
-    st.integers(-(2**200), 2**200), st.integers(-400, 100), st.integers(0, 2**30), st.integers(-500, 50), DIGITS
-)
+@given(st.integers(-(2**200), 2**200), st.integers(-400, 100), st.integers(0, 2**30), st.integers(-500, 50), DIGITS)
 def test_an_interval_contains_its_ball(mantissa: int, exponent: int, radius: int, power: int, digits: int) -> None:
     with ctx.workprec(256):
         ball = arb(arb((mantissa, exponent)), arb((radius, power)))

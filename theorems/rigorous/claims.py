@@ -1,4 +1,4 @@
-"""What a statement assumes and claims of an enclosed run, and the proof or refutation of each (README.md, section 12)."""
+"""What a statement assumes and claims of an enclosed run, and how that is proved or refuted (README.md, section 12)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,6 @@ class Run:
         """The infimum over [0, T]; at an event both limits count."""
         return self.enclosure.infimum(observable, digits=DIGITS, pieces=PIECES)
 
-
     def lower_bounds(self, observables: Sequence[Observable]) -> list[arb]:
         """Bounds from below over [0, T], from one ball per step."""
         with ctx.workprec(self.enclosure.bits):
@@ -72,7 +71,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What a statement assumes: whether it holds on a run, None where that is not decided, and by how much if by any."""
+    """What a statement assumes: whether it holds on a run, None if that is not decided, and by how much if by any."""
 
     name: str
     holds: bool | None

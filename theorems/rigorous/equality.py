@@ -71,7 +71,7 @@ class Equal:
             past = before + added.at(step.length - radius)
 
     def _observed(self, point: Point[Any]) -> list[Any]:
-        """The integral of the rate from the point, and its sums with the differences: what cancels does so term by term."""
+        """The integral of the rate, and its sums with the differences: what cancels does so term by term."""
         integral = self.rate(point).integral()
         return [integral, *(difference + integral for difference in self.differences(point))]
 
@@ -89,9 +89,7 @@ class _Polynomial(NamedTuple):
         return total
 
 
-def _expanded(
-    run: Run, step: Step, radius: arb, observed: Callable[[Point[Any]], list[Any]]
-) -> list[_Polynomial]:
+def _expanded(run: Run, step: Step, radius: arb, observed: Callable[[Point[Any]], list[Any]]) -> list[_Polynomial]:
     """What is observed, about the middle of a step."""
     problem, order = run.enclosure.problem, 3 * step.disc.order // 5
     cap, ctx.cap = ctx.cap, order + 1  # terms that series keep

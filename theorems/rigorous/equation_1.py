@@ -43,13 +43,16 @@ STATEMENT = _statement(descent_product)
 
 
 def cases(scope: Scope) -> list[Case]:
-    """All rules, through kinks and slides; the controls take another direction than the one that the weights move in."""
+    """All rules, through kinks and slides; the controls take another direction than that of the weights."""
     seeds = range(scope.seeds)
     sliding = [partial(gaussian_instance, "FA", seed) for seed in seeds]
     return [
         Case(STATEMENT, "FA, separable", "theorem", [partial(margin_instance, "separable", "FA", s) for s in seeds]),
         Case(
-            STATEMENT, "sign-FA, separable", "theorem", [partial(margin_instance, "separable", "sign-FA", s) for s in seeds]
+            STATEMENT,
+            "sign-FA, separable",
+            "theorem",
+            [partial(margin_instance, "separable", "sign-FA", s) for s in seeds],
         ),
         Case(STATEMENT, "FA, Gaussian, slides", "theorem", sliding),
         Case(STATEMENT, "GD, Gaussian", "theorem", [partial(gaussian_instance, "GD", s) for s in seeds]),

@@ -21,7 +21,7 @@ Rule = Literal["FA", "sign-FA", "GD"]
 
 @dataclass(frozen=True)
 class Instance:
-    """A two-layer network with its data and the rule that trains it: FA with `feedback`, sign-FA with `scale`, else GD."""
+    """A two-layer network, its data and its rule: FA with `feedback`, sign-FA with `scale`, else GD."""
 
     inputs: tuple[Vector, ...]
     labels: tuple[int, ...]

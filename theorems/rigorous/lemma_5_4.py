@@ -46,7 +46,9 @@ def cases(scope: Scope) -> list[Case]:
     seeds = range(scope.seeds)
     large = partial(margin_instance, "separable", "FA", 0, samples=8, width=10, t_final=100)
     return [
-        Case(STATEMENT, "c_j > 0, separable", "theorem", [partial(margin_instance, "separable", "FA", s) for s in seeds]),
+        Case(
+            STATEMENT, "c_j > 0, separable", "theorem", [partial(margin_instance, "separable", "FA", s) for s in seeds]
+        ),
         Case(STATEMENT, "c_j > 0, n = 8, m = 10, T = 100", "theorem", [large], bits=128),
         Case(
             STATEMENT,

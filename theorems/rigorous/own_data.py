@@ -91,6 +91,4 @@ def constants(run: Run) -> dict[str, Interval]:
     values = {"kappa": instance.kappa, "R^2": instance.squared_radius, "SVM margin^2": instance.squared_svm_margin}
     if instance.squared_radius > 0:
         values["rho"] = instance.rho
-    return {
-        name: (rounded(value, DIGITS, up=False), rounded(value, DIGITS, up=True)) for name, value in values.items()
-    }
+    return {name: (rounded(value, DIGITS, up=False), rounded(value, DIGITS, up=True)) for name, value in values.items()}

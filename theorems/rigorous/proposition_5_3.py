@@ -30,7 +30,10 @@ def cases(scope: Scope) -> list[Case]:
     seeds = range(scope.seeds)
     return [
         Case(
-            STATEMENT, "sign-FA, separable", "theorem", [partial(margin_instance, "separable", "sign-FA", s) for s in seeds]
+            STATEMENT,
+            "sign-FA, separable",
+            "theorem",
+            [partial(margin_instance, "separable", "sign-FA", s) for s in seeds],
         ),
         Case(STATEMENT, "sign-FA, Gaussian", "theorem", [partial(gaussian_instance, "sign-FA", s) for s in seeds]),
         Case(STATEMENT, "fixed, opposite feedback", "control", [partial(wrong_signs, s) for s in seeds]),

@@ -71,9 +71,7 @@ def check(statement: Statement, label: str, role: Role, runs: Iterable[Run]) -> 
     else:
         verdict = "proved" if all(decision.holds for decision in every) else "undecided"
     claims = {
-        name: min(
-            (_described(decisions[name], number) for number, (_, _, decisions) in enumerate(found)), key=_lowest
-        )
+        name: min((_described(decisions[name], number) for number, (_, _, decisions) in enumerate(found)), key=_lowest)
         for name in found[0][2]
     }
     worst = min(claims.values(), key=_lowest)
@@ -94,9 +92,7 @@ def check(statement: Statement, label: str, role: Role, runs: Iterable[Run]) -> 
     )
 
 
-def _judged(
-    statement: Statement, label: str, role: Role, run: Run
-) -> tuple[list[Hypothesis], dict[str, Decision]]:
+def _judged(statement: Statement, label: str, role: Role, run: Run) -> tuple[list[Hypothesis], dict[str, Decision]]:
     """The hypotheses and the claims of a run."""
     hypotheses = statement.hypotheses(run)
     if role == "theorem" and not all(item.holds for item in hypotheses):

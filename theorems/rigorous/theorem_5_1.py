@@ -6,8 +6,6 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache, partial
 
-from flint import arb
-
 from theorems import theorem_5_1
 from theorems.ensembles import Scope
 from theorems.rigorous import constants
@@ -22,7 +20,7 @@ from theorems.rigorous.claims import (
     mean_rate,
 )
 from theorems.rigorous.decimals import lower_end, upper_end
-from theorems.rigorous.ensembles import gaussian_instance, linear_instance, margin_instance
+from theorems.rigorous.ensembles import linear_instance, margin_instance
 from theorems.rigorous.statement import Case, Statement
 
 Mu = Callable[[Run], Fraction]
@@ -73,7 +71,9 @@ def cases(scope: Scope) -> list[Case]:
     signs = [partial(margin_instance, "separable", "sign-FA", seed) for seed in range(scope.seeds)]
     long = [partial(margin_instance, "separable", "FA", 0, t_final=100)]
     return [
-        Case(statement(1, partial(mu_measured, 1, share)), "alpha = 1, linear FA, squared", "theorem", [linear_instance]),
+        Case(
+            statement(1, partial(mu_measured, 1, share)), "alpha = 1, linear FA, squared", "theorem", [linear_instance]
+        ),
         Case(statement(2, lambda run: constants.mu_separable(run.instance)), "alpha = 2, FA", "theorem", separable),
         Case(statement(2, partial(mu_measured, 2, share)), "alpha = 2, sign-FA, measured mu", "theorem", signs),
         Case(statement(1, mu_at_start), "alpha = 1 stated, 2 true", "control", long),
