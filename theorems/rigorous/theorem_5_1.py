@@ -42,7 +42,8 @@ def statement(alpha: int, mu: Mu) -> Statement:
         bound = beyond(mean_rate(run, alpha), mu(run))
         return [Nonnegative("mean of <grad, fa> / L^alpha over [0, t] >= mu", [bound])]
 
-    return Statement(theorem_5_1.statement(alpha, lambda solution: solution.pieces.start), hypotheses, claims)
+    paper = theorem_5_1.statement(alpha, lambda solution: solution.pieces.start)  # for its name, title and formula
+    return Statement(paper, hypotheses, claims)
 
 
 def mu_measured(alpha: int, share: Fraction, run: Run) -> Fraction:
