@@ -8,9 +8,10 @@ import pytest
 from flint import arb, ctx
 
 from flowsim.enclosure.points import Point, descent_product, risk
-from theorems.rigorous import proposition_5_7
+from theorems.check import DoesNotApplyError
+from theorems.rigorous import lemma_5_4, proposition_5_7
 from theorems.rigorous.claims import Hypothesis, Nonnegative, Run, beyond, dominance_ratio, mean_rate
-from theorems.rigorous.ensembles import margin_instance, tight_instance
+from theorems.rigorous.ensembles import margin_instance, tight_instance, with_gaps
 from theorems.rigorous.equality import Equal
 from theorems.rigorous.statement import Case, check
 
@@ -51,6 +52,17 @@ def test_parts_that_share_the_smallest_value_are_all_looked_at() -> None:
     parts = [risk, lambda point: risk(point) * 1]
     alone = Nonnegative("claim", parts[:1]).decide(RUN)
     assert Nonnegative("claim", parts).decide(RUN).value == alone.value
+
+
+def test_the_part_with_the_least_bound_need_not_be_the_least() -> None:
+    """Over whole steps balls say less of the first than of the second."""
+
+    def wide(point: Point[Any]) -> Any:
+        return 20 * (risk(point) - risk(point)) + 1
+
+    found = Nonnegative("claim", [wide, lambda point: 0 * point.time + arb(0.75)]).decide(RUN)
+    assert RUN.lower_bounds([wide])[0] < 0.5
+    assert (found.part, found.value) == (1, ("7.5e-1", "7.5e-1"))
 
 
 @pytest.mark.parametrize("alpha", [1, 2])
@@ -136,6 +148,16 @@ def test_a_theorem_is_refuted_by_one_run_and_a_control_only_by_all() -> None:
     assert check(stated, "good", "theorem", runs[:1]).verdict == "proved"
     assert check(broken, "both", "control", runs).verdict == "undecided"
     assert check(broken, "bad", "control", runs[1:]).verdict == "refuted"
+
+
+def test_a_theorem_does_not_apply_where_a_hypothesis_fails_by_1e_40_or_is_undecided() -> None:
+    """Although its claims are true there."""
+    below = with_gaps(RUN.instance, [Fraction(1), -Fraction(1, 10**40)])
+    with pytest.raises(DoesNotApplyError, match=r"lemma_5_4 does not apply: c_j >= 0 \(slack -1e-40\)"):
+        check(lemma_5_4.STATEMENT, "below", "theorem", [Run(below, 128)])
+    doubtful = replace(lemma_5_4.STATEMENT, hypotheses=lambda run: [Hypothesis("doubtful", None)])
+    with pytest.raises(DoesNotApplyError):
+        check(doubtful, "doubtful", "theorem", [RUN])
 
 
 def test_a_control_must_be_proved_to_break_a_hypothesis() -> None:
