@@ -130,6 +130,26 @@ def _late_bump(point: Point[Any]) -> Any:
     return 0 * point.time if not point.time[0] > 1.5 else point.time - 1.5
 
 
+def test_an_equality_is_about_all_times_of_a_step() -> None:
+    """t - T/2 is 0 at the middle of the only step."""
+    run = Run(replace(RUN.instance, t_final=Fraction(1, 1024)), 128)
+    assert len(run.enclosure.steps) == 1
+    found = Equal("claim", lambda point: [point.time - arb(1) / 2048], arb(1)).decide(run)
+    assert found.verdict == "undecided"
+    assert Fraction(found.value[0]) <= -Fraction(1, 2048)
+    assert Fraction(found.value[1]) >= Fraction(1, 2048)
+
+
+def test_what_a_polynomial_leaves_out_is_in_the_interval() -> None:
+    """e^(8 t / T) is e^8 at the end, which its Taylor polynomial about the middle does not reach."""
+    run = Run(replace(RUN.instance, t_final=Fraction(1, 1024)), 128)
+    found = Equal("claim", lambda point: [(8192 * point.time).exp()], arb(1)).decide(run)
+    with ctx.workprec(128):
+        assert found.holds is False
+        (step,) = Equal("claim", lambda point: [(8192 * point.time).exp()], arb(1))._deviations(run)
+        assert step[0].anywhere.contains(arb(8).exp())
+
+
 def test_an_equality_that_is_not_sharp_enough_is_undecided() -> None:
     assert Equal("claim", lambda point: [0 * point.time + arb(0, 1e-20)], arb(1)).decide(RUN).verdict == "undecided"
 
