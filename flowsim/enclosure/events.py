@@ -9,7 +9,7 @@ from typing import Literal
 from flint import arb, fmpq
 
 from flowsim.enclosure.curve import Curve, combine
-from flowsim.enclosure.modes import Mode
+from flowsim.enclosure.modes import Mode, Row
 from flowsim.enclosure.roots import Unseparated, first_zero, is_clear
 from flowsim.enclosure.series import Expansion, feedback_moves
 from flowsim.enclosure.tails import Tails, curve
@@ -21,10 +21,14 @@ that attracted begin to repel, where solutions branch."""
 
 @dataclass(frozen=True)
 class Watch:
-    """A function that is positive in the mode, divided by the power of t with which it starts at 0."""
+    """A function that is positive in the mode, divided by the power of t with which it starts at 0.
+
+    It may be that of several neurons: drives that hold are the same combination of the q_i, up to a factor, where
+    neurons are on the same sides of all kinks that matter. They leave at once then, exactly.
+    """
 
     cause: Cause
-    neuron: int
+    neurons: tuple[int, ...]
     kinks: tuple[int, ...]
     curve: Curve
 
@@ -32,14 +36,14 @@ class Watch:
 def watches(expansion: Expansion, tails: Tails) -> list[Watch]:
     """All functions that must stay positive for the modes to last."""
     drives = [curve(expansion.drives, i, tail, tails.disc) for i, tail in enumerate(tails.drives)]
-    found = []
+    found = _exits(expansion.state.modes, drives) if expansion.problem.bent else []
     for j, mode in enumerate(expansion.state.modes):
         if expansion.problem.bent:
-            found += _arrivals(expansion, tails, j, mode) + _exits(j, mode, drives)
+            found += _arrivals(expansion, tails, j, mode)
         if expansion.problem.follows_signs or (feedback_moves(expansion.problem) and mode.held):
             output = _signed(mode.sign, curve(expansion.output, j, tails.output[j], tails.disc))
             cause: Cause = "turn" if mode.held else "sign"
-            found.append(Watch(cause, j, (), output.deflated(int(j in expansion.state.risen))))
+            found.append(Watch(cause, (j,), (), output.deflated(int(j in expansion.state.risen))))
     return found
 
 
@@ -55,23 +59,34 @@ def _arrivals(expansion: Expansion, tails: Tails, j: int, mode: Mode) -> list[Wa
         place = kink * neurons + j
         zeta = _signed(mode.sides[kink], curve(expansion.zeta, place, tails.zeta[place], tails.disc))
         zeros = expansion.state.zeros.get((kink, j), 0)
-        found.append(Watch("arrival", j, tuple(together), zeta.deflated(zeros)))
+        found.append(Watch("arrival", (j,), tuple(together), zeta.deflated(zeros)))
     return found
 
 
-def _exits(j: int, mode: Mode, drives: list[Curve]) -> list[Watch]:
-    """The room that held drives have to their ends, and the pull of kinks that the neuron rests on."""
-    found = []
-    for kink in mode.slid:
-        up, down = mode.room(kink)
-        found.append(Watch("exit up", j, (kink,), _linear(up, drives)))
-        found.append(Watch("exit down", j, (kink,), _linear(down, drives)))
-    if mode.sign:
-        found += [Watch("turn", j, (kink,), _linear(mode.pull(kink), drives)) for kink in sorted(mode.resting)]
-    return found
+def _exits(modes: Sequence[Mode], drives: list[Curve]) -> list[Watch]:
+    """The room that held drives have to their ends, and the pull of kinks that neurons rest on."""
+    rows: dict[tuple[Cause, int, tuple[fmpq, ...]], list[int]] = {}
+    for j, mode in enumerate(modes):
+        asked: list[tuple[Cause, int, Row]] = []
+        for kink in mode.slid:
+            up, down = mode.room(kink)
+            asked += [("exit up", kink, up), ("exit down", kink, down)]
+        if mode.sign:
+            asked += [("turn", kink, mode.pull(kink)) for kink in sorted(mode.resting)]
+        for cause, kink, row in asked:
+            rows.setdefault((cause, kink, _scaled_to_1(row)), []).append(j)
+    return [
+        Watch(cause, tuple(neurons), (kink,), _linear(row, drives)) for (cause, kink, row), neurons in rows.items()
+    ]  # fmt: skip
 
 
-def _linear(row: list[fmpq], drives: list[Curve]) -> Curve:
+def _scaled_to_1(row: Row) -> tuple[fmpq, ...]:
+    """The row over the size of its first entry that is not 0: the same for rows that differ by a positive factor."""
+    size = next((abs(entry) for entry in row if entry), fmpq(1))
+    return tuple(entry / size for entry in row)
+
+
+def _linear(row: Sequence[fmpq], drives: list[Curve]) -> Curve:
     return combine(*zip(*((arb(a), drive) for a, drive in zip(row, drives, strict=True) if a), strict=True))
 
 
@@ -102,7 +117,7 @@ def first_event(watched: Sequence[Watch], end: arb) -> tuple[arb, Watch] | None:
 
 
 def _named(watch: Watch) -> str:
-    return f"{watch.cause} of neuron {watch.neuron} on kinks {list(watch.kinks)}"
+    return f"{watch.cause} of neuron {', '.join(map(str, watch.neurons))} on kinks {list(watch.kinks)}"
 
 
 def _guess(watch: Watch) -> float:

@@ -92,7 +92,7 @@ def advance(expansion: Expansion, start: arb, remaining: arb, share: float) -> t
         if not length < remaining:
             raise Unseparated("an event is not proved to come before the end")
         state = _behind(expansion, tails, length, watch)
-        changes = _changes(expansion.state.modes[watch.neuron], state.modes[watch.neuron], watch)
+        changes = _changes(expansion.state.modes, state.modes, watch)
     hidden, output = _weights(expansion, tails)
     return Step(start, length, start + length, expansion.state, tuple(hidden), tuple(output), changes), state, share
 
@@ -111,38 +111,47 @@ def _moved(expansion: Expansion, tails: Tails, time: arb, modes: Sequence[Mode])
 
 
 def _behind(expansion: Expansion, tails: Tails, time: arb, watch: Watch) -> State:
-    """The state behind an event: only the neuron that has it may change its mode."""
-    j, mode = watch.neuron, expansion.state.modes[watch.neuron]
+    """The state behind an event: only the neurons that have it may change their modes."""
     moved = _moved(expansion, tails, time, expansion.state.modes)
-    zeros: dict[tuple[int, int], int] = {}
+    modes, zeros = list(moved.modes), {}
+    for j in watch.neurons:
+        modes[j], held_back = _mode_behind(expansion, tails, time, watch, j, moved.output[j])
+        zeros |= {(kink, j): power for kink, power in held_back.items()}
+    risen = frozenset(watch.neurons if watch.cause == "sign" else ())
+    return replace(moved, modes=tuple(modes), zeros=zeros, risen=risen)
+
+
+def _mode_behind(
+    expansion: Expansion, tails: Tails, time: arb, watch: Watch, j: int, output: arb
+) -> tuple[Mode, dict[int, int]]:
+    """The mode of neuron j behind its event; the powers of t with which zeta leaves 0, per kink."""
+    mode = expansion.state.modes[j]
     if watch.cause == "turn":
         raise Undecided("a kink that a neuron sits on begins to repel: solutions branch", final=True)
     if watch.cause == "sign":
-        after = replace(mode, sign=-mode.sign)
-    elif watch.cause == "arrival":
+        return replace(mode, sign=-mode.sign), {}
+    if watch.cause == "arrival":
         if feedback_moves(expansion.problem):
-            mode = replace(mode, sign=sign_of(moved.output[j]))
+            mode = replace(mode, sign=sign_of(output))
             if mode.sign == 0:
                 raise Unseparated("v_j is not proved to have a sign where its neuron arrives on a kink")
         drives = [curve(expansion.drives, i, tail, tails.disc).value(time) for i, tail in enumerate(tails.drives)]
         met = [*sorted(mode.held), *watch.kinks]
         after = decide(mode, met, drives)
-        zeros = {(kink, j): 1 for kink in met if kink not in after.held}
-    else:
-        (kink,) = watch.kinks
-        after = mode.with_sides({kink: 1 if watch.cause == "exit up" else -1}, mode.resting)
-        if any(any(after.speed(other)) for other in after.resting):
-            raise Undecided("a neuron leaves one kink while it rests on another that begins to move")
-        zeros = {(kink, j): 2}  # it leaves with speed 0, as its drive does not jump
-    modes = tuple(after if place == j else other for place, other in enumerate(moved.modes))
-    return replace(moved, modes=modes, zeros=zeros, risen=frozenset({j} if watch.cause == "sign" else ()))
+        return after, {kink: 1 for kink in met if kink not in after.held}
+    (kink,) = watch.kinks
+    after = mode.with_sides({kink: 1 if watch.cause == "exit up" else -1}, mode.resting)
+    return after, {kink: 2}  # it leaves with speed 0, as its drive does not jump
 
 
-def _changes(before: Mode, after: Mode, watch: Watch) -> tuple[Change, ...]:
-    if watch.cause == "sign":
-        return (Change(watch.neuron, None, before.sign, after.sign),)
-    pairs = zip(before.sides, after.sides, strict=True)
-    return tuple(Change(watch.neuron, kink, old, new) for kink, (old, new) in enumerate(pairs) if old != new)
+def _changes(before: Sequence[Mode], after: Sequence[Mode], watch: Watch) -> tuple[Change, ...]:
+    found = []
+    for j in watch.neurons:
+        if watch.cause == "sign":
+            found.append(Change(j, None, before[j].sign, after[j].sign))
+        pairs = zip(before[j].sides, after[j].sides, strict=True)
+        found += [Change(j, kink, old, new) for kink, (old, new) in enumerate(pairs) if old != new]
+    return tuple(found)
 
 
 def _magnitude(ball: arb) -> float:

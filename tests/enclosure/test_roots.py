@@ -77,19 +77,22 @@ def test_a_series_is_not_asked_beyond_its_disc() -> None:
 
 
 def test_of_two_zeros_the_first_owns_the_event_whatever_their_order_in_the_list() -> None:
-    early, late = Watch("arrival", 0, (0,), polynomial(0.5)), Watch("sign", 1, (), polynomial(0.5 + 1e-9, scale=2.0))
+    early, late = (
+        Watch("arrival", (0,), (0,), polynomial(0.5)),
+        Watch("sign", (1,), (), polynomial(0.5 + 1e-9, scale=2.0)),
+    )
     for watched in ([early, late], [late, early]):
         found = first_event(watched, arb(1))
         assert found is not None and found[1] is early
 
 
 def test_a_zero_inside_of_the_ball_of_another_is_not_called_the_first() -> None:
-    wide = Watch("arrival", 0, (0,), polynomial(0.5, tail=2.0**22))
-    inside = Watch("arrival", 1, (0,), polynomial(0.4995, -0.2, scale=-1.0))  # looked at later: it rises at first
+    wide = Watch("arrival", (0,), (0,), polynomial(0.5, tail=2.0**22))
+    inside = Watch("arrival", (1,), (0,), polynomial(0.4995, -0.2, scale=-1.0))  # looked at later: it rises at first
     with pytest.raises(Unseparated, match="before or after"):
         first_event([wide, inside], arb(0.75))
 
 
 def test_two_events_at_once_are_not_decided() -> None:
     with pytest.raises(Unseparated, match="after the arrival of neuron"):
-        first_event([Watch("arrival", j, (0,), polynomial(0.5, scale=j + 1.0)) for j in range(2)], arb(1))
+        first_event([Watch("arrival", (j,), (0,), polynomial(0.5, scale=j + 1.0)) for j in range(2)], arb(1))

@@ -209,3 +209,18 @@ def test_a_dead_neuron_stands_still_exactly() -> None:
     (death,) = enclosure.events
     assert (death.before, death.after) == (1, -1)
     assert enclosure.at(20.0).hidden[0][0].contains(0) and enclosure.contains(solve(flow, weights, 20.0)).within
+
+
+@pytest.mark.parametrize("factors", [(1.0, 1.0), (1.0, 0.5)])
+def test_neurons_on_the_same_sides_leave_a_shared_kink_at_one_time(factors: tuple[float, float]) -> None:
+    """By exact reasoning: the drives that hold them are the same up to b_j, whatever their weights."""
+    flow = Flow(Dataset([[1.0, 0.0], [0.6, 1.2]], [-1, 1]), FeedbackAlignment(list(factors)))
+    weights = weights_of([[0.0, 0.3], [0.0, 0.7]], [0.1, 0.2])
+    enclosure = enclose(flow, weights, 10.0, bits=128)
+    leaving = [event for event in enclosure.events if event.kind == "sliding exit"]
+    assert [(event.neuron, event.sample) for event in leaving] == [(0, 0), (1, 0)]
+    assert str(leaving[0].time) == str(leaving[1].time)
+    found = solve(flow, weights, 10.0, rtol=1e-12, atol=1e-14)
+    assert enclosure.contains(found).within
+    times = [event.time for event in found.events if event.kind == "sliding exit"]
+    assert times == pytest.approx([float(leaving[0].time)] * 2, abs=1e-10)

@@ -64,7 +64,7 @@ def saved(instance: Instance, path: Path) -> str:
         "hidden": np.array(instance.hidden, dtype=float),
         "output": np.array(instance.output, dtype=float),
         "feedback": np.array(instance.feedback, dtype=float),
-        "slope": 0.5,
+        "slope": 0.3,
         "t_final": float(instance.t_final),
     }
     write_npz(path, arrays)
@@ -105,7 +105,7 @@ def test_own_data_are_proved_and_json_and_html_have_the_intervals(
 
 
 def test_own_data_are_taken_exactly(tmp_path: Path) -> None:
-    """0.1 is not 1/10, and c_j = 2^-60 is positive."""
+    """0.3 is not 3/10, and c_j = 0 is not below 0."""
     own = margin_instance("boundary", "FA", 0, samples=2, width=2, t_final=1)
     hidden = tuple((Fraction(1, 2), Fraction(0), Fraction(0)) for _ in own.output)
     output = tuple(b * Fraction(1, 8) for b in own.feedback or ())
@@ -115,13 +115,14 @@ def test_own_data_are_taken_exactly(tmp_path: Path) -> None:
     run = own_data.runs(*measured.problems(file, "cpu"))["fa"]()
     assert set(run.instance.gaps) == {0}
     assert run.instance.hidden == hidden
+    assert run.instance.slope == Fraction(0.3) != Fraction(3, 10)
     assert all(item.holds for item in lemma_5_4.hypotheses(run))
 
 
 def test_a_start_with_several_solutions_is_undecided_and_exits_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A neuron on a kink that repels: dz/dt is 9/8 - 3/4 on its active side, and half of 9/8 less 3/4 on the other."""
+    """A neuron on a kink that repels: dz/dt is about 9/8 - 3/4 on its active side, and 0.3 times 9/8 less 3/4 on the other."""
     own = margin_instance("boundary", "FA", 0, samples=2, width=1, t_final=1)
     rows = ((Fraction(3, 2), Fraction(0)), (Fraction(1), Fraction(1)))
     ones = (Fraction(1),)
