@@ -10,8 +10,9 @@ from flint import arb, ctx
 from flowsim.enclosure.points import Point, descent_product, risk
 from theorems.check import DoesNotApplyError
 from theorems.rigorous import lemma_5_4, proposition_5_7
+from theorems.rigorous.alignment import cosine_at_least
 from theorems.rigorous.claims import Hypothesis, Nonnegative, Run, beyond, dominance_ratio, mean_rate
-from theorems.rigorous.ensembles import margin_instance, tight_instance, with_gaps
+from theorems.rigorous.ensembles import margin_instance, tight_instance, with_gaps, wrong_signs
 from theorems.rigorous.equality import Equal
 from theorems.rigorous.statement import Case, check
 
@@ -178,6 +179,12 @@ def test_a_theorem_does_not_apply_where_a_hypothesis_fails_by_1e_40_or_is_undeci
     doubtful = replace(lemma_5_4.STATEMENT, hypotheses=lambda run: [Hypothesis("doubtful", None)])
     with pytest.raises(DoesNotApplyError):
         check(doubtful, "doubtful", "theorem", [RUN])
+
+
+def test_a_cosine_near_minus_1_is_refuted_though_its_square_is_large() -> None:
+    run = Run(replace(wrong_signs(0), t_final=Fraction(1, 1024)), 128)
+    found = [claim.decide(run).verdict for claim in cosine_at_least("1 / sqrt(m)", lambda bb: bb / run.instance.width)]
+    assert found == ["refuted", "proved"]
 
 
 def test_a_control_must_be_proved_to_break_a_hypothesis() -> None:
