@@ -122,7 +122,7 @@ def test_own_data_are_taken_exactly(tmp_path: Path) -> None:
 def test_a_start_with_several_solutions_is_undecided_and_exits_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A neuron on a kink that repels: dz/dt is about 9/8 - 3/4 on its active side, and 0.3 times 9/8 less 3/4 on the other."""
+    """A neuron on a kink that repels: dz/dt is about 9/8 - 3/4 on its active side, 0.3 * 9/8 - 3/4 on the other."""
     own = margin_instance("boundary", "FA", 0, samples=2, width=1, t_final=1)
     rows = ((Fraction(3, 2), Fraction(0)), (Fraction(1), Fraction(1)))
     ones = (Fraction(1),)
