@@ -22,7 +22,7 @@ from selenium.webdriver.chrome.service import Service
 
 from theorems import report
 from theorems.cases import MODULES
-from theorems.check import Check, Statement, run
+from theorems.check import Check, Statement
 from theorems.ensembles import Scope
 from theorems.pictures import LEAST, pictures
 from theorems.report import commit, formula_parts, mathml, summary, write_html, write_json
@@ -49,7 +49,7 @@ def statements() -> list[Statement]:
 @pytest.fixture(scope="module")
 def checks() -> list[Check]:
     return [
-        run(next(case for case in MODULES[name].cases(Scope(1, "cpu")) if case.label == label))
+        next(case for case in MODULES[name].cases(Scope(1, "cpu")) if case.label == label).decided()
         for name, labels in CASES.items()
         for label in labels
     ]

@@ -1,11 +1,13 @@
 """Run the checks: `python -m theorems [NAME ...]`, see `--help`.
 
-Exit status 0 exactly when every theorem case holds and every control is violated.
+Exit status 0 exactly when every theorem case holds and every control is violated; with `--rigorous`, when every theorem
+case is proved and every control is refuted.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import time
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from flowsim.__main__ import device_of
 from flowsim.files import make_folder, require_distinct, require_writable
@@ -39,6 +41,11 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("names", nargs="*", metavar="NAME", help=f"statements, of {', '.join(MODULES)} (default: all)")
     main.add_argument(
         "--seeds", type=int, metavar="N", help=f"trajectories per ensemble (default {SEEDS}; {SEEDS_FULL} with --full)"
+    )
+    main.add_argument(
+        "--rigorous",
+        action="store_true",
+        help="prove the statements on small networks of two layers, in ball arithmetic (needs python-flint)",
     )
     main.add_argument("--full", action="store_true", help="more widths, samples and slopes: minutes, not seconds")
     main.add_argument("--device", default="cpu", help="cpu (default) or cuda")
@@ -72,6 +79,12 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
         require_positive("--search", options.search)
         if options.data:
             raise ValueError(f"--search does not go with --data, got {options.data!r}")
+        if options.rigorous:
+            raise ValueError("--search does not go with --rigorous: prove what it finds by --data FILE --rigorous")
+    if options.rigorous and importlib.util.find_spec("flint") is None:
+        raise ValueError('--rigorous needs python-flint: pip install "flowsim[rigorous]"')
+    if options.rigorous and (options.full or options.device != "cpu"):
+        raise ValueError("--rigorous goes with neither --full nor --device")
     outputs: dict[str, str | Path | None] = {"--json": options.json, "--html": options.html}
     if options.search is not None:
         folder = make_folder("--output", options.output)
@@ -80,8 +93,8 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     for option, path in outputs.items():
         require_writable(option, path)
     require_distinct(outputs, {"--data": options.data})
-    seeds = options.seeds or (SEEDS_FULL if options.full else SEEDS)
-    return options.names or list(MODULES), Scope(seeds, device_of(options.device), options.full)
+    seeds = options.seeds or (1 if options.rigorous else SEEDS_FULL if options.full else SEEDS)
+    return options.names or list(MODULES), Scope(seeds, device_of(options.device), options.full, options.rigorous)
 
 
 def commanded(options: argparse.Namespace, names: Sequence[str], scope: Scope, err: Console) -> Outcome:
@@ -90,13 +103,44 @@ def commanded(options: argparse.Namespace, names: Sequence[str], scope: Scope, e
     Raises:
         ValueError: if the data cannot be read.
     """
+    if options.rigorous:
+        return proved(options, names, scope)
     if options.data:
         runs = own_data.runs(options.data, scope.device, progress=True)
-        return carried_out(partial(check_data, runs, names), f"data {options.data}")
+        return carried_out(partial(check_data, own_data, runs, names), f"data {options.data}")
     if options.search is not None:
         arguments = (options.search, names, scope.device, Path(options.output), err)
         return carried_out(partial(search_targets, *arguments), f"search of {options.search:g} minutes")
     return carried_out(partial(check_cases, names, scope), f"seeds 0 to {scope.seeds - 1}")
+
+
+def proved(options: argparse.Namespace, names: Sequence[str], scope: Scope) -> Outcome:
+    """What comes out with `--rigorous`; errors as in `commanded`."""
+    from theorems.rigorous import own_data as rigorous  # noqa: PLC0415, optional
+    from theorems.rigorous.report import versions  # noqa: PLC0415, optional
+
+    if options.data:
+        runs = rigorous.runs(*own_data.problems(options.data, scope.device))
+        command, source = partial(check_data, rigorous, runs, names), f"data {options.data}"
+    else:
+        command, source = partial(check_cases, names, scope), f"seeds 0 to {scope.seeds - 1}"
+    outcome = carried_out(command, source)
+    outcome.more["rigorous"] = versions()
+    return outcome
+
+
+def tables_of(outcome: Outcome) -> list[RenderableType]:
+    """The tables that the terminal shows."""
+    if outcome.found is not None:
+        return [search.table(outcome.found)]
+    if "rigorous" in outcome.more:
+        from theorems.rigorous import report as rigorous  # noqa: PLC0415, optional
+
+        own = [rigorous.data_table(outcome.checks, outcome.more)] if "data" in outcome.more else []
+        return [rigorous.table(outcome.checks), *own]
+    if "data" in outcome.more:
+        return [report.table(outcome.checks), report.data_table(outcome.checks, outcome.more)]
+    return [report.table(outcome.checks), report.findings_table(outcome.more)]
 
 
 def printed(outcome: Outcome, seconds: float) -> None:
@@ -104,17 +148,17 @@ def printed(outcome: Outcome, seconds: float) -> None:
     out = Console()
     if not out.is_terminal:
         out = Console(width=WIDTH)
-    if outcome.found is not None:
-        tables = [search.table(outcome.found)]
-    elif "data" in outcome.more:
-        tables = [report.table(outcome.checks), report.data_table(outcome.checks, outcome.more)]
-    else:
-        tables = [report.table(outcome.checks), report.findings_table(outcome.more)]
+    tables = tables_of(outcome)
     unexpected, count = outcome.unexpected, len(outcome.checks)
     with out.capture() as captured:
         out.print(*tables, sep="\n")
         for item in unexpected:
-            near = "its margin is nearer to 0 than its error bound" if item.verdict == "undecided" else ""
+            nearer = (
+                "its interval contains 0"
+                if "rigorous" in outcome.more
+                else "its margin is nearer to 0 than its error bound"
+            )
+            near = nearer if item.verdict == "undecided" else ""
             why = item.details.get("reason", near)
             out.print(f"unexpected: {item.name}, {item.case}: {item.verdict} {why}", markup=False)
         time_taken = f"interrupted after {seconds:.0f} s" if outcome.interrupted else f"{seconds:.0f} s"
@@ -138,8 +182,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     seconds = time.perf_counter() - started
     summary = report.summary(
-        outcome.checks, scope.device, seconds, complete=not outcome.interrupted, **outcome.more
-    )  # fmt: skip
+        outcome.checks,
+        scope.device,
+        seconds,
+        complete=not outcome.interrupted,
+        dtype="ball arithmetic" if options.rigorous else "float64",
+        **outcome.more,
+    )
     failed = outcome.failed
     if options.json:
         with failed.at(f"--json {options.json}"):

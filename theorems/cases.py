@@ -6,21 +6,29 @@ A case that cannot be decided, for whatever reason, is undecided; the others are
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING
 
 import torch
 
-from flowsim import IntegrationError
+from flowsim import IntegrationError, Undecided
 from flowsim.shell import is_out_of_memory, mistake
 from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
-from theorems.check import Case, Check, DoesNotApplyError, Role, Statement, run
+from theorems.check import Case, Check, DoesNotApplyError, Role, Statement
 from theorems.ensembles import Scope
 from theorems.measurement import NoMarginError
+
+if TYPE_CHECKING:
+    from theorems.rigorous import statement as rigorous
+
+    AnyCase = Case | rigorous.Case
+    AnyStatement = Statement | rigorous.Statement
 
 MODULES = {
     "equation_1": equation_1,
@@ -38,12 +46,12 @@ Place = tuple[str, int]
 """A case: the name of its statement, and its number there; what it holds cannot be sent to another process."""
 
 
-def outcome(case: Case) -> Check:
+def outcome(case: AnyCase) -> Check:
     """The check of a case; where that fails it is undecided, with the reason."""
-    return guarded(case.statement, case.label, case.role, lambda: run(case))
+    return guarded(case.statement, case.label, case.role, case.decided)
 
 
-def guarded(statement: Statement, label: str, role: Role, decide: Callable[[], Check]) -> Check:
+def guarded(statement: AnyStatement, label: str, role: Role, decide: Callable[[], Check]) -> Check:
     """The check that `decide` makes; where that fails it is undecided, with the reason."""
     try:
         return decide()
@@ -51,7 +59,7 @@ def guarded(statement: Statement, label: str, role: Role, decide: Callable[[], C
         return undecided(statement, label, role, reason(stop))
 
 
-def undecided(statement: Statement, label: str, role: Role, why: dict[str, str]) -> Check:
+def undecided(statement: AnyStatement, label: str, role: Role, why: dict[str, str]) -> Check:
     """The check of a case that could not be solved or measured."""
     return Check(statement.name, label, role, "undecided", None, None, 0, dict(why))
 
@@ -62,7 +70,7 @@ def reason(stop: Exception) -> dict[str, str]:
     >>> reason(NoMarginError("the loss overflows"))
     {'reason': 'the loss overflows'}
     """
-    if isinstance(stop, (IntegrationError, NoMarginError, DoesNotApplyError)):
+    if isinstance(stop, (IntegrationError, NoMarginError, DoesNotApplyError, Undecided)):
         return {"reason": str(stop)}
     if is_out_of_memory(stop):
         return {"reason": "there is not enough memory"}
@@ -72,7 +80,7 @@ def reason(stop: Exception) -> dict[str, str]:
 
 def places(names: Sequence[str], scope: Scope) -> list[Place]:
     """The cases of the named statements, in order."""
-    return [(name, number) for name in names for number in range(len(MODULES[name].cases(scope)))]
+    return [(name, number) for name in names for number in range(len(cases_of(name, scope)))]
 
 
 def decided(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check]]:
@@ -81,9 +89,16 @@ def decided(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Chec
     return _one_by_one(places, scope) if alone else _in_processes(places, scope)
 
 
-def _case(place: Place, scope: Scope) -> Case:
+def cases_of(name: str, scope: Scope) -> Sequence[AnyCase]:
+    """The cases of a statement, those that are proved or those that are measured."""
+    if not scope.rigorous:
+        return MODULES[name].cases(scope)
+    return importlib.import_module(f"theorems.rigorous.{name}").cases(scope)  # they need python-flint
+
+
+def _case(place: Place, scope: Scope) -> AnyCase:
     name, number = place
-    return MODULES[name].cases(scope)[number]
+    return cases_of(name, scope)[number]
 
 
 def _one_by_one(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check]]:

@@ -16,7 +16,8 @@ from theorems.measurement import Claim, Margin, NoMarginError, Rate, measure
 from theorems.thresholds import BESIDE, EQUALITY_ERROR
 from theorems.validity import along_the_run
 
-Verdict = Literal["holds", "violated", "undecided"]
+Verdict = Literal["holds", "violated", "undecided", "proved", "refuted"]
+"""The last two, and undecided, are those of enclosed runs (`theorems.rigorous`)."""
 Role = Literal["theorem", "control"]
 
 
@@ -55,6 +56,10 @@ class Case:
     role: Role
     runs: Sequence[Callable[[], Solution]]
 
+    def decided(self) -> Check:
+        """Solve the case and decide it; errors as in `check`, and `flowsim.IntegrationError`."""
+        return check(self.statement, self.label, self.role, (solve() for solve in self.runs))
+
 
 @dataclass(frozen=True)
 class Check:
@@ -71,19 +76,19 @@ class Check:
 
     @property
     def as_expected(self) -> bool:
-        """Whether a theorem holds, or a control is violated."""
-        return self.verdict == ("holds" if self.role == "theorem" else "violated")
+        """Whether a theorem holds or is proved, or a control is violated or refuted."""
+        return self.verdict in (("holds", "proved") if self.role == "theorem" else ("violated", "refuted"))
 
 
 class DoesNotApplyError(ValueError):
-    """The hypotheses of the statement of that name do not hold; `hypotheses` has all of them."""
+    """The hypotheses of the statement of that name do not hold; `hypotheses` has all of them, measured or proved."""
 
-    def __init__(self, name: str, hypotheses: list[Hypothesis]) -> None:
+    def __init__(self, name: str, hypotheses: Sequence[Any]) -> None:
         super().__init__(name, hypotheses)  # what pickle makes it of again
         self.name, self.hypotheses = name, hypotheses
 
     def __str__(self) -> str:
-        broken = [f"{item.name} (slack {item.slack.min().item():.4g})" for item in self.hypotheses if not item.holds]
+        broken = [f"{item.name} (slack {item.shown})" for item in self.hypotheses if not item.holds]
         return f"{self.name} does not apply: {'; '.join(broken)}"
 
 
@@ -201,8 +206,3 @@ def place(solution: Solution, trajectory: int, time: float) -> str:
             where += f", sample {events.sample[event].item()}"
         return f"{events.kind[event]} of {where}"
     return "end" if time >= solution.t_final * (1 - BESIDE) else "between events"
-
-
-def run(case: Case) -> Check:
-    """Solve a case and decide it; errors as in `check`, and `flowsim.IntegrationError`."""
-    return check(case.statement, case.label, case.role, (solve() for solve in case.runs))

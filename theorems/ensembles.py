@@ -69,11 +69,12 @@ SMALL = Shape(SAMPLES, WIDTH, SLOPE)
 
 @dataclass(frozen=True)
 class Scope:
-    """How much to run: trajectories per ensemble, the device, and whether to take all shapes."""
+    """How much to run: trajectories per ensemble, the device, whether to take all shapes, and whether to prove."""
 
     seeds: int
     device: str
     full: bool = False
+    rigorous: bool = False
 
     def shapes(self, kind: DataKind, wide: bool = False) -> tuple[Shape, ...]:
         """The shapes to run data of a kind on, with wide networks where a statement is about widths."""

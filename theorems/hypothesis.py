@@ -38,6 +38,11 @@ class Hypothesis:
         """
         return bool((self.slack > self.rounding).all() if self.strict else (self.slack >= -self.rounding).all())
 
+    @property
+    def shown(self) -> str:
+        """The smallest slack, for an error."""
+        return f"{self.slack.min().item():.4g}"
+
 
 def fact(name: str, true: bool) -> Hypothesis:
     """A hypothesis that is true or false, with nothing to measure."""

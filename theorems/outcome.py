@@ -10,12 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from flowsim import Solution
 from flowsim.progress import Tell, reporting
 from flowsim.shell import INTERRUPTED, Attempts, Mistake
-from theorems import cases, own_data, search
+from theorems import cases, search
 from theorems.cases import MODULES, reason, undecided
-from theorems.check import Check, DoesNotApplyError, Statement, check
+from theorems.check import Check, DoesNotApplyError
 from theorems.ensembles import Scope
 from theorems.findings import answered, questions
 
@@ -76,8 +75,8 @@ def check_cases(names: Sequence[str], scope: Scope, into: Outcome) -> None:
     """Run the cases of the named statements, and answer the questions about them."""
     found: dict[cases.Place, Check] = {}
     answers: list[dict[str, Any]] = []
-    into.more = {"findings": answers}
-    places, asked = cases.places(names, scope), questions(names)
+    into.more |= {"findings": answers}
+    places, asked = cases.places(names, scope), [] if scope.rigorous else questions(names)
     total = len(places) + len(asked)
     with reporting() as tell:
         try:
@@ -91,21 +90,24 @@ def check_cases(names: Sequence[str], scope: Scope, into: Outcome) -> None:
             tell((len(places) + len(answers)) / total, f"findings, {len(answers)} of {len(asked)}")
 
 
-def check_data(runs: Mapping[str, Callable[[], Solution]], names: Sequence[str], into: Outcome) -> None:
-    """Check the named statements on a problem under each rule; find its constants, and what does not apply."""
-    into.more = {"data": {}, "inapplicable": []}
-    statements, order = [item for item in own_data.STATEMENTS if item.name in names], list(MODULES)
+def check_data(own: Any, runs: Mapping[str, Callable[[], Any]], names: Sequence[str], into: Outcome) -> None:
+    """Check the named statements on a problem under each rule; find its constants, and what does not apply.
+
+    `own` is `theorems.own_data`, or `theorems.rigorous.own_data` for runs that are enclosed.
+    """
+    into.more |= {"data": {}, "inapplicable": []}
+    statements, order = [item for item in own.STATEMENTS if item.name in names], list(MODULES)
     try:
         for rule, solve in runs.items():
             with reporting() as tell:
-                _check_rule(rule, solve, statements, into, tell)
+                _check_rule(own, rule, solve, statements, into, tell)
     finally:
         into.checks.sort(key=lambda item: order.index(item.name))  # stable: by statement, then rule
         into.more["inapplicable"].sort(key=lambda item: order.index(item["name"]))
 
 
 def _check_rule(
-    rule: str, solve: Callable[[], Solution], statements: Sequence[Statement], into: Outcome, tell: Tell
+    own: Any, rule: str, solve: Callable[[], Any], statements: Sequence[Any], into: Outcome, tell: Tell
 ) -> None:
     labels = [f"{rule}, {statement.title.split(', ', 1)[1]}" for statement in statements]
     try:
@@ -116,13 +118,13 @@ def _check_rule(
         return
     if not into.more["data"]:
         with into.failed.at("the constants of the data"):
-            into.more["data"] = own_data.constants(solution)
+            into.more["data"] = own.constants(solution)
     for number, (statement, label) in enumerate(zip(statements, labels, strict=True)):
         tell(number / len(statements), f"checking {statement.name}, {label}")
         try:
-            into.checks.append(check(statement, label, "theorem", [solution]))
+            into.checks.append(own.decided(statement, label, solution))
         except DoesNotApplyError as error:
-            hypotheses = own_data.described(error.hypotheses)
+            hypotheses = own.described(error.hypotheses)
             into.more["inapplicable"].append({"name": statement.name, "case": label, "hypotheses": hypotheses})
         except Exception as stop:
             into.checks.append(undecided(statement, label, "theorem", reason(stop)))

@@ -13,7 +13,7 @@ from flowsim.__main__ import read_problem
 from flowsim.files import read_npz
 from flowsim.validation import as_finite, require_positive
 from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
-from theorems.check import Statement
+from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL
 from theorems.hypothesis import Hypothesis
 
@@ -31,8 +31,8 @@ STATEMENTS: list[Statement] = [
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 
 
-def runs(path: str, device: str, *, progress: bool = False) -> dict[str, Callable[[], Solution]]:
-    """How to solve the problem in an .npz file, by rule: sign-FA, GD, and FA if the file has feedback weights.
+def problems(path: str, device: str) -> tuple[dict[str, tuple[Flow, Weights]], float]:
+    """The problem in an .npz file by rule: sign-FA, GD, and FA if the file has feedback weights; and t_final.
 
     Optional keys beside those of `python -m flowsim simulate`: `slope` (default 0.3), `t_final` (default 10). The loss
     is exponential, as in Proposition 5.7.
@@ -48,9 +48,15 @@ def runs(path: str, device: str, *, progress: bool = False) -> dict[str, Callabl
             raise ValueError(f"{name} must be one number, got shape {tuple(value.shape)}")
     require_positive("t_final", t_final.item())
     rules = ["fa", "sign-fa", "gd"] if "feedback" in arrays else ["sign-fa", "gd"]
-    found = {rule: _ensemble_of_one(*read_problem(path, rule, "exponential", slope.item(), device)) for rule in rules}
+    found = {rule: read_problem(path, rule, "exponential", slope.item(), device) for rule in rules}
+    return found, t_final.item()
+
+
+def runs(path: str, device: str, *, progress: bool = False) -> dict[str, Callable[[], Solution]]:
+    """How to solve the problem in an .npz file, by rule; errors as in `problems`."""
+    found, t_final = problems(path, device)
     return {
-        rule: partial(solve, *problem, t_final.item(), rtol=RTOL, atol=ATOL, progress=progress)
+        rule: partial(solve, *_ensemble_of_one(*problem), t_final, rtol=RTOL, atol=ATOL, progress=progress)
         for rule, problem in found.items()
     }
 
@@ -69,6 +75,11 @@ def constants(solution: Solution) -> dict[str, float]:
         "SVM margin": dataset.svm_margin,
     }
     return {name: value.item() for name, value in values.items()}
+
+
+def decided(statement: Statement, label: str, solution: Solution) -> Check:
+    """The check of a statement on the problem; errors as in `check`."""
+    return check(statement, label, "theorem", [solution])
 
 
 def described(hypotheses: list[Hypothesis]) -> dict[str, dict[str, Any]]:

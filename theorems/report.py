@@ -116,13 +116,13 @@ def _state(name: str, state: Mapping[str, Any]) -> str:
 
 
 def summary(
-    checks: Sequence[Check], device: str, seconds: float, *, complete: bool = True, **more: Any
+    checks: Sequence[Check], device: str, seconds: float, *, complete: bool = True, dtype: str = "float64", **more: Any
 ) -> dict[str, Any]:
     """What `--json` writes; it is not complete if the command was interrupted."""
     return {
         "version": flowsim.__version__,
         "device": device,
-        "dtype": "float64",
+        "dtype": dtype,
         "seconds": round(seconds, 3),
         "complete": complete,
         "checks": [dataclasses.asdict(check) for check in checks],
@@ -155,14 +155,19 @@ def write_html(path: str, report: dict[str, Any], statements: Sequence[Statement
     environment = Environment(loader=PackageLoader("theorems", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"short": _short, "constants": constants, "nearest": nearest, "mathml": mathml, "svg": _svg}
-    page = environment.get_template("report.html.jinja").render(
+    if "rigorous" in report:
+        from theorems.rigorous.report import shortened, worst  # noqa: PLC0415, optional
+
+        environment.filters |= {"interval": shortened, "worst": worst}
+    template = "rigorous.html.jinja" if "rigorous" in report else "report.html.jinja"
+    page = environment.get_template(template).render(
         report=report,
         checks=checks,
         groups=[
             (_heading(name, statements), formula_parts(name, statements), list(group))
             for name, group in itertools.groupby(checks, key=lambda check: check.name)
         ],
-        pictures=pictures(checks, equalities),
+        pictures=[] if "rigorous" in report else pictures(checks, equalities),
         source=source,
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         commit=commit(Path(__file__)),
@@ -173,6 +178,7 @@ def write_html(path: str, report: dict[str, Any], statements: Sequence[Statement
             "torch": torch.__version__,
             "torchdiffeq": torchdiffeq.__version__,
             "scipy": scipy.__version__,
+            **report.get("rigorous", {}),
         },
     )
     with whole(path) as partial:

@@ -1,0 +1,169 @@
+"""Every case comes out as it should, and the command says so: tables, JSON, HTML, exit statuses."""
+
+import importlib
+import importlib.util
+import json
+import re
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flowsim.files import write_npz
+from theorems import cases
+from theorems.__main__ import main
+from theorems.ensembles import Scope
+from theorems.rigorous import lemma_5_4, own_data, proposition_5_7
+from theorems.rigorous.claims import Run
+from theorems.rigorous.ensembles import margin_instance
+from theorems.rigorous.instance import Instance
+
+SCOPE = Scope(1, "cpu", rigorous=True)
+PLACES = cases.places(list(cases.MODULES), SCOPE)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place[0]}-{place[1]}")
+def test_theorems_are_proved_and_controls_refuted(place: cases.Place) -> None:
+    name, number = place
+    case = cases.cases_of(name, SCOPE)[number]
+    found = case.decided()
+    assert found.verdict == ("proved" if case.role == "theorem" else "refuted")
+    assert found.as_expected
+    broken = [name for name, state in found.details["hypotheses"].items() if state["holds"] is False]
+    assert len(broken) == (1 if case.role == "control" else 0)
+    for claim in found.details["claims"].values():
+        low, high = map(Fraction, claim["interval"])
+        assert low <= high
+        if "=" in claim and claim["verdict"] == "proved":
+            assert high >= 0
+
+
+def test_each_statement_has_theorem_cases_and_controls() -> None:
+    for name in cases.MODULES:
+        assert {case.role for case in cases.cases_of(name, SCOPE)} == {"theorem", "control"}
+
+
+def test_instances_cover_slides_large_networks_and_long_times() -> None:
+    runs: list[Any] = [case.runs[0]() for name in cases.MODULES for case in cases.cases_of(name, SCOPE)]
+    assert max(run.samples for run in runs) == 8
+    assert max(run.width for run in runs) == 10
+    assert max(run.t_final for run in runs) == 100
+    assert {run.rule for run in runs} == {"FA", "sign-FA", "GD"}
+    assert {run.loss for run in runs} == {"exponential", "logistic", "squared"}
+    sliding: Any = cases.cases_of("equation_1", SCOPE)[2].runs[0]()
+    assert any(event.kind == "sliding entry" for event in Run(sliding, 64).enclosure.events)
+
+
+def saved(instance: Instance, path: Path) -> str:
+    arrays: dict[str, Any] = {
+        "inputs": np.array(instance.inputs, dtype=float),
+        "labels": np.array(instance.labels, dtype=float),
+        "hidden": np.array(instance.hidden, dtype=float),
+        "output": np.array(instance.output, dtype=float),
+        "feedback": np.array(instance.feedback, dtype=float),
+        "slope": 0.3,
+        "t_final": float(instance.t_final),
+    }
+    write_npz(path, arrays)
+    return str(path)
+
+
+def test_own_data_are_proved_and_json_and_html_have_the_intervals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    instance = margin_instance("boundary", "FA", 0, samples=2, width=2, t_final=1, gap=Fraction(1, 8))
+    files = [str(tmp_path / name) for name in ("own.npz", "report.json", "report.html")]
+    saved(instance, Path(files[0]))
+    status = main(["--data", files[0], "--rigorous", "--json", files[1], "--html", files[2]])
+    assert status == 0
+    report = json.loads(Path(files[1]).read_text())
+    assert report["dtype"] == "ball arithmetic"
+    assert set(report["rigorous"]) == {"flowsim", "python-flint", "flint", "python"}
+    assert report["data"]["R^2"][0] == report["data"]["R^2"][1]
+    for entry in report["checks"]:
+        assert entry["verdict"] == "proved"
+        assert [run["bits"] for run in entry["details"]["runs"]] == [own_data.BITS]
+        for claim in entry["details"]["claims"].values():
+            assert Fraction(claim["interval"][0]) <= Fraction(claim["interval"][1])
+    rows = {(entry["name"], entry["case"]) for entry in report["checks"]}
+    assert ("lemma_5_4", "fa, sign preservation and alignment") in rows
+    out = {item["case"]: item["hypotheses"] for item in report["inapplicable"]}
+    assert out["gd, boundary data"]["rule is FA or sign-FA"]["holds"] is False
+    page = Path(files[2]).read_text()
+    assert not re.search(r"(src|href)\s*=|@import|url\(", page), "the page loads nothing"
+    assert "as proved" in page
+    assert "python-flint" in page
+    for entry in report["checks"]:
+        for claim in entry["details"]["claims"].values():
+            assert f"[{claim['interval'][0]}, {claim['interval'][1]}]" in page
+    printed = capsys.readouterr().out
+    assert "proved" in printed
+    assert f"{len(report['checks'])} of {len(report['checks'])} checks as expected" in printed
+
+
+def test_own_data_are_taken_exactly(tmp_path: Path) -> None:
+    """0.3 is not 3/10, and c_j = 0 is not below 0."""
+    own = margin_instance("boundary", "FA", 0, samples=2, width=2, t_final=1)
+    hidden = tuple((Fraction(1, 2), Fraction(0), Fraction(0)) for _ in own.output)
+    output = tuple(b * Fraction(1, 8) for b in own.feedback or ())
+    file = saved(replace(own, hidden=hidden, output=output), tmp_path / "own.npz")
+    from theorems import own_data as measured  # noqa: PLC0415
+
+    run = own_data.runs(*measured.problems(file, "cpu"))["fa"]()
+    assert set(run.instance.gaps) == {0}
+    assert run.instance.hidden == hidden
+    assert run.instance.slope == Fraction(0.3) != Fraction(3, 10)
+    assert all(item.holds for item in lemma_5_4.hypotheses(run))
+
+
+def test_a_start_with_several_solutions_is_undecided_and_exits_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A neuron on a kink that repels: dz/dt is about 9/8 - 3/4 on its active side, 0.3 * 9/8 - 3/4 on the other."""
+    own = margin_instance("boundary", "FA", 0, samples=2, width=1, t_final=1)
+    rows = ((Fraction(3, 2), Fraction(0)), (Fraction(1), Fraction(1)))
+    ones = (Fraction(1),)
+    start = replace(own, inputs=rows, labels=(1, -1), hidden=((0 * ones[0], ones[0]),), output=ones, feedback=ones)
+    file = saved(replace(start, output=(Fraction(1, 64),)), tmp_path / "own.npz")
+    assert main(["lemma_5_4", "--data", file, "--rigorous"]) == 1
+    assert "undecided" in capsys.readouterr().out
+
+
+def test_a_verdict_that_is_not_as_expected_exits_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A control in the place of a theorem does not apply, and a theorem in that of a control breaks nothing."""
+    tight = [case for case in proposition_5_7.cases(SCOPE) if "identical" in case.label]
+    right, control = tight[0], tight[2]
+    monkeypatch.setattr(proposition_5_7, "cases", lambda scope: [right, control])
+    assert main(["proposition_5_7", "--rigorous"]) == 0
+    for wrong in (replace(control, role="theorem"), replace(right, role="control")):
+        monkeypatch.setattr(proposition_5_7, "cases", lambda scope, wrong=wrong: [right, wrong])
+        assert main(["proposition_5_7", "--rigorous"]) == 1
+        assert "1 of 2 checks as expected" in capsys.readouterr().out.replace("2 of 2 checks as expected", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--full"], "--rigorous goes with neither --full nor --device"),
+        (["--search", "1"], "--search does not go with --rigorous: prove what it finds by --data FILE --rigorous"),
+    ],
+)
+def test_what_does_not_go_with_it_exits_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--rigorous", *arguments]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_without_python_flint_one_line_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "flint" else find(name, *rest))
+    assert main(["--rigorous"]) == 2
+    assert capsys.readouterr().err == 'error: --rigorous needs python-flint: pip install "flowsim[rigorous]"\n'

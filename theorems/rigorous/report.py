@@ -1,0 +1,100 @@
+"""Proved verdicts as a table for the terminal, and the versions of what proves them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import platform
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import flint
+from rich import box
+from rich.console import Group
+from rich.table import Table
+
+import flowsim
+from theorems.check import Check
+from theorems.rigorous.decimals import rounded
+
+SHORT = 4
+"""Digits of the ends of intervals in tables; JSON has them all."""
+
+
+def versions() -> dict[str, str]:
+    """What a proof relies on, besides the interpreter's machine."""
+    return {
+        "flowsim": flowsim.__version__,
+        "python-flint": importlib.metadata.version("python-flint"),
+        "flint": flint.__FLINT_VERSION__,
+        "python": platform.python_version(),
+    }
+
+
+def shortened(interval: Sequence[str], digits: int = SHORT) -> str:
+    """An interval with fewer digits, rounded outwards again.
+
+    >>> shortened(("1.23456e-3", "1.23456e-3")), shortened(("-inf", "2"))
+    ('[1.234e-3, 1.235e-3]', '[-inf, 2]')
+    """
+    ends = [
+        text if "inf" in text else rounded(Fraction(text), digits, up=up)
+        for text, up in zip(interval, (False, True), strict=True)
+    ]
+    return f"[{', '.join(ends)}]"
+
+
+def table(checks: Sequence[Check]) -> Table:
+    """One row per check, by statement, controls last; a verdict other than expected stands out."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    grid.add_column("case")
+    grid.add_column("verdict", no_wrap=True)
+    for heading in ("what is claimed to be at least 0, or 0, is in", "at t in", "bits"):
+        grid.add_column(heading, justify="right", no_wrap=heading == "bits")
+    for name, group in itertools.groupby(checks, key=lambda check: check.name):
+        for role, same_role in itertools.groupby(
+            sorted(group, key=lambda check: check.role != "theorem"), key=lambda check: check.role
+        ):
+            grid.add_row(f"[bold]{name}[/]" if role == "theorem" else " controls")
+            for check in same_role:
+                verdict = f"[green]{check.verdict}[/]" if check.as_expected else f"[bold red]{check.verdict}?![/]"
+                _, claim = worst(check)
+                value, time = (shortened(claim[key]) if claim else "-" for key in ("interval", "time"))
+                bits = "-" if not claim else str(max(run["bits"] for run in check.details["runs"]))
+                grid.add_row(f"  {check.case}", verdict, value, time, bits)
+        grid.add_section()
+    return grid
+
+
+def worst(check: Check) -> tuple[str, dict[str, Any]]:
+    """The claim that decides a check, by name; of nothing for a check without claims."""
+    order = ["refuted", "undecided", "proved"]
+    claims = check.details.get("claims", {})
+    return min(
+        claims.items(),
+        key=lambda item: (order.index(item[1]["verdict"]), float(item[1]["interval"][0])),
+        default=("", {}),
+    )
+
+
+def data_table(checks: Sequence[Check], found: Mapping[str, Any]) -> Group:
+    """The constants of the user's data, and for every statement and rule which hypotheses hold, with their slacks."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("statement", "applies", "hypotheses (slack in)"):
+        grid.add_column(heading)
+    applies = [(check.name, check.case, check.details.get("hypotheses", {})) for check in checks]
+    fails = [(item["name"], item["case"], item["hypotheses"]) for item in found["inapplicable"]]
+    for answer, rows in (("yes", applies), ("no", fails)):
+        for name, case, hypotheses in rows:
+            grid.add_row(f"{name}: {case}", answer, "\n".join(_state(*item) for item in hypotheses.items()))
+        grid.add_section()
+    values = ", ".join(f"{name} in {shortened(value)}" for name, value in found["data"].items())
+    return Group(f"data: {values}", grid)
+
+
+def _state(name: str, state: Mapping[str, Any]) -> str:
+    measured = f" ({shortened(state['slack'])})" if state["slack"] else ""
+    if state["holds"]:
+        return f"{name}{measured}"
+    return f"[bold]{'fails' if state['holds'] is False else 'undecided'}: {name}[/]{measured}"
