@@ -10,7 +10,7 @@ import argparse
 import importlib.util
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,9 @@ from theorems.outcome import Outcome, carried_out, check_cases, check_data, sear
 SEEDS, SEEDS_FULL = 3, 6
 """Trajectories per ensemble."""
 
+
+RULES = "fa", "sign-fa", "gd"
+"""Those that own data are run under."""
 
 WIDTH = 100
 """Columns where the output is no terminal."""
@@ -51,6 +54,11 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     main.add_argument("--json", metavar="FILE", help="write the verdicts as JSON")
     main.add_argument("--html", metavar="FILE", help="write the verdicts as one HTML page")
+    main.add_argument(
+        "--certificate",
+        metavar="FILE.json",
+        help="with --rigorous --data: write for each rule what flowsim.enclosure.checker needs to verify it again",
+    )
     main.add_argument("--data", metavar="FILE.npz", help="check the statements on a problem of your own")
     main.add_argument(
         "--search",
@@ -79,13 +87,11 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
         require_positive("--search", options.search)
         if options.data:
             raise ValueError(f"--search does not go with --data, got {options.data!r}")
-        if options.rigorous:
-            raise ValueError("--search does not go with --rigorous: prove what it finds by --data FILE --rigorous")
-    if options.rigorous and importlib.util.find_spec("flint") is None:
-        raise ValueError('--rigorous needs python-flint: pip install "flowsim[rigorous]"')
-    if options.rigorous and (options.full or options.device != "cpu"):
-        raise ValueError("--rigorous goes with neither --full nor --device")
+    require_provable(options)
     outputs: dict[str, str | Path | None] = {"--json": options.json, "--html": options.html}
+    if options.certificate:
+        for path in certificate_paths(options.certificate, RULES).values():
+            outputs[f"--certificate, {path.name}:"] = path
     if options.search is not None:
         folder = make_folder("--output", options.output)
         for target in search.TARGETS:
@@ -95,6 +101,24 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     require_distinct(outputs, {"--data": options.data})
     seeds = options.seeds or (1 if options.rigorous else SEEDS_FULL if options.full else SEEDS)
     return options.names or list(MODULES), Scope(seeds, device_of(options.device), options.full, options.rigorous)
+
+
+def require_provable(options: argparse.Namespace) -> None:
+    """Check what goes with `--rigorous`, and that it can run.
+
+    Raises:
+        ValueError: naming the option that is wrong.
+    """
+    if options.certificate and not (options.rigorous and options.data):
+        raise ValueError("--certificate goes with --rigorous and --data: it is of the run of one problem")
+    if not options.rigorous:
+        return
+    if options.search is not None:
+        raise ValueError("--search does not go with --rigorous: prove what it finds by --data FILE --rigorous")
+    if importlib.util.find_spec("flint") is None:
+        raise ValueError('--rigorous needs python-flint: pip install "flowsim[rigorous]"')
+    if options.full or options.device != "cpu":
+        raise ValueError("--rigorous goes with neither --full nor --device")
 
 
 def commanded(options: argparse.Namespace, names: Sequence[str], scope: Scope, err: Console) -> Outcome:
@@ -117,16 +141,28 @@ def commanded(options: argparse.Namespace, names: Sequence[str], scope: Scope, e
 def proved(options: argparse.Namespace, names: Sequence[str], scope: Scope) -> Outcome:
     """What comes out with `--rigorous`; errors as in `commanded`."""
     from theorems.rigorous import own_data as rigorous  # noqa: PLC0415, optional
+    from theorems.rigorous.certificates import write_certificates  # noqa: PLC0415, optional
     from theorems.rigorous.report import versions  # noqa: PLC0415, optional
 
     if options.data:
         runs = rigorous.runs(*own_data.problems(options.data, scope.device))
-        command, source = partial(check_data, rigorous, runs, names), f"data {options.data}"
+        outcome = carried_out(partial(check_data, rigorous, runs, names), f"data {options.data}")
+        if options.certificate:
+            write_certificates(certificate_paths(options.certificate, runs), runs, outcome.failed)
     else:
-        command, source = partial(check_cases, names, scope), f"seeds 0 to {scope.seeds - 1}"
-    outcome = carried_out(command, source)
+        outcome = carried_out(partial(check_cases, names, scope), f"seeds 0 to {scope.seeds - 1}")
     outcome.more["rigorous"] = versions()
     return outcome
+
+
+def certificate_paths(path: str, rules: Iterable[str]) -> dict[str, Path]:
+    """Where the certificate of each rule's run is written.
+
+    >>> [str(path) for path in certificate_paths("runs/one.json", ["fa", "gd"]).values()]
+    ['runs/one.fa.json', 'runs/one.gd.json']
+    """
+    file = Path(path)
+    return {rule: file.with_name(f"{file.stem}.{rule}{file.suffix}") for rule in rules}
 
 
 def tables_of(outcome: Outcome) -> list[RenderableType]:

@@ -8,12 +8,12 @@ step, and pieces on which it can see a sign.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, lcm, log10
 from operator import mul
-from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from flint import arb, fmpq
@@ -25,6 +25,7 @@ from flowsim.enclosure.modes import Mode
 from flowsim.enclosure.points import Point, alignment, conserved, descent_product, risk
 from flowsim.enclosure.roots import Unseparated
 from flowsim.enclosure.steps import Change, Step
+from flowsim.files import whole
 
 SPARE = 1.01
 """Tails and radii are recorded so much larger: roundings of another version of Arb must not matter."""
@@ -86,17 +87,19 @@ def infimum_claim(enclosure: Enclosure, claim: Claim, digits: int = 20) -> Claim
     return replace(claim, lower=(lower // unit - 1) * unit, upper=(upper // unit + 2) * unit, time=time)
 
 
-def write_certificate(enclosure: Enclosure, path: str | PathLike[str], claims: Iterable[Claim] = ()) -> None:
+def write_certificate(enclosure: Enclosure, path: str | Path, claims: Iterable[Claim] = ()) -> None:
     """Write a certificate of an enclosure and of claims about it as a JSON file.
 
     Raises:
         Unseparated: if a claim, or a step, cannot be proved with the checker's means at the enclosure's bits.
+        OSError: if the file cannot be written.
     """
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(certificate(enclosure, claims), file, separators=(",", ":"))
+    text = json.dumps(certificate(enclosure, list(claims)), separators=(",", ":"))
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
-def certificate(enclosure: Enclosure, claims: Iterable[Claim] = ()) -> dict[str, Any]:
+def certificate(enclosure: Enclosure, claims: Sequence[Claim] = ()) -> dict[str, Any]:
     """The certificate as what JSON knows: see `write_certificate`."""
     data = _data(enclosure.problem)
     with checker.digits(enclosure.bits):

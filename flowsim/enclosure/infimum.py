@@ -86,7 +86,8 @@ def infimum(
             best = _smaller(best, piece.attained)
             heapq.heappush(queue, (piece.lower, next(order), piece))
         lower, _, piece = queue[0]
-        if piece.settled or best - lower <= abs(best) * arb(10) ** -digits or _is_finest(piece):
+        enough = best - lower <= abs(best) * arb(10) ** -digits
+        if piece.settled or enough or _is_finest(piece) or _is_blurred(piece):
             break
         heapq.heappop(queue)
         waiting = [(piece.step, low, high, piece.depth + 1) for low, high in _parts(piece)]
@@ -152,6 +153,11 @@ def _smaller(best: arb, attained: arb) -> arb:
 
 def _is_finest(piece: _Piece) -> bool:
     return not (piece.high - piece.low).mid() > (abs(piece.high) * arb(2) ** -FINEST).mid()
+
+
+def _is_blurred(piece: _Piece) -> bool:
+    """Whether the observable is not known better at one time than on the piece: halves would be no better."""
+    return piece.attained.upper() - piece.lower <= 4 * piece.attained.rad()
 
 
 def _when(piece: _Piece) -> arb:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flowsim.enclosure import checker
 from flowsim.files import write_npz
 from theorems import cases
 from theorems.__main__ import main
@@ -104,6 +105,31 @@ def test_own_data_are_proved_and_json_and_html_have_the_intervals(
     assert f"{len(report['checks'])} of {len(report['checks'])} checks as expected" in printed
 
 
+def test_certificates_of_own_data_are_verified_and_say_what_the_report_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    instance = margin_instance("boundary", "FA", 0, samples=2, width=2, t_final=1, gap=Fraction(1, 8))
+    own, report, certificate = (tmp_path / name for name in ("own.npz", "report.json", "run.json"))
+    options = ["--rigorous", "--data", saved(instance, own), "--json", str(report), "--certificate", str(certificate)]
+    assert main(["proposition_5_7", *options]) == 0
+    (check,) = [item for item in json.loads(report.read_text())["checks"] if item["case"] == "fa, boundary data"]
+    excess = list(map(Fraction, check["details"]["claims"]["<grad, fa> >= mu L^2"]["interval"]))
+    mu = proposition_5_7.mu_boundary(replace(instance, slope=Fraction(0.3)))
+    for rule in ("fa", "sign-fa", "gd"):
+        stored = json.loads((tmp_path / f"run.{rule}.json").read_text())
+        lines = checker.verify(stored)
+        assert len(lines) == 1 + len(stored["claims"])
+        assert {claim["observable"] for claim in stored["claims"]} >= {"dominance", "gap"}
+        if rule == "fa":
+            (least,) = [claim for claim in stored["claims"] if claim["observable"] == "dominance"]
+            low, high = (Fraction(least[end]) / mu - 1 for end in ("lower", "upper"))
+            assert low <= excess[0] <= excess[1] <= high
+            assert float(high - low) < 1e-6
+        stored["claims"][0]["lower"] = stored["claims"][0]["upper"]
+        with pytest.raises(checker.Rejected):
+            checker.verify(stored)
+
+
 def test_own_data_are_taken_exactly(tmp_path: Path) -> None:
     """0.3 is not 3/10, and c_j = 0 is not below 0."""
     own = margin_instance("boundary", "FA", 0, samples=2, width=2, t_final=1)
@@ -150,6 +176,7 @@ def test_a_verdict_that_is_not_as_expected_exits_1(
     ("arguments", "message"),
     [
         (["--full"], "--rigorous goes with neither --full nor --device"),
+        (["--certificate", "x.json"], "--certificate goes with --rigorous and --data: it is of the run of one problem"),
         (["--search", "1"], "--search does not go with --rigorous: prove what it finds by --data FILE --rigorous"),
     ],
 )

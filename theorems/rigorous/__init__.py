@@ -9,6 +9,7 @@
     constants, alignment  what statements share
     equation_1 .. proposition_5_7  the statements, under the names of the modules that measure them
     own_data    a problem of your own
+    certificates  what the verdicts on a problem of your own rest on, to be checked again
     report      tables, versions
 
 Importing this package does not import python-flint; its modules need it.
