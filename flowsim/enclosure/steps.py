@@ -141,6 +141,8 @@ def _mode_behind(
         return after, {kink: 1 for kink in met if kink not in after.held}
     (kink,) = watch.kinks
     after = mode.with_sides({kink: 1 if watch.cause == "exit up" else -1}, mode.resting)
+    if any(after.is_driven(other) for other in after.resting):
+        raise Undecided("a neuron that leaves a kink begins to drive another one that it rests on", final=True)
     return after, {kink: 2}  # it leaves with speed 0, as its drive does not jump
 
 
