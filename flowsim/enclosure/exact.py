@@ -17,7 +17,7 @@ from torch import Tensor
 
 from flowsim.enclosure.losses import MarginLoss, margin_loss
 from flowsim.flow import Flow
-from flowsim.losses import named
+from flowsim.losses import LOSSES, named
 from flowsim.rules import FeedbackAlignment, GradientDescent, SignFeedbackAlignment, is_one_of
 from flowsim.validation import shown
 from flowsim.weights import Weights, require_finite
@@ -174,7 +174,11 @@ def problem_of(flow: Flow, weights: Weights) -> Problem:
         raise ValueError(f"rule must be GD, FA or sign-FA to be enclosed, got {shown(flow.rule)}")
     if not flow.follows_rule:
         raise ValueError(f"flow must move by its rule alone, without decay, to be enclosed, got {flow!r}")
-    rule = flow.rule
+    if flow.dataset.classes is not None:
+        raise ValueError(f"labels must be -1 or +1 to be enclosed, got classes={flow.dataset.classes}")
+    loss, rule = named(flow.loss), flow.rule
+    if loss is not LOSSES.get(loss.name):
+        raise ValueError(f"loss must be one of flowsim's own to be enclosed, got {shown(loss)}")
     return exact_problem(
         flow.dataset.inputs.tolist(),
         flow.dataset.labels.tolist(),
@@ -183,7 +187,7 @@ def problem_of(flow: Flow, weights: Weights) -> Problem:
         feedback=_vector(rule.feedback_matrices(weights)) if isinstance(rule, FeedbackAlignment) else None,
         scale=rule.scale if isinstance(rule, SignFeedbackAlignment) else None,
         slope=flow.slope,
-        loss=named(flow.loss).name,
+        loss=loss.name,
     )
 
 

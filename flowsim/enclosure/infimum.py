@@ -9,18 +9,20 @@ bound passes through a float.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from math import comb
 from typing import Any
 
-from flint import arb
+from flint import arb, ctx
 
 from flowsim.enclosure.curve import around_zero
 from flowsim.enclosure.exact import Problem
 from flowsim.enclosure.points import Point, around, at_local
 from flowsim.enclosure.steps import Step
+from flowsim.validation import require_count
 
 MOST_PIECES = 20_000
 
@@ -28,6 +30,9 @@ TERMS = 4
 """Taylor coefficients on a piece, and so many more each time it is halved."""
 
 MOST_TERMS = 40
+
+FEWEST_TERMS = 3
+"""f, f' and f''."""
 
 FINEST = 300
 """Pieces are not halved below 2^-300 of their time."""
@@ -80,15 +85,15 @@ def infimum(
     """
     order, queue, best = count(), [], arb.pos_inf()
     waiting = [(step, arb(0), step.length.upper(), 0) for step in steps]
-    for _ in range(pieces):
+    for searched in range(1, require_count("pieces", pieces) + 1):
         for step, low, high, depth in waiting:
             piece = _bounded(problem, observable, _Piece(step, low, high, depth, arb.neg_inf(), arb.pos_inf()))
             best = _smaller(best, piece.attained)
             heapq.heappush(queue, (piece.lower, next(order), piece))
         lower, _, piece = queue[0]
-        enough = best - lower <= abs(best) * arb(10) ** -digits
-        if piece.settled or enough or _is_finest(piece) or _is_blurred(piece):
-            break
+        close = best - lower <= abs(best) * arb(10) ** -digits
+        if close or piece.settled or _is_finest(piece) or _is_blurred(piece) or searched == pieces:
+            break  # with all pieces in the queue
         heapq.heappop(queue)
         waiting = [(piece.step, low, high, piece.depth + 1) for low, high in _parts(piece)]
     time, *others = [_when(piece) for lower, _, piece in queue if not lower > best]
@@ -101,18 +106,23 @@ def _bounded(problem: Problem, observable: Observable, piece: _Piece) -> _Piece:
     step, low, high = piece.step, piece.low, piece.high
     middle = ((low + high) / 2).mid()
     radius = (abs(high - middle).upper()).union(abs(low - middle).upper()).upper()
-    terms = min(TERMS * (1 + piece.depth), MOST_TERMS)
-    close = _coefficients(observable(around(problem, step, middle, arb(0), terms)), terms)
-    wide = _coefficients(observable(around(problem, step, middle, radius, terms)), terms)
-    if not all(entry.is_finite() for entry in (*wide, *close)):
+    terms = min(TERMS * (1 + piece.depth), MOST_TERMS, step.disc.order // 2)  # to more a `Disc` gives no bounds there
+    with _series_of(terms):
+        close = _coefficients(observable(around(problem, step, middle, arb(0), terms)), terms)
+        wide = _coefficients(observable(around(problem, step, middle, radius, terms)), terms)
+    known = min(len(close), len(wide))
+    close, wide = close[:known], wide[:known]
+    if known < FEWEST_TERMS or not all(entry.is_finite() for entry in (*wide, *close)):
         return piece
     if middle < step.length:
         piece = replace(piece, attained=close[0])
     value, slope, curvature = (_range(close, wide, radius, k) for k in range(3))
     if slope > 0 or slope < 0:
-        end = low if slope > 0 else step.length if high.overlaps(step.length) else high
-        value = observable(at_local(problem, step, end))
-        return replace(piece, lower=value.lower(), attained=value, inside=end, settled=True)
+        end = low if slope > 0 else high
+        end = end if end < step.length else step.length.union(end)  # the step may end before
+        there = arb(observable(at_local(problem, step, end)))
+        if there.is_finite():
+            return replace(piece, lower=there.lower(), attained=there, inside=end, settled=True)
     if not curvature > 0:
         return replace(piece, lower=value.lower())
     valley = close[0] - close[1] * close[1] / (4 * curvature)
@@ -128,10 +138,21 @@ def _range(close: list[arb], wide: list[arb], radius: arb, k: int) -> arb:
     return total.intersection(wide[k])
 
 
+@contextmanager
+def _series_of(terms: int) -> Iterator[None]:
+    """Let operations on series keep so many terms, whatever the context of flint says: 10, if nothing."""
+    before, ctx.cap = ctx.cap, terms
+    try:
+        yield
+    finally:
+        ctx.cap = before
+
+
 def _coefficients(series: Any, number: int) -> list[arb]:
-    """The first coefficients of a series, or of a constant."""
+    """The coefficients of a series that are known, or of a constant, but no more than asked for."""
     given = series.coeffs() if hasattr(series, "coeffs") else [arb(series)]
-    return [*given[:number], *[arb(0)] * (number - len(given))]
+    known = min(number, getattr(series, "prec", number))
+    return [*given[:known], *[arb(0)] * (known - len(given))]
 
 
 def _parts(piece: _Piece) -> list[tuple[arb, arb]]:
@@ -163,4 +184,5 @@ def _is_blurred(piece: _Piece) -> bool:
 def _when(piece: _Piece) -> arb:
     if piece.settled and piece.inside is not None:
         return piece.step.start + piece.inside
-    return piece.step.start + piece.low.union(piece.high)
+    span = piece.low.union(piece.high)
+    return piece.step.start + (span if piece.high < piece.step.length else span.union(piece.step.length))

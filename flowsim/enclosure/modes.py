@@ -84,6 +84,10 @@ class Mode:
         """dzeta/dt / b of one kink, per sample."""
         return [self.speeds[i, kink] for i in range(self.speeds.nrows())]
 
+    def is_driven(self, kink: int) -> bool:
+        """Whether anything may drive zeta."""
+        return self.sign != 0 and any(self.speed(kink))
+
     def end(self, kink: int, side: int) -> Row:
         """p / b of the samples of a kink where it has a side, per sample."""
         return [
@@ -217,7 +221,7 @@ def _consistent(mode: Mode, sides: Mapping[int, int], drives: Sequence[arb]) -> 
     tried = mode.with_sides(sides)
     if rows_of(mode.problem.normals, tried.slid).rank() < len(tried.slid):
         return None  # the drives that hold are not unique
-    rests = frozenset(k for k, side in sides.items() if side and not (tried.sign and any(tried.speed(k))))
+    rests = frozenset(k for k, side in sides.items() if side and not tried.is_driven(k))
     held = [*tried.slid, *rests]
     if tried.slid and rows_of(mode.problem.normals, held).rank() < len(held):
         return None  # neither here

@@ -57,7 +57,7 @@ def _steps(problem: Problem, t_final: Number, beginning: State | None) -> list[S
         steps.append(step)
         if step.radius > WIDEST:
             raise Undecided("the balls have become too wide to be of use", float(time.mid()))
-        if step.end.contains(end) and not step.changes:
+        if state is None:
             return steps
         time = step.end
     raise Undecided(f"more than {MOST_STEPS} steps are needed", float(time.mid()))

@@ -67,11 +67,11 @@ class Step:
         return max((ball.rad() for ball in balls), key=float)
 
 
-def advance(expansion: Expansion, start: arb, remaining: arb, share: float) -> tuple[Step, State, float]:
+def advance(expansion: Expansion, start: arb, remaining: arb, share: float) -> tuple[Step, State | None, float]:
     """Take the next step of at most the remaining time.
 
     `share` is that of the guessed radius of convergence at which a disc is looked for first. Returned with the step
-    are the state behind it and the share for the next one.
+    are the state behind it, None if it takes all of the remaining time, and the share for the next one.
 
     Raises:
         Unseparated: where more bits may help.
@@ -86,7 +86,7 @@ def advance(expansion: Expansion, start: arb, remaining: arb, share: float) -> t
     event = first_event(watched, horizon.upper())
     if event is None:
         length, changes = (remaining if last else horizon), ()
-        state = _moved(expansion, tails, length, expansion.state.modes)
+        state = None if last else _moved(expansion, tails, length, expansion.state.modes)
     else:
         length, watch = event
         if not length < remaining:
@@ -141,6 +141,8 @@ def _mode_behind(
         return after, {kink: 1 for kink in met if kink not in after.held}
     (kink,) = watch.kinks
     after = mode.with_sides({kink: 1 if watch.cause == "exit up" else -1}, mode.resting)
+    if any(after.is_driven(other) for other in after.resting):
+        raise Undecided("a neuron that leaves a kink begins to drive another one that it rests on", final=True)
     return after, {kink: 2}  # it leaves with speed 0, as its drive does not jump
 
 
@@ -188,7 +190,7 @@ def _log_first_zero(expansion: Expansion) -> float:
 def _proved_disc(expansion: Expansion, remaining: arb, share: float) -> tuple[Tails, float]:
     """The tails on the largest disc tried on which they are proved."""
     majorants = Majorants(expansion)
-    radius = arb(2) ** min(_log_radius(expansion), _magnitude(remaining) + 2)
+    radius = arb(2) ** min(_log_radius(expansion), _magnitude(remaining.upper()) + 2)
     for _ in range(DISCS):
         tails = majorants.tails((radius * share).mid())
         if tails is not None:
@@ -198,8 +200,8 @@ def _proved_disc(expansion: Expansion, remaining: arb, share: float) -> tuple[Ta
 
 
 def _horizon(tails: Tails, remaining: arb) -> tuple[arb, bool]:
-    """How far the remainder stays below 2^-bits, and whether that is all of the remaining time."""
+    """How far the remainder stays below 2^-bits, or the remaining time, and which of these it is: whether the last."""
     size = _magnitude(tails.largest)
     log_share = -1.0 if size == -inf else min(-1.0, (-ctx.prec - size) / tails.disc.order)
     reach = (tails.disc.rho * arb(2) ** log_share).mid()
-    return (remaining, True) if reach > remaining else (reach, False)
+    return (reach, False) if reach < remaining else (remaining, True)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from flint import arb, ctx
+from flint import arb, arb_series, ctx
 
 from enclosure.runs import gaussian, one_neuron
 from flowsim import enclose
-from flowsim.enclosure.infimum import _parts, _Piece, _range
+from flowsim.enclosure.infimum import _bounded, _coefficients, _parts, _Piece, _range, _when
 from flowsim.enclosure.points import alignment, conserved, descent_product, risk
 
 
@@ -73,3 +73,60 @@ def test_the_ends_of_a_piece_are_looked_at_though_a_minimum_inside_is_confined()
     piece = _Piece(step, arb(0), arb(1), 0, arb(0), arb(1), inside=arb(0.5, 0.01))
     parts = _parts(piece)
     assert (arb(0), arb(0)) in parts and (arb(1), arb(1)) in parts and parts[0][0] > 0.48
+
+
+@pytest.mark.parametrize("cap", [2, 10])
+def test_terms_that_series_keep_are_as_many_as_are_asked_for(cap: int) -> None:
+    """-s^12 e^(-s^2) about the middle of a quarter: its first 12 coefficients there are 0, and its dips are beside."""
+    enclosure = enclose(*one_neuron(), 0.25, bits=128)
+    length = enclosure.steps[0].length
+
+    def observable(point):
+        scaled = (point.time - 3 * length / 8) * 40 / length
+        square = scaled * scaled
+        return -(square * square * square) * (square * square * square) * (-square).exp()
+
+    kept = ctx.cap
+    try:
+        ctx.cap = cap
+        found = enclosure.infimum(observable, digits=10)
+        assert ctx.cap == cap
+    finally:
+        ctx.cap = kept
+    with ctx.workprec(128):
+        assert found.value.overlaps(-(arb(6) ** 6) * arb(-6).exp())
+
+
+def test_a_series_of_which_fewer_terms_are_known_is_not_taken_for_a_polynomial() -> None:
+    series = arb_series([1, 2, 3], 3)
+    assert [*map(len, (_coefficients(series, 3), _coefficients(series, 2), _coefficients(series.derivative(), 3)))] == [
+        3, 2, 2
+    ]  # fmt: skip
+    assert _coefficients(arb_series([5], 4), 4) == _coefficients(5, 4) == [5, 0, 0, 0]
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 5, 9])
+def test_pieces_that_do_not_suffice_leave_a_wide_enclosure_and_not_a_wrong_one(pieces: int) -> None:
+    enclosure = enclose(*one_neuron(), 2.0)
+    found = enclosure.infimum(lambda point: (3 * point.time).sin(), pieces=pieces)
+    assert found.lower <= -1 <= found.upper
+    assert found.time.overlaps(arb.pi() / 2)
+
+
+def test_few_bits_have_infima_too() -> None:
+    """The steps of few bits have few coefficients."""
+    enclosure = enclose(*one_neuron(), 2.0, bits=53)
+    found = enclosure.infimum(lambda point: (30 * point.time).sin(), digits=8)
+    assert found.lower <= -1 <= found.upper and found.upper - found.lower < 1e-7
+
+
+def test_the_end_of_a_step_is_all_of_the_ball_in_which_it_lies() -> None:
+    enclosure = enclose(*gaussian(0, "fa"), 6.0, bits=64)
+    step = next(step for step in enclosure.steps if step.changes)
+    with ctx.workprec(64):
+        last = step.length.upper()  # may be rounded up, and lie outside
+        for sign in (1, -1):
+            piece = _Piece(step, last, last, 0, arb.neg_inf(), arb.pos_inf())
+            found = _bounded(enclosure.problem, lambda point, sign=sign: sign * point.time, piece)
+            assert found.settled and found.attained.contains(sign * step.end) and _when(found).contains(step.end)
+        assert _when(piece).contains(step.end)

@@ -5,6 +5,7 @@ from flint import arb
 
 from flowsim.enclosure.exact import exact_problem
 from flowsim.enclosure.modes import Mode, decide
+from flowsim.enclosure.run import enclose_problem
 from flowsim.errors import Undecided
 
 
@@ -71,3 +72,16 @@ def test_kinks_that_are_reached_together_along_a_slide_are_found_exactly() -> No
     assert mode.shared(1) == [1, 2, 3]
     three = mode_of([[1, 0, 0], [1, 1, 0], [5, 1, 0], [5, 1, 2.0**-60]], 1).with_sides({0: 0})
     assert three.shared(1) == [1, 2] and three.shared(3) == [3]
+
+
+def test_a_neuron_that_leaves_a_slide_and_begins_to_drive_a_kink_it_rests_on_is_undecided() -> None:
+    """It slides between x and -x, and rests on the kink of a third sample, until the other neuron has f(x) < -1."""
+    inputs = [[1, 0, 0], [-1, 0, 0], [0.125, 0.25, 0], [0.5, 0, 0.125]]
+    problem = exact_problem(
+        inputs, [-1] * 4, [[0, 0, -1], [0.5, 0, 0.25]], [1, -1], feedback=[1, -2], slope=0, loss="squared"
+    )
+    before = enclose_problem(problem, 1.2)
+    assert not before.events and before.steps[0].state.modes[0].resting == {1}
+    with pytest.raises(Undecided, match="rests on") as undecided:
+        enclose_problem(problem, 1.25)
+    assert undecided.value.final

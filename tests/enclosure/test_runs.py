@@ -20,10 +20,12 @@ from flowsim import (
     enclose,
     solve,
 )
+from flowsim.enclosure import steps
 from flowsim.enclosure.exact import exact_problem, problem_of
 from flowsim.enclosure.points import at_local, conserved
 from flowsim.enclosure.run import enclose_problem
 from flowsim.enclosure.start import start
+from flowsim.enclosure.tails import Tails
 
 RUNS = [
     (0, "fa", "exponential", 0.3),
@@ -224,3 +226,22 @@ def test_neurons_on_the_same_sides_leave_a_shared_kink_at_one_time(factors: tupl
     assert enclosure.contains(found).within
     times = [event.time for event in found.events if event.kind == "sliding exit"]
     assert times == pytest.approx([float(leaving[0].time)] * 2, abs=1e-10)
+
+
+def test_a_run_ends_with_the_step_that_takes_all_of_the_time_and_not_with_one_that_may(monkeypatch) -> None:
+    """The first step is made to end in the ball of all remaining time: a sliver is left, and is the last step."""
+    end, horizon, left = Fraction(1, 300), steps._horizon, []
+
+    def first_short(tails, remaining):
+        left.append(remaining)
+        return (remaining.mid(), False) if len(left) == 1 else horizon(tails, remaining)
+
+    monkeypatch.setattr(steps, "_horizon", first_short)
+    enclosure = enclose_problem(problem_of(*one_neuron()), end, bits=128)
+    with ctx.workprec(128):
+        assert len(enclosure.steps) == 2 and left[1].contains(0)
+        assert not any(step.length < remaining for step, remaining in zip(enclosure.steps[1:], left[1:], strict=True))
+        last = enclosure.steps[-1]
+        tails = Tails(last.disc, [last.disc.rho], [last.disc.rho], [], [])
+        reach, is_last = horizon(tails, arb(10) ** 9)
+        assert not is_last and horizon(tails, reach + arb(0, 1e-30))[1]
