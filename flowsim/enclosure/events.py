@@ -38,7 +38,7 @@ def watches(expansion: Expansion, tails: Tails) -> list[Watch]:
     drives = [curve(expansion.drives, i, tail, tails.disc) for i, tail in enumerate(tails.drives)]
     found = _exits(expansion.state.modes, drives) if expansion.problem.bent else []
     for j, mode in enumerate(expansion.state.modes):
-        if expansion.problem.bent:
+        if expansion.problem.bent and expansion.state.twins[j] == j:
             found += _arrivals(expansion, tails, j, mode)
         if expansion.problem.follows_signs or (feedback_moves(expansion.problem) and mode.held):
             output = _signed(mode.sign, curve(expansion.output, j, tails.output[j], tails.disc))
@@ -48,8 +48,12 @@ def watches(expansion: Expansion, tails: Tails) -> list[Watch]:
 
 
 def _arrivals(expansion: Expansion, tails: Tails, j: int, mode: Mode) -> list[Watch]:
-    """Side times zeta of the kinks that the neuron is not on; those that it reaches together are watched as one."""
+    """Side times zeta of the kinks that the neuron is not on; those that it reaches together are watched as one.
+
+    So are those of its twins.
+    """
     found, seen = [], set(mode.held)
+    together_with = tuple(other for other, first in enumerate(expansion.state.twins) if first == j)
     neurons = len(expansion.state.modes)
     for kink in range(expansion.problem.kinks):
         if kink in seen:
@@ -59,7 +63,7 @@ def _arrivals(expansion: Expansion, tails: Tails, j: int, mode: Mode) -> list[Wa
         place = kink * neurons + j
         zeta = _signed(mode.sides[kink], curve(expansion.zeta, place, tails.zeta[place], tails.disc))
         zeros = expansion.state.zeros.get((kink, j), 0)
-        found.append(Watch("arrival", (j,), tuple(together), zeta.deflated(zeros)))
+        found.append(Watch("arrival", together_with, tuple(together), zeta.deflated(zeros)))
     return found
 
 

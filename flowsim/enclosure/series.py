@@ -27,12 +27,13 @@ class State:
     """Weights of the merged neurons, modes, and what is known to vanish: zeta_jk at a start on the kink.
 
     `zeros[k, j]` is the order of the zero that zeta of kink k and neuron j has in time; `risen` are the neurons
-    whose v_j is exactly 0.
+    whose v_j is exactly 0. `twins` names for each neuron the first of those whose zeta are exact multiples of its own.
     """
 
     hidden: tuple[tuple[arb, ...], ...]
     output: tuple[arb, ...]
     modes: tuple[Mode, ...]
+    twins: tuple[int, ...]
     zeros: dict[tuple[int, int], int] = field(default_factory=dict)
     risen: frozenset[int] = frozenset()
 

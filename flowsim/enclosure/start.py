@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from flint import arb, fmpq
 
 from flowsim.enclosure.exact import Problem
@@ -27,9 +30,26 @@ def start(problem: Problem) -> State:
         hidden=tuple(tuple(map(arb, neuron.hidden)) for neuron in problem.neurons),
         output=tuple(arb(neuron.output) for neuron in problem.neurons),
         modes=tuple(modes),
+        twins=find_twins(problem, places),
         zeros=zeros,
         risen=frozenset(j for j, neuron in enumerate(problem.neurons) if neuron.output == 0),
     )
+
+
+def find_twins(problem: Problem, places: Sequence[Sequence[fmpq]]) -> tuple[int, ...]:
+    """For each neuron the first whose zeta are those of its own times b_k / b_j > 0 at t = 0, and so ever after.
+
+    dw_j/dt is b_j times a sum that depends on w_j by its sides only. Under sign-FA that is so while v_j and v_k have
+    the same sign, and 0 is none. Under GD v_j changes: there are none.
+    """
+    first: dict[tuple[Any, ...], int] = {}
+    found = []
+    for j, (neuron, row) in enumerate(zip(problem.neurons, places, strict=True)):
+        b = neuron.feedback or fmpq(0)
+        if problem.follows_signs:
+            b = fmpq(sign_of(neuron.output))
+        found.append(first.setdefault((sign_of(b), *(zeta / abs(b) for zeta in row)), j) if b else j)
+    return tuple(found)
 
 
 def sign_of(number: fmpq | arb) -> int:

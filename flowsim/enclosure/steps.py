@@ -107,7 +107,7 @@ def _moved(expansion: Expansion, tails: Tails, time: arb, modes: Sequence[Mode])
     hidden, output = ([one.value(time) for one in curves] for curves in _weights(expansion, tails))
     d = expansion.problem.dimension
     rows = tuple(tuple(hidden[j * d : (j + 1) * d]) for j in range(len(output)))
-    return State(rows, tuple(output), tuple(modes))
+    return State(rows, tuple(output), tuple(modes), expansion.state.twins)
 
 
 def _behind(expansion: Expansion, tails: Tails, time: arb, watch: Watch) -> State:
@@ -117,8 +117,16 @@ def _behind(expansion: Expansion, tails: Tails, time: arb, watch: Watch) -> Stat
     for j in watch.neurons:
         modes[j], held_back = _mode_behind(expansion, tails, time, watch, j, moved.output[j])
         zeros |= {(kink, j): power for kink, power in held_back.items()}
-    risen = frozenset(watch.neurons if watch.cause == "sign" else ())
-    return replace(moved, modes=tuple(modes), zeros=zeros, risen=risen)
+    if watch.cause != "sign":
+        return replace(moved, modes=tuple(modes), zeros=zeros)
+    (j,) = watch.neurons
+    return replace(moved, modes=tuple(modes), twins=_without(moved.twins, j), risen=frozenset({j}))
+
+
+def _without(twins: tuple[int, ...], j: int) -> tuple[int, ...]:
+    """The twins when neuron j is alone from now on."""
+    others = [other for other, first in enumerate(twins) if first == twins[j] and other != j]
+    return tuple(j if k == j else min(others) if k in others else first for k, first in enumerate(twins))
 
 
 def _mode_behind(

@@ -26,6 +26,7 @@ from flowsim.enclosure.points import at_local, conserved
 from flowsim.enclosure.run import enclose_problem
 from flowsim.enclosure.start import start
 from flowsim.enclosure.tails import Tails
+from flowsim.rules import Rule
 
 RUNS = [
     (0, "fa", "exponential", 0.3),
@@ -245,3 +246,30 @@ def test_a_run_ends_with_the_step_that_takes_all_of_the_time_and_not_with_one_th
         tails = Tails(last.disc, [last.disc.rho], [last.disc.rho], [], [])
         reach, is_last = horizon(tails, arb(10) ** 9)
         assert not is_last and horizon(tails, reach + arb(0, 1e-30))[1]
+
+
+@pytest.mark.parametrize("rule", [FeedbackAlignment([1.0, 0.5, 1.0]), SignFeedbackAlignment(0.5)])
+def test_neurons_with_multiples_of_the_same_weights_arrive_at_one_time(rule: Rule) -> None:
+    """By exact reasoning: what moves w_j is b_j times what moves the others, whatever their v_j are."""
+    flow = Flow(Dataset([[1.0, 0.0], [0.6, 1.2]], [1, 1]), rule)
+    hidden = [[-0.5, 0.3], [-0.25, 0.15], [-0.4, 0.25]]
+    if isinstance(rule, SignFeedbackAlignment):
+        hidden[1] = hidden[0]
+    enclosure = enclose(flow, weights_of(hidden, [0.5, 0.25, 0.75]), 5.0, bits=128)
+    arrivals = {(event.neuron, event.sample): event.time for event in enclosure.events}
+    assert {0, 1, 2} == {neuron for neuron, _ in arrivals}
+    for sample in {sample for _, sample in arrivals}:
+        assert str(arrivals[0, sample]) == str(arrivals[1, sample])
+        assert not arrivals[0, sample].overlaps(arrivals[2, sample])
+    assert enclosure.contains(solve(flow, weights_of(hidden, [0.5, 0.25, 0.75]), 5.0, rtol=1e-11, atol=1e-13)).within
+
+
+def test_neurons_are_twins_no_longer_when_the_sign_of_one_has_changed() -> None:
+    flow = Flow(Dataset([[1.0, 0.0], [0.6, 1.2]], [-1, -1]), SignFeedbackAlignment(0.5))
+    weights = weights_of([[0.5, 0.3], [0.5, 0.3]], [0.02, 0.5])
+    enclosure = enclose(flow, weights, 3.0, bits=128)
+    changed = [step for step in enclosure.steps if any(change.kink is None for change in step.changes)]
+    assert changed, "the first sign changes"
+    assert enclosure.steps[0].state.twins == (0, 0)
+    assert enclosure.steps[-1].state.twins == (0, 1)
+    assert enclosure.contains(solve(flow, weights, 3.0, rtol=1e-11, atol=1e-13)).within
