@@ -131,10 +131,18 @@ def exact_problem(
 
     With `feedback` the rule is FA, with `scale` sign-FA, without both GD.
 
+    Raises:
+        ValueError: for labels that are not -1 or +1, a slope outside [0, 1], or a scale that is not positive or given
+            beside feedback.
+
     >>> problem = exact_problem([[2], [-1], [2]], [1, 1, 1], [[Fraction(1, 3)]], [1], slope=0.5, loss="exponential")
     >>> problem.kinks, [(sample.factor, sample.weight) for sample in problem.samples]
     (1, [(1, 2/3), (-1/2, 1/3)])
     """
+    if not (all(label in (-1, 1) for label in labels) and 0 <= slope <= 1):
+        raise ValueError(f"labels must be -1 or +1, and the slope in [0, 1], got {shown(labels)} and {shown(slope)}")
+    if scale is not None and not (scale > 0 and feedback is None):
+        raise ValueError(f"scale must be above 0 and without feedback, got {shown(scale)} and {shown(feedback)}")
     rows = [tuple(map(rational, row)) for row in inputs]
     normals: dict[tuple[fmpq, ...], int] = {}
     samples, names = [], []

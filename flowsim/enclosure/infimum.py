@@ -109,7 +109,10 @@ def _bounded(problem: Problem, observable: Observable, piece: _Piece) -> _Piece:
     terms = min(TERMS * (1 + piece.depth), MOST_TERMS, step.disc.order // 2)  # to more a `Disc` gives no bounds there
     with _series_of(terms):
         close = _coefficients(observable(around(problem, step, middle, arb(0), terms)), terms)
-        wide = _coefficients(observable(around(problem, step, middle, radius, terms)), terms)
+        try:
+            wide = _coefficients(observable(around(problem, step, middle, radius, terms)), terms)
+        except ValueError:  # of python-flint, where a series is divided by one that may begin with 0
+            wide = []
     known = min(len(close), len(wide))
     close, wide = close[:known], wide[:known]
     if known < FEWEST_TERMS or not all(entry.is_finite() for entry in (*wide, *close)):

@@ -2,6 +2,7 @@
 
 import pickle
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -68,3 +69,13 @@ def test_a_loss_that_only_has_the_name_of_another_is_not_taken_for_it() -> None:
     with pytest.raises(ValueError, match="own"):
         enclose(Flow(data, GradientDescent(), double), one, 1.0)
     assert problem_of(Flow(data, GradientDescent(), pickle.loads(pickle.dumps(squared))), one).loss.name == "squared"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"labels": [1.5]}, {"labels": [0]}, {"slope": 1.5}, {"slope": -0.5}, {"scale": -1}, {"scale": 1, "feedback": [1]}],
+)
+def test_numbers_for_which_nothing_is_proved_are_refused(wrong: dict[str, Any]) -> None:
+    right: dict[str, Any] = {"labels": [1], "slope": 0.5, "loss": "squared"}
+    with pytest.raises(ValueError, match="must be"):
+        exact_problem([[1]], hidden=[[1]], output=[1], **(right | wrong))

@@ -130,3 +130,9 @@ def test_the_end_of_a_step_is_all_of_the_ball_in_which_it_lies() -> None:
             found = _bounded(enclosure.problem, lambda point, sign=sign: sign * point.time, piece)
             assert found.settled and found.attained.contains(sign * step.end) and _when(found).contains(step.end)
         assert _when(piece).contains(step.end)
+
+
+def test_what_divides_by_balls_with_0_is_looked_at_on_smaller_pieces() -> None:
+    enclosure = enclose(*one_neuron(), 2.0, bits=128)
+    found = enclosure.infimum(lambda point: -1 / (1 - point.time * (2 - point.time) * 1023 / 1024), digits=9)
+    assert found.lower <= -1024 <= found.upper and found.upper - found.lower < 1e-5
