@@ -25,8 +25,8 @@ WIDEST = 2.0**-20
 def enclose_problem(problem: Problem, t_final: Number, *, bits: int = 256, beginning: State | None = None) -> Enclosure:
     """Enclose the solution of a problem on [0, t_final].
 
-    `beginning` replaces the exact start by one in balls, which stands for all that are in it and have the modes, zeros and
-    twins that it says they have.
+    `beginning` replaces the exact start by one in balls, which stands for all that are in it and have the
+    modes, zeros and twins that it says they have.
 
     Raises:
         ValueError: for a t_final that is not above 0, or fewer than 53 bits.
