@@ -24,6 +24,7 @@ from flowsim import (
     activation,
     data,
     descent,
+    enclose,
     initialization,
     losses,
     observables,
@@ -209,6 +210,11 @@ CASES: dict[str, Case] = {
             "progress": [None, "yes", 1, 0.0, Hostile()],
         },
     ),
+    "enclose": (
+        enclose,
+        {"flow": FLOW, "weights": WEIGHTS, "t_final": 0.125, "bits": 64},
+        {"flow": NO_FLOWS, "weights": NO_FITTING_WEIGHTS, "t_final": NOT_POSITIVE, "bits": [*NO_COUNTS, 20]},
+    ),
     **{
         f"Solution.{method}": (
             getattr(SOLUTION, method),
@@ -330,7 +336,7 @@ def test_the_table_has_every_public_function_and_class_with_arguments() -> None:
     handed_out = {
         "GradientDescent", "Rule", "Activation", "Tanh", "Softplus",
         "Solution", "IntegrationError", "NetworkWeights", "State", "DescentFactors", "Derived",
-        "require_weights", "IntegrationInterrupt", "CrawlingWarning",
+        "require_weights", "IntegrationInterrupt", "CrawlingWarning", "Undecided",
         "load",  # files: tests/test_saving.py
     }  # fmt: skip
     names = {value.__name__ for value in public if callable(value)}

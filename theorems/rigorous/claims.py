@@ -132,10 +132,14 @@ class Decision:
 
 @dataclass(frozen=True)
 class Nonnegative:
-    """The claim that each of some observables is nowhere negative on [0, T]."""
+    """The claim that each of some observables is nowhere negative on [0, T].
+
+    `mean_of`: the observable whose means over [0, t] the only part has, so that its infimum is a bound from below, too.
+    """
 
     name: str
     parts: Sequence[Observable]
+    mean_of: Observable | None = None
 
     def decide(self, run: Run) -> Decision:
         """Enclose the smallest infimum of the parts: the claim is proved if it is not below 0, refuted if it is."""
@@ -147,7 +151,10 @@ class Nonnegative:
     def _least(self, run: Run) -> tuple[int, Infimum]:
         """The part with the smallest infimum; those that stay above the infimum of another need no search."""
         if len(self.parts) == 1:
-            return 0, run.infimum(self.parts[0])
+            least = run.infimum(self.parts[0])
+            if self.mean_of is None or least.lower >= 0:
+                return 0, least
+            return 0, Infimum(max(least.lower, run.infimum(self.mean_of).lower), least.upper, least.time)
         bounds = run.lower_bounds(self.parts)
         order = sorted(range(len(self.parts)), key=lambda part: float(bounds[part]))
         part, least = order[0], run.infimum(self.parts[order[0]])

@@ -68,9 +68,10 @@ def dominance_with_total_product(factor: Fraction) -> Observable:
 def _claims(mu: Mu, run: Run) -> list[Nonnegative]:
     """The proposition's conclusions with a constant mu."""
     constant = mu(run.instance)
+    ratio = beyond(dominance_ratio(2), constant)
     return [
-        Nonnegative("<grad, fa> >= mu L^2", [beyond(dominance_ratio(2), constant)]),
-        Nonnegative("1/L(t) >= 1/L(0) + mu t", [beyond(mean_rate(run, 2), constant)]),
+        Nonnegative("<grad, fa> >= mu L^2", [ratio]),
+        Nonnegative("1/L(t) >= 1/L(0) + mu t", [beyond(mean_rate(run, 2), constant)], mean_of=ratio),
     ]
 
 

@@ -39,8 +39,8 @@ def statement(alpha: int, mu: Mu) -> Statement:
         return [positive, along("<grad, fa> >= mu L^alpha", least)]
 
     def claims(run: Run) -> list[Nonnegative]:
-        bound = beyond(mean_rate(run, alpha), mu(run))
-        return [Nonnegative("mean of <grad, fa> / L^alpha over [0, t] >= mu", [bound])]
+        mean, ratio = (beyond(rate, mu(run)) for rate in (mean_rate(run, alpha), dominance_ratio(alpha)))
+        return [Nonnegative("mean of <grad, fa> / L^alpha over [0, t] >= mu", [mean], mean_of=ratio)]
 
     paper = theorem_5_1.statement(alpha, lambda solution: solution.pieces.start)  # for its name, title and formula
     return Statement(paper, hypotheses, claims)
