@@ -121,6 +121,23 @@ class Problem:
         """The kinks that a neuron is on at t = 0."""
         return {k for k, kink in enumerate(self.kinks) if _inner(kink.normal, self.neurons[j].hidden) == 0}
 
+    @cached_property
+    def twins(self) -> list[int]:
+        """For each neuron the first whose zeta / |b_j| are its own at t = 0, with b_j of the same sign.
+
+        They stay so: dw_j / b_j is a sum that depends on the sides of w_j only. Under sign-FA that holds as long as no
+        v_j has changed its sign, under GD not at all.
+        """
+        first: dict[tuple[Any, ...], int] = {}
+        found = []
+        for j, neuron in enumerate(self.neurons):
+            b = neuron.feedback or fmpq(0)
+            if self.scale is not None:
+                b = fmpq((neuron.output > 0) - (neuron.output < 0))
+            places = (_inner(kink.normal, neuron.hidden) / abs(b) for kink in self.kinks if b)
+            found.append(first.setdefault((b > 0, *places), j) if b else j)
+        return found
+
 
 def _kinks(rows: list[list[fmpq]]) -> Iterable[Kink]:
     found: dict[tuple[fmpq, ...], dict[int, fmpq]] = {}
@@ -356,6 +373,7 @@ class Step:
         self.start = [ball(text) for text in record["start"]]
         require(len(self.start) == len(problem.neurons) * (problem.dimension + 1), "start", "weights are missing")
         self.fixed = [self._feedback(mode, n) for mode, n in zip(self.modes, problem.neurons, strict=True)]
+        self.twins = problem.twins  # but for those whose signs have changed: see `check_passes`
         self.expand([dyadic(text) for text in record["tails"]])
 
     def _feedback(self, mode: Mode, neuron: Neuron) -> arb:
@@ -532,7 +550,7 @@ def check_lasts(step: Step, record: dict[str, Any], vanishing: dict[str, int]) -
 
 
 def event_names(step: Step, event: dict[str, Any] | None) -> set[str]:
-    """The watches that come to 0 at an event; several only if they are multiples of each other."""
+    """The watches that come to 0 at an event; several only if they are exact multiples of each other."""
     if event is None:
         return set()
     j = event["neuron"]
@@ -546,7 +564,8 @@ def event_names(step: Step, event: dict[str, Any] | None) -> set[str]:
     for other, ratio in mode.together(k).items():
         same = mode.sides[other] == (mode.sides[k] if ratio > 0 else -(mode.sides[k] or 0))
         require(same, f"neuron {j}", f"kinks {k} and {other} contradict each other")
-    return {f"{j} {other}" for other in mode.together(k)}
+    twins = [i for i, first in enumerate(step.twins) if first == step.twins[j]]
+    return {f"{i} {other}" for i in twins for other in mode.together(k)}
 
 
 def leaving(step: Step, j: int, k: int) -> list[int]:
@@ -587,6 +606,10 @@ def check_passes(before: Step, event: dict[str, Any] | None, after: Step) -> dic
     for place, (old, new) in enumerate(zip(before.at_end(before.weights), after.start, strict=True)):
         require(new.contains(old), "start", f"weight {place} at the end of the step before is not in its ball")
     names, vanishing = event_names(before, event), {}
+    turned = {j for j, (old, new) in enumerate(zip(before.modes, after.modes, strict=True)) if old.sign != new.sign}
+    # one that has turned has a number of its own, as have those of which it was the first
+    alone = turned | {j for j, first in enumerate(before.twins) if first in turned}
+    after.twins = [j if j in alone else first for j, first in enumerate(before.twins)]
     changing = {int(name.split()[0]) for name in names}
     for j, (old, new) in enumerate(zip(before.modes, after.modes, strict=True)):
         same = (old.text, old.sign) == (new.text, new.sign)

@@ -44,6 +44,22 @@ RUNS = {
         | {"feedback": [1, Fraction(1, 2)], "slope": Fraction(3, 10), "loss": "exponential"},
         5.0,
     ),
+    "twins": (
+        {
+            "inputs": [[1, 0], [Fraction(3, 5), Fraction(6, 5)]],
+            "labels": [1, 1],
+            "hidden": [[Fraction(-1, 2), Fraction(3, 10)], [Fraction(-1, 4), Fraction(3, 20)], [-1, Fraction(1, 4)]],
+            "output": [Fraction(1, 2), Fraction(1, 4), Fraction(3, 4)],
+        }
+        | {"feedback": [1, Fraction(1, 2), 1], "slope": Fraction(3, 10), "loss": "exponential"},
+        4.0,
+    ),
+    "two signs": (
+        {"inputs": [[1, 0], [Fraction(3, 5), Fraction(6, 5)]], "labels": [-1, -1]}
+        | {"hidden": [[Fraction(1, 2), Fraction(3, 10)]] * 2, "output": [Fraction(1, 50), Fraction(1, 2)]}
+        | {"scale": Fraction(1, 2), "slope": Fraction(3, 10), "loss": "exponential"},
+        3.0,
+    ),
     "near": (
         {"inputs": [[1, 0], [Fraction(-3, 5), Fraction(6, 5)]], "labels": [1, 1], "hidden": [[Fraction(1, 2**150), 1]]}
         | {"output": [Fraction(1, 2)], "feedback": [1], "slope": Fraction(3, 10), "loss": "exponential"},

@@ -1,6 +1,7 @@
 """The checker rejects whatever was changed in a certificate, and says what and where; each of its checks is needed."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from fractions import Fraction
 from typing import Any
 
@@ -364,3 +365,14 @@ def test_equal_starts_in_other_data_are_rejected() -> None:
     certificate = certified("gd")
     certificate["data"]["labels"] = [-label for label in certificate["data"]["labels"]]
     assert rejection(certificate) is not None
+
+
+def test_twins_are_exact_multiples_and_no_longer_when_a_sign_has_changed() -> None:
+    data = deepcopy(certified("twins")["data"])
+    assert checker.Problem(data).twins == [0, 0, 2]
+    assert checker.Problem(data | {"feedback": ["1", "1/4", "1"]}).twins == [0, 1, 2]
+    assert checker.Problem(data | {"feedback": None}).twins == [0, 1, 2], "not under GD"
+    data["hidden"][1][1] = nudged(data["hidden"][1][1])
+    assert checker.Problem(data).twins == [0, 1, 2]
+    first, second = certified("two signs")["steps"][0], certified("two signs")["steps"][-1]
+    assert first["signs"] != second["signs"]
