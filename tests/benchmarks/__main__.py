@@ -1,4 +1,4 @@
-"""Benchmarks against other solvers; needs the extra `bench`: `python tests/benchmarks [--quick]`, that in 24 minutes.
+"""Benchmarks against other solvers; needs the extra `bench`: `python tests/benchmarks [--quick]`, that in 22 minutes.
 
 Everything runs with one thread. Libraries read from the environment how many they may use when they are imported, so
 that what measures is a process of its own.
