@@ -554,6 +554,7 @@ def event_names(step: Step, event: dict[str, Any] | None) -> set[str]:
     if event is None:
         return set()
     j = event["neuron"]
+    require(j in range(len(step.modes)), "event", "nothing is known of it")
     if event["sample"] is None:
         return {f"{j} sign"}
     k, mode = _kink_of(step.problem, event["sample"]), step.modes[j]
