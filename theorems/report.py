@@ -10,7 +10,7 @@ import json
 import platform
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -95,8 +95,21 @@ def findings_table(found: Mapping[str, Any]) -> Table:
     return grid
 
 
-def data_table(checks: Sequence[Check], found: Mapping[str, Any]) -> Group:
-    """The constants of the user's data, and for every statement and rule which hypotheses hold, with their slacks."""
+def _state(name: str, state: Mapping[str, Any]) -> str:
+    measured = "" if state["slack"] in (0, float("-inf")) else f" ({state['slack']:.3g})"
+    return f"{name}{measured}" if state["holds"] else f"[bold]fails: {name}{measured}[/]"
+
+
+def data_table(
+    checks: Sequence[Check],
+    found: Mapping[str, Any],
+    state: Callable[[str, Mapping[str, Any]], str] = _state,
+    constant: Callable[[Any], str] = "= {:.6g}".format,
+) -> Group:
+    """The constants of the user's data, and for every statement and rule which hypotheses hold, with their slacks.
+
+    `state` and `constant` write a hypothesis and a number; those of enclosed runs are intervals.
+    """
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("statement", "applies", "hypotheses (slack)"):
         grid.add_column(heading)
@@ -104,15 +117,10 @@ def data_table(checks: Sequence[Check], found: Mapping[str, Any]) -> Group:
     fails = [(item["name"], item["case"], item["hypotheses"]) for item in found["inapplicable"]]
     for answer, rows in (("yes", applies), ("no", fails)):
         for name, case, hypotheses in rows:
-            grid.add_row(f"{name}: {case}", answer, "\n".join(_state(*item) for item in hypotheses.items()))
+            grid.add_row(f"{name}: {case}", answer, "\n".join(state(*item) for item in hypotheses.items()))
         grid.add_section()
-    values = ", ".join(f"{name} = {value:.6g}" for name, value in found["data"].items())
+    values = ", ".join(f"{name} {constant(value)}" for name, value in found["data"].items())
     return Group(f"data: {values}", grid)
-
-
-def _state(name: str, state: Mapping[str, Any]) -> str:
-    measured = "" if state["slack"] in (0, float("-inf")) else f" ({state['slack']:.3g})"
-    return f"{name}{measured}" if state["holds"] else f"[bold]fails: {name}{measured}[/]"
 
 
 def summary(

@@ -560,7 +560,7 @@ def event_names(step: Step, event: dict[str, Any] | None) -> set[str]:
     k, mode = _kink_of(step.problem, event["sample"]), step.modes[j]
     if mode.sides[k] == 0:
         require(event["to"] in ("up", "down"), "event", "it must say where the slide ends")
-        return {f"{i} {k} {event['to']}" for i in leaving(step, j, k)}
+        return {f"{i} {k} {event['to']}" for i in find_leaving(step, j, k)}
     require(k not in mode.held, "event", "its neuron rests on that kink")
     for other, ratio in mode.together(k).items():
         same = mode.sides[other] == (mode.sides[k] if ratio > 0 else -(mode.sides[k] or 0))
@@ -569,16 +569,15 @@ def event_names(step: Step, event: dict[str, Any] | None) -> set[str]:
     return {f"{i} {other}" for i in twins for other in mode.together(k)}
 
 
-def leaving(step: Step, j: int, k: int) -> list[int]:
+def find_leaving(step: Step, j: int, k: int) -> list[int]:
     """The neurons that leave kink k with neuron j: the rooms of their drives are positive multiples of its."""
     rooms = {i: mode.rooms(k) for i, mode in enumerate(step.modes) if mode.sides[k] == 0}
-    scaled = {i: [[entry / largest(row) for entry in row] for row in both] for i, both in rooms.items()}
+    sizes = {i: [max(map(abs, row)) or fmpq(1) for row in both] for i, both in rooms.items()}
+    scaled = {
+        i: [[entry / size for entry in row] for row, size in zip(both, sizes[i], strict=True)]
+        for i, both in rooms.items()
+    }
     return [i for i, rows in scaled.items() if rows == scaled[j]]
-
-
-def largest(row: Iterable[fmpq]) -> fmpq:
-    """The largest absolute value, which is not 0."""
-    return max(abs(entry) for entry in row) or fmpq(1)
 
 
 def _kink_of(problem: Problem, sample: Any) -> int:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from flint import arb, ctx
 
+from flowsim.enclosure.points import Point
 from flowsim.solution import Solution
 from flowsim.weights import Weights
-
-if TYPE_CHECKING:
-    from flowsim.enclosure.enclosure import Enclosure
 
 
 @dataclass(frozen=True)
@@ -44,10 +41,17 @@ class Comparison:
         return any(bound > estimate for bound, estimate in zip(self.lower, self.estimate, strict=True))
 
 
-def compare(enclosure: Enclosure, solution: Solution[Weights], times: Sequence[float] | None = None) -> Comparison:
+def compare(
+    at: Callable[[float], Point[arb]],
+    t_final: arb,
+    bits: int,
+    solution: Solution[Weights],
+    times: Sequence[float] | None = None,
+) -> Comparison:
     """Return the proved errors at the times given; else where the solution's pieces start, end and have their middles.
 
-    Times where it ends earlier or later than the enclosure are left out.
+    `at` encloses the weights at a time up to `t_final`; later times of pieces are left out. Differences are taken at
+    the precision of the enclosure.
 
     Raises:
         ValueError: for a solution of more than one trajectory.
@@ -57,23 +61,22 @@ def compare(enclosure: Enclosure, solution: Solution[Weights], times: Sequence[f
     if times is None:
         pieces = solution.pieces
         asked = torch.cat([pieces.start, pieces.end, (pieces.start + pieces.end) / 2]).unique().tolist()
-        times = [time for time in asked if arb(time) <= enclosure.t_final]
-    at, error = solution.evaluate(list(times)), solution.error(list(times))
+        times = [time for time in asked if arb(time) <= t_final]
+    found, error = solution.evaluate(list(times)), solution.error(list(times))
     estimates = torch.maximum(error.hidden.flatten(1).amax(1), error.output.amax(1)).tolist()
-    bounds = [
-        _distance(enclosure, time, hidden, output)
-        for time, hidden, output in zip(times, at.hidden.tolist(), at.output.tolist(), strict=True)
-    ]
+    with ctx.workprec(bits):
+        bounds = [
+            _bound_distance(at(time), hidden, output)
+            for time, hidden, output in zip(times, found.hidden.tolist(), found.output.tolist(), strict=True)
+        ]
     lower, upper = zip(*bounds, strict=True)
     return Comparison(tuple(times), lower, upper, tuple(estimates))
 
 
-def _distance(enclosure: Enclosure, time: float, hidden: list[list[float]], output: list[float]) -> tuple[arb, arb]:
+def _bound_distance(true: Point[arb], hidden: list[list[float]], output: list[float]) -> tuple[arb, arb]:
     """Bounds of the largest difference of a weight."""
-    with ctx.workprec(enclosure.bits):
-        true = enclosure.at(time)
-        pairs = [*zip(true.output, output, strict=True)]
-        for row, floats in zip(true.hidden, hidden, strict=True):
-            pairs += zip(row, floats, strict=True)
-        distances = [abs(ball - number) for ball, number in pairs]
-        return max(d.abs_lower() for d in distances), max(d.abs_upper() for d in distances)
+    pairs = [*zip(true.output, output, strict=True)]
+    for row, floats in zip(true.hidden, hidden, strict=True):
+        pairs += zip(row, floats, strict=True)
+    distances = [abs(ball - number) for ball, number in pairs]
+    return max(d.abs_lower() for d in distances), max(d.abs_upper() for d in distances)

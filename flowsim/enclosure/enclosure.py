@@ -81,7 +81,7 @@ class Enclosure:
 
     def contains(self, solution: Any, **options: Any) -> Comparison:
         """The true error of a float solution: see `flowsim.enclosure.comparison.compare`."""
-        return compare(self, solution, **options)
+        return compare(self.at, self.t_final, self.bits, solution, **options)
 
 
 def _named(problem: Problem, change: Change, time: arb) -> list[Event]:

@@ -71,14 +71,14 @@ def _exits(modes: Sequence[Mode], drives: list[Curve]) -> list[Watch]:
     """The room that held drives have to their ends, and the pull of kinks that neurons rest on."""
     rows: dict[tuple[Cause, int, tuple[fmpq, ...]], list[int]] = {}
     for j, mode in enumerate(modes):
-        for cause, kink, row in _rooms(mode):
-            rows.setdefault((cause, kink, _scaled_to_1(row)), []).append(j)
+        for cause, kink, row in _list_rooms(mode):
+            rows.setdefault((cause, kink, _scale(row)), []).append(j)
     return [
         Watch(cause, tuple(neurons), (kink,), _linear(row, drives)) for (cause, kink, row), neurons in rows.items()
     ]  # fmt: skip
 
 
-def _rooms(mode: Mode) -> Iterator[tuple[Cause, int, Row]]:
+def _list_rooms(mode: Mode) -> Iterator[tuple[Cause, int, Row]]:
     for kink in mode.slid:
         up, down = mode.room(kink)
         yield "exit up", kink, up
@@ -88,7 +88,7 @@ def _rooms(mode: Mode) -> Iterator[tuple[Cause, int, Row]]:
             yield "turn", kink, mode.pull(kink)
 
 
-def _scaled_to_1(row: Row) -> tuple[fmpq, ...]:
+def _scale(row: Row) -> tuple[fmpq, ...]:
     """The row over the size of its first entry that is not 0: the same for rows that differ by a positive factor."""
     size = next((abs(entry) for entry in row if entry), fmpq(1))
     return tuple(entry / size for entry in row)

@@ -120,10 +120,10 @@ def _behind(expansion: Expansion, tails: Tails, time: arb, watch: Watch) -> Stat
     if watch.cause != "sign":
         return replace(moved, modes=tuple(modes), zeros=zeros)
     (j,) = watch.neurons
-    return replace(moved, modes=tuple(modes), twins=_without(moved.twins, j), risen=frozenset({j}))
+    return replace(moved, modes=tuple(modes), twins=_separate(moved.twins, j), risen=frozenset({j}))
 
 
-def _without(twins: tuple[int, ...], j: int) -> tuple[int, ...]:
+def _separate(twins: tuple[int, ...], j: int) -> tuple[int, ...]:
     """The twins when neuron j is alone from now on."""
     others = [other for other, first in enumerate(twins) if first == twins[j] and other != j]
     return tuple(j if k == j else min(others) if k in others else first for k, first in enumerate(twins))

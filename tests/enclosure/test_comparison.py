@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from calibration import draw_problem
 
 from enclosure.runs import gaussian, one_neuron
 from flowsim import enclose, solve
@@ -27,6 +28,19 @@ def test_ensembles_are_refused() -> None:
     flow, weights = one_neuron()
     with pytest.raises(ValueError, match="one trajectory"):
         enclose(flow, weights, 1.0).contains(solve(flow, stack([weights, weights]), 1.0))
+
+
+@pytest.mark.parametrize(("seed", "rtol"), [(27, 1e-10), (34, 1e-11), (74, 1e-6)])
+def test_the_error_estimate_covers_the_true_error_by_what_one_step_is_allowed(seed: int, rtol: float) -> None:
+    """The difference to the companion alone does not: it is in the middle of a step."""
+    _, flow, weights = draw_problem(seed)
+    enclosure = enclose(flow, weights, 10.0, bits=128)
+    solution = solve(flow, weights, 10.0, rtol=rtol, atol=rtol / 100)
+    compared = enclosure.contains(solution)
+    assert compared.within
+    largest = max(layer.abs().max().item() for layer in solution.evaluate(list(compared.times)).layers)
+    differences = [estimate - rtol / 100 - rtol * largest for estimate in compared.estimate[1:]]
+    assert any(bound > difference for bound, difference in zip(compared.lower[1:], differences, strict=True))
 
 
 def test_times_may_be_chosen() -> None:

@@ -15,6 +15,7 @@ from rich.console import Group
 from rich.table import Table
 
 import flowsim
+from theorems import report as measured
 from theorems.check import Check
 from theorems.rigorous.decimals import rounded
 
@@ -79,22 +80,12 @@ def worst(check: Check) -> tuple[str, dict[str, Any]]:
 
 
 def data_table(checks: Sequence[Check], found: Mapping[str, Any]) -> Group:
-    """The constants of the user's data, and for every statement and rule which hypotheses hold, with their slacks."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("statement", "applies", "hypotheses (slack in)"):
-        grid.add_column(heading)
-    applies = [(check.name, check.case, check.details.get("hypotheses", {})) for check in checks]
-    fails = [(item["name"], item["case"], item["hypotheses"]) for item in found["inapplicable"]]
-    for answer, rows in (("yes", applies), ("no", fails)):
-        for name, case, hypotheses in rows:
-            grid.add_row(f"{name}: {case}", answer, "\n".join(_state(*item) for item in hypotheses.items()))
-        grid.add_section()
-    values = ", ".join(f"{name} in {shortened(value)}" for name, value in found["data"].items())
-    return Group(f"data: {values}", grid)
+    """The table of own data with intervals."""
+    return measured.data_table(checks, found, _state, lambda value: f"in {shortened(value)}")
 
 
 def _state(name: str, state: Mapping[str, Any]) -> str:
-    measured = f" ({shortened(state['slack'])})" if state["slack"] else ""
+    slack = f" ({shortened(state['slack'])})" if state["slack"] else ""
     if state["holds"]:
-        return f"{name}{measured}"
-    return f"[bold]{'fails' if state['holds'] is False else 'undecided'}: {name}[/]{measured}"
+        return f"{name}{slack}"
+    return f"[bold]{'fails' if state['holds'] is False else 'undecided'}: {name}[/]{slack}"

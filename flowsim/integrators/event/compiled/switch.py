@@ -120,7 +120,7 @@ def switch_mode(problem, state, work, slides, count, share, powers):
             leave(problem, state, slides.signal[index], kind)
     if decide:
         _fill_queue(problem, state, work, arrived, deep, concerned, powers)
-        if not _crosses(problem, state, work, powers):
+        if not _cross(problem, state, work, powers):
             begin_decision(state)
 
 
@@ -232,8 +232,8 @@ def _take_heading(problem, state, work, q, powers):
 
 
 @compiled
-def _crosses(problem, state, work, powers):
-    """Whether a neuron alone on its kink gets through it, beyond doubt: then it is on the other side.
+def _cross(problem, state, work, powers):
+    """Let a neuron alone on its kink get through it, where that is beyond doubt. Return whether it was.
 
     Its speed there is that before it and |x|^2 times what its drive jumps by, in shares of the step like the heading.
     """
