@@ -172,7 +172,8 @@ def tables_of(outcome: Outcome) -> list[RenderableType]:
     if "rigorous" in outcome.more:
         from theorems.rigorous import report as rigorous  # noqa: PLC0415, optional
 
-        own = [rigorous.data_table(outcome.checks, outcome.more)] if "data" in outcome.more else []
+        written = rigorous.describe_state, rigorous.describe_constant
+        own = [report.data_table(outcome.checks, outcome.more, *written)] if "data" in outcome.more else []
         return [rigorous.table(outcome.checks), *own]
     if "data" in outcome.more:
         return [report.table(outcome.checks), report.data_table(outcome.checks, outcome.more)]

@@ -95,7 +95,8 @@ def findings_table(found: Mapping[str, Any]) -> Table:
     return grid
 
 
-def _state(name: str, state: Mapping[str, Any]) -> str:
+def describe_state(name: str, state: Mapping[str, Any]) -> str:
+    """A hypothesis, whether it holds, and its slack."""
     measured = "" if state["slack"] in (0, float("-inf")) else f" ({state['slack']:.3g})"
     return f"{name}{measured}" if state["holds"] else f"[bold]fails: {name}{measured}[/]"
 
@@ -103,7 +104,7 @@ def _state(name: str, state: Mapping[str, Any]) -> str:
 def data_table(
     checks: Sequence[Check],
     found: Mapping[str, Any],
-    state: Callable[[str, Mapping[str, Any]], str] = _state,
+    state: Callable[[str, Mapping[str, Any]], str] = describe_state,
     constant: Callable[[Any], str] = "= {:.6g}".format,
 ) -> Group:
     """The constants of the user's data, and for every statement and rule which hypotheses hold, with their slacks.

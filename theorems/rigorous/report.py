@@ -11,11 +11,9 @@ from typing import Any
 
 import flint
 from rich import box
-from rich.console import Group
 from rich.table import Table
 
 import flowsim
-from theorems import report as measured
 from theorems.check import Check
 from theorems.rigorous.decimals import rounded
 
@@ -79,13 +77,14 @@ def worst(check: Check) -> tuple[str, dict[str, Any]]:
     )
 
 
-def data_table(checks: Sequence[Check], found: Mapping[str, Any]) -> Group:
-    """The table of own data with intervals."""
-    return measured.data_table(checks, found, _state, lambda value: f"in {shortened(value)}")
-
-
-def _state(name: str, state: Mapping[str, Any]) -> str:
+def describe_state(name: str, state: Mapping[str, Any]) -> str:
+    """A hypothesis, whether it holds, and its slack."""
     slack = f" ({shortened(state['slack'])})" if state["slack"] else ""
     if state["holds"]:
         return f"{name}{slack}"
     return f"[bold]{'fails' if state['holds'] is False else 'undecided'}: {name}[/]{slack}"
+
+
+def describe_constant(ends: Any) -> str:
+    """The interval that a constant of the data lies in."""
+    return f"in {shortened(ends)}"
