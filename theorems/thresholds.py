@@ -10,7 +10,7 @@ ROUNDING_PER_STEP = 16
 """Roundings of a weight per step: the terms of a series, or the stages of a step, are summed for the state and again in
 dense output."""
 
-FLOAT32_SAFETY = 16
+FLOAT32_SAFETY = 32
 """Rounding in float64 is at most so many times 2^-29 of what the same sums leave in float32: both are largest values
 over hundreds of channels, and differ by their luck only."""
 

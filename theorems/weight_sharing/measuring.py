@@ -1,6 +1,6 @@
 """What is measured: both sides of the law in one backward pass, along a flow, and over steps of an optimizer.
 
-Each is a deviation that vanishes in exact arithmetic, relative to the largest number that it is a difference of, and an
+Each is a deviation that vanishes in exact arithmetic, relative to the largest sum of terms without their signs, and an
 estimate of its error. Where the only error is rounding, the estimate is what the same computation leaves in float32,
 scaled: rounding errors of the same sums are 2^29 times as large there.
 """
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchdiffeq import odeint
 
-from flowsim.modules import Group, Ledger, feedback_alignment, read
-from flowsim.modules.law import conserved_in, rates_in
+from flowsim.modules import Group, Ledger, Term, feedback_alignment, read
+from flowsim.modules.law import conserved_in, feedback, gather, gradient, outgoing, rates_in
 from flowsim.modules.layers import RuleName
 from theorems.thresholds import FLOAT32_SAFETY
 from theorems.weight_sharing.networks import IMAGE, OUTPUTS, Make
@@ -109,9 +109,8 @@ def _rounded(of: Callable[[Instance, torch.dtype], float], instance: Instance) -
     return Deviation(of(instance, torch.float64), FLOAT32_SAFETY * TO_FLOAT64 * in_float32)
 
 
-def _largest(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Of deviations, each group's relative to its largest size."""
-    return max((deviation.abs().max() / size.abs().max()).item() for deviation, size in pairs)
+def _largest(numbers: Sequence[Tensor]) -> float:
+    return max(number.abs().max().item() for number in numbers)
 
 
 def rates(instance: Instance) -> Deviation:
@@ -126,8 +125,22 @@ def _rates(instance: Instance, dtype: torch.dtype) -> float:
         for layer in network.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
                 layer.register_parameter("bias", None)
-    both = [rates_in(network, group) for group in instance.groups()]
-    return _largest([(outgoing - incoming, torch.cat([outgoing, incoming])) for outgoing, incoming in both])
+    groups = instance.groups()
+    both = [rates_in(network, group) for group in groups]
+    return _largest([outgoing - incoming for outgoing, incoming in both]) / _largest_sum(network, groups)
+
+
+def _largest_sum(network: nn.Module, groups: Sequence[Group]) -> float:
+    """Of |B| |dW| on any channel.
+
+    The rates themselves may all be 0: signs that are the same for all outputs send a softmax's errors back as nothing.
+    If nothing moves at all it is 1: both rates are 0 then.
+    """
+
+    def terms(term: Term) -> Tensor:
+        return (feedback(network, term) * outgoing(network, term, gradient)).abs().sum(0)
+
+    return _largest([gather(group, group.readers, terms) for group in groups]) or 1.0
 
 
 def softmax_rates(instance: Instance) -> Deviation:
@@ -139,8 +152,8 @@ def _softmax_rates(instance: Instance, dtype: torch.dtype) -> float:
     network, (batch,) = instance.network(dtype), instance.batches(1, dtype)
     instance.backward(network, batch)
     *_, last = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
-    gradients = [parameter.grad for parameter in (last.weight, last.bias) if parameter.grad is not None]
-    return _largest([(gradient.sum(0), gradient) for gradient in gradients])
+    gradients = [gradient(parameter) for parameter in (last.weight, last.bias)]
+    return max(_largest([found.sum(0)]) / _largest([found]) for found in gradients)
 
 
 STEPS, ETA, MOMENTUM, DECAY = 60, 0.02, 0.9, 1e-3
@@ -164,9 +177,8 @@ def _steps(instance: Instance, dtype: torch.dtype, corrected: bool) -> float:
         instance.backward(network, batch)
         optimizer.step()
     drift, correction = ledger.drift, ledger.correction
-    return _largest(
-        [(drift[name] - corrected * correction[name], torch.stack([drift[name], ledger.start[name]])) for name in drift]
-    )
+    left = [drift[name] - corrected * correction[name] for name in drift]
+    return _largest(left) / _largest([*ledger.start.values(), *drift.values()])
 
 
 T_FINAL, TIMES, RTOL, COARSER = 0.2, 9, 1e-11, 10.0
@@ -180,11 +192,9 @@ def flow(instance: Instance) -> Deviation:
     """
     groups = instance.groups()
     fine, coarse = (_conserved_along(instance, groups, rtol) for rtol in (RTOL, COARSER * RTOL))
-    pairs, differences = [], []
-    for one, other in zip(fine, coarse, strict=True):
-        pairs.append((one - one[:1], one))
-        differences.append((one - other, one))
-    return Deviation(_largest(pairs), _largest(differences))
+    size = _largest(fine)
+    drift = _largest([values - values[:1] for values in fine])
+    return Deviation(drift / size, _largest([one - other for one, other in zip(fine, coarse, strict=True)]) / size)
 
 
 def _conserved_along(instance: Instance, groups: Sequence[Group], rtol: float) -> list[Tensor]:

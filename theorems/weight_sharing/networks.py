@@ -18,7 +18,7 @@ Make = Callable[[], nn.Module]
 Norm = Callable[[int], nn.Module]
 
 
-def chain() -> nn.Module:
+def chain() -> nn.Sequential:
     """As LeNet: convolutions, pooling, and linear layers after them."""
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2),
@@ -27,7 +27,7 @@ def chain() -> nn.Module:
     )  # fmt: skip
 
 
-def pooling() -> nn.Module:
+def pooling() -> nn.Sequential:
     """Overlapping maxima, L2 pooling, stride, and a global average."""
     return nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.1), nn.MaxPool2d(3, stride=1, padding=1),
@@ -44,7 +44,7 @@ def smooth(between: Make = nn.Identity) -> nn.Module:
     )  # fmt: skip
 
 
-def kernels() -> nn.Module:
+def kernels() -> nn.Sequential:
     """Groups, dilation, reflected borders, learned slopes, and dropout with the mask of each batch."""
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding="same", padding_mode="reflect"), nn.PReLU(4),
@@ -54,7 +54,7 @@ def kernels() -> nn.Module:
     )  # fmt: skip
 
 
-def norms() -> nn.Module:
+def norms() -> nn.Sequential:
     """Group norm between convolutions, layer norm between linear layers, each with its own gamma and beta."""
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.LeakyReLU(0.1), nn.MaxPool2d(2),
