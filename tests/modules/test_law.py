@@ -101,7 +101,7 @@ def test_sums_are_taken_in_float64_whatever_the_network_has() -> None:
 def test_a_network_that_diverged_conserves_nan() -> None:
     network = feedback_alignment(chain(), "fa")
     with torch.no_grad():
-        network[3].weight[2] = torch.nan  # type: ignore[index]
+        network.get_submodule("3").weight[2] = torch.nan  # type: ignore[operator, index]
     found = conserved(network)
     assert found["0 -> 3"].isnan().all()
     assert found["3 -> 7"].isnan().tolist() == [False, False, True, False, False, False]
@@ -129,7 +129,7 @@ def test_rates_are_those_of_small_steps() -> None:
     for sign in (1, -1):
         for parameter in network.parameters():
             parameter.data.add_(parameter.grad, alpha=-sign * h)  # type: ignore[arg-type]
-        layer: Any = network[0]
+        layer: Any = network.get_submodule("0")
         incoming.append(0.5 * layer.weight.detach().square().sum((1, 2, 3)) + 0.5 * layer.bias.detach().square())
         for parameter in network.parameters():
             parameter.data.add_(parameter.grad, alpha=sign * h)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowsim.modules import FeedbackConv2d, FeedbackLinear, feedback_alignment, feedback_layers
+from flowsim.modules.layers import FeedbackLayer
 from theorems.weight_sharing import RULES
 from theorems.weight_sharing.networks import Residual, chain, kernels, norms
 
@@ -37,13 +38,13 @@ def gradients(layer: nn.Module, inputs: Tensor, error: Tensor) -> dict[str, Tens
     return {name: value.clone() for name, value in found.items() if value is not None}
 
 
-def assert_errors_go_through_feedback(layer: nn.Module, plain: nn.Module, inputs: Tensor) -> None:
+def assert_errors_go_through_feedback(layer: FeedbackLayer, plain: nn.Module, inputs: Tensor) -> None:
     """The layer's own gradients are those of the plain one, the error below it that of the plain one with weights B."""
     plain.load_state_dict({name: value for name, value in layer.state_dict().items() if name != "feedback"})
     error = random(*plain(inputs).shape, seed=1)
     torch.testing.assert_close(layer(inputs), plain(inputs), rtol=0, atol=0)
     found, expected = gradients(layer, inputs, error), gradients(plain, inputs, error)
-    feedback: Any = layer.feedback_weights
+    feedback = layer.feedback_weights
     plain.load_state_dict({**plain.state_dict(), "weight": feedback})
     expected["inputs"] = gradients(plain, inputs, error)["inputs"]
     assert not torch.equal(feedback, layer.weight)
@@ -144,7 +145,8 @@ def test_feedback_of_each_rule() -> None:
     layers = zip(feedback_layers(network).items(), (0, 3, 7, 9), strict=True)
     for (name, layer), number in layers:
         assert name == str(number)
-        assert torch.equal(layer.feedback_weights, plain[number].weight), "the initial weights"
+        initial: Any = plain[number].weight
+        assert torch.equal(layer.feedback_weights, initial)
     for layer in feedback_layers(feedback_alignment(plain, "gd")).values():
         assert torch.equal(layer.feedback_weights, layer.weight)
 

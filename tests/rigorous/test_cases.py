@@ -48,13 +48,14 @@ def test_each_statement_has_theorem_cases_and_controls() -> None:
 
 
 def test_instances_cover_slides_large_networks_and_long_times() -> None:
-    runs: list[Any] = [case.runs[0]() for name in cases.OF_FLOWS for case in cases.cases_of(name, SCOPE)]
+    every: list[Any] = [case for name in cases.OF_FLOWS for case in cases.cases_of(name, SCOPE)]
+    runs = [case.runs[0]() for case in every]
     assert max(run.samples for run in runs) == 8
     assert max(run.width for run in runs) == 10
     assert max(run.t_final for run in runs) == 100
     assert {run.rule for run in runs} == {"FA", "sign-FA", "GD"}
     assert {run.loss for run in runs} == {"exponential", "logistic", "squared"}
-    sliding: Any = cases.cases_of("equation_1", SCOPE)[2].runs[0]()
+    sliding = every[2].runs[0]()  # of Equation (1)
     assert any(event.kind == "sliding entry" for event in Run(sliding, 64).enclosure.events)
 
 
