@@ -36,6 +36,7 @@ from flowsim.integrators.event.compiled.problem import (
 from flowsim.integrators.event.records import Layout
 from flowsim.weights import DeepWeights
 
+EPS = np.finfo(float).eps
 ORDER = 8
 FIELDS = [
     "signal", "layer", "sample", "neuron", "top", "block", "matrix", "factors", "pivots", "down", "raw", "drive",
@@ -179,6 +180,39 @@ def test_dips_are_found_however_short(exponent: int) -> None:
 
 def test_a_touch_from_above_is_no_root() -> None:
     assert roots.find_first_root(np.array([0.25 + 1e-10, -1.0, 1.0]), np.empty((5, 3))) == np.inf
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-6, 1e-4])
+def test_of_three_roots_too_close_to_be_told_apart_one_is_found(spread: float) -> None:
+    """The polynomial is negative behind them. Rounding leaves a triple root uncertain by EPS^(1/3) times about 10."""
+    rng = np.random.default_rng(0)
+    for centre in rng.uniform(0.05, 0.95, 60):
+        near = centre * (1 + spread * rng.uniform(-1, 1, 3))
+        c = np.poly(1 / np.array([*near, 1.7, -2.1]))  # of prod (1 - t / root), the lowest power first
+        assert abs(roots.find_first_root(c, np.empty((5, 6))) - centre) < spread + 1e-4
+
+
+@pytest.mark.parametrize("exponent", [10, 30, 43])
+def test_two_roots_near_the_start_are_told_apart_down_to_the_finest_width(exponent: int) -> None:
+    """(1 - t / r)(1 - t / 3r), exact up to a rounding: apart by 256 times the finest width at last."""
+    r = 2.0**-exponent
+    c = np.array([1.0, -4 / (3 * r), 1 / (3 * r * r), 0.0, 0.0])
+    assert roots.find_first_root(c, np.empty((5, 5))) == pytest.approx(r, rel=1e-14, abs=0)
+
+
+def test_a_root_at_the_end_to_which_newton_never_moves_is_found_to_rounding() -> None:
+    """(1 - t)(2 + 2t - t^2): to a right end Newton's step is twice what is allowed after a halving, every time."""
+    found = roots.find_first_root(np.array([2.0, 0.0, -3.0, 1.0]), np.empty((5, 4)))
+    assert found == pytest.approx(1.0, rel=0, abs=2 * EPS)
+
+
+def test_no_root_takes_more_than_120_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 - (t / r)^5 for r = 1e-60: 200 halvings from the right end of the interval, to what is no time at all."""
+    evaluated = []
+    evaluate = roots.evaluate
+    monkeypatch.setattr(roots, "evaluate", lambda c, t: evaluated.append(t) or evaluate(c, t))
+    found = roots.find_first_root(np.array([1.0, 0.0, 0.0, 0.0, 0.0, -1e300]), np.empty((5, 6)))
+    assert len(evaluated) <= 120 and 0 < found < 2.0**-50
 
 
 # Losses
