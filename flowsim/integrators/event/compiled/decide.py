@@ -94,7 +94,7 @@ def decide(problem, state, work, slides):
     """
     queue = state.queue[: state.plan[QUEUED]]
     if state.plan[TRIES] == 0:
-        set_error_sizes(problem, work, np.ones(2))
+        set_error_sizes(problem, work, np.ones(2), 1.0)
         for at in range(queue.shape[0]):
             l, i, j = locate(problem, queue[at])
             work.root[at] = find_speed_size(problem, work, l, i, j)
