@@ -21,6 +21,7 @@ from flowsim.integrators.event.compiled import (
     sliding,
     start,
     switch,
+    watch,
 )
 from flowsim.integrators.event.compiled.losses import add_error_term, stride
 from flowsim.integrators.event.compiled.problem import (
@@ -421,6 +422,67 @@ def test_a_step_ends_all_contacts_but_those_at_rest_and_the_rounds_without_one()
     assert np.flatnonzero(state.contact).tolist() == [3, 4]
     assert not state.sign_contact.any()
     assert state.counts.tolist() == [1, 0, 0]
+
+
+def slide(
+    problem: Problem, state: State, work: Workspace, where: list[tuple[int, int, int]]
+) -> tuple[list[int], SimpleNamespace]:
+    """The places of kinks that slide, by layer, sample and neuron, and the slides of the series expanded there."""
+    slid = [place(problem, *each) for each in where]
+    for q in slid:
+        set_side(problem, state.side, q, 0)
+    series.set_feedback(problem, state, work.B)
+    return slid, series.expand(problem, state, work, ORDER, 1.0)
+
+
+def test_a_step_ends_on_the_kinks_that_neurons_slide_on_however_far_it_began_from_them() -> None:
+    """1e-12 from them. A projection is rounded by some EPS of weights times activations, of at most 4 numbers each."""
+    problem, state, work = grouped()
+    start.start_mode(problem, state, work)
+    where = [(1, 0, 0), (1, 3, 0), (2, 3, 1)]
+    first, second = state.weights[:12].reshape(4, 3), state.weights[12:20].reshape(2, 4)
+    normals = problem.inputs[[0, 3]]
+    first[0] -= np.linalg.pinv(normals) @ (normals @ first[0])
+    slid, _ = slide(problem, state, work, where)
+    a = work.a[0, place(problem, 1, 3, 0) : place(problem, 1, 3, 0) + 4].copy()
+    second[1] -= a * (a @ second[1]) / (a @ a)
+    first[0] += 1e-12 * normals[0]
+    second[1] += 1e-12 * a
+    slides = series.expand(problem, state, work, ORDER, 1.0)
+    assert (abs(work.z[0, slid]) > 100 * EPS).all()
+    assert loop._move(problem, state, work, slides, 1e-3 ** np.arange(ORDER + 1.0))
+    work.W[0] = state.weights
+    series.go_forward(problem, work, 0, 2)
+    assert abs(work.z[0, slid]).max() < 16 * EPS
+
+
+def test_a_kink_depends_on_those_that_its_neuron_slides_on_if_its_input_is_a_combination_of_theirs() -> None:
+    problem, state, work = grouped()
+    inputs = problem.inputs.copy()
+    inputs[4] = 0.3 * inputs[0] - 1.7 * inputs[3]
+    inputs[5] = inputs[4] + 1e-6
+    problem = problem._replace(inputs=inputs, gram=inputs @ inputs.T)
+    start.start_mode(problem, state, work)
+    _, slides = slide(problem, state, work, [(1, 0, 0), (1, 3, 0), (1, 0, 2)])
+    for neuron, expected in ((0, [0, 3, 4]), (2, [0]), (1, [])):
+        assert [i for i in (0, 3, 4, 5) if watch.depends_on_slides(problem, slides, i, neuron)] == expected
+
+
+@pytest.mark.parametrize("also", [False, True])
+def test_a_neuron_crosses_without_a_decision_only_if_it_is_on_one_kink_alone(also: bool) -> None:
+    """Where it slides on another one, as well: what jumps at its crossing may throw it out there."""
+    flow, _ = grouped_flow(slope=0.3)
+    problem, state, work = opened(flow, deep_gaussian((3, 2, 1), 0))
+    start.start_mode(problem, state, work)
+    state.plan[0] = 0  # stepping
+    arriving, other = place(problem, 1, 0, 1), place(problem, 1, 3, 1)
+    state.side[arriving], work.kind[0], work.which[0], work.root[0] = -1, 0, arriving, 0.5
+    _, slides = slide(problem, state, work, [(1, 3, 1)] if also else [])
+    work.z[1, arriving] = 1e3  # so fast that its crossing is beyond doubt
+    switch.switch_mode(problem, state, work, slides, 1, 0.5, 1e-3 ** np.arange(ORDER + 1.0))
+    assert state.queue[: state.plan[2]].tolist() == [arriving, other][: 1 + also]
+    assert state.side[arriving] == 1
+    assert state.plan[0] == (1 if also else 0)  # deciding, or stepping
 
 
 def test_a_sign_that_flips_above_the_second_layer_concerns_all_that_slides() -> None:
