@@ -10,6 +10,7 @@ from conformance.reference_runs import flow_and_weights, random_problem
 
 from flowsim import Dataset, Flow, GradientDescent, losses
 from flowsim.initialization import deep_gaussian
+from flowsim.integrators.event.batched.series import measure_gradient
 from flowsim.integrators.event.compiled import (
     decide,
     kernel,
@@ -23,7 +24,7 @@ from flowsim.integrators.event.compiled import (
     switch,
     watch,
 )
-from flowsim.integrators.event.compiled.losses import add_error_term, stride
+from flowsim.integrators.event.compiled.losses import add_error_term, find_error_size, stride
 from flowsim.integrators.event.compiled.problem import (
     Problem,
     State,
@@ -238,6 +239,43 @@ def test_terms_of_losses_are_those_of_the_torch_generators(name: str) -> None:
         add_error_term(problem, work, f.copy(), out, order, 0.7)
         expected = 0.7 * terms.send(torch.from_numpy(f.reshape(4, k))).numpy().ravel()
         np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14 * (1 + abs(expected).max()))
+
+
+def gradient_in_long_doubles(name: str, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """-dl/df of rows of outputs."""
+    if name == "squared":
+        return y - f
+    if name == "cross-entropy":
+        p = np.exp(f - f.max(-1, keepdims=True))
+        return y - p / p.sum(-1, keepdims=True)
+    u = y * f
+    return y * {"exponential": np.exp(-u), "logistic": 1 / (1 + np.exp(u)), "polynomial": 1.5 * (1 + u) ** -2.5}[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rounding_of_an_error_is_relative_to_the_size_of_what_adds_up_to_it(name: str) -> None:
+    """Outputs are sums of 4 products; the loss is fitted to rounding, or to e^-20, where it subtracts targets."""
+    rng, k = np.random.default_rng(0), 3 if name == "cross-entropy" else 1
+    products = 0.1 * rng.standard_normal((200, k, 4))
+    if k == 3:
+        products += 5 * np.eye(3)[rng.integers(0, 3, 200), :, None]
+    f, exact = products.sum(-1), products.astype(np.longdouble).sum(-1)
+    targets = {"squared": f + EPS * rng.integers(-2, 3, f.shape), "cross-entropy": np.eye(3)[f.argmax(-1)]}.get(
+        name, np.sign(rng.standard_normal(f.shape))
+    )
+    code = {"exponential": 0, "logistic": 1, "polynomial": 2, "squared": 3, "cross-entropy": 4}[name]
+    problem = SimpleNamespace(targets=targets, loss=code, power=1.5)
+    work = SimpleNamespace(**{each: np.zeros((1, 200 * k)) for each in "ugh"})
+    found, spread = np.empty(200 * k), abs(products).sum(-1)
+    add_error_term(problem, work, f.ravel(), found, 0, 1.0)
+    sizes = np.array([find_error_size(problem, work, i, spread.flat[i]) for i in range(200 * k)])
+    wanted = gradient_in_long_doubles(name, exact, targets.astype(np.longdouble)).ravel()
+    errors, of_sample = abs(found - wanted), spread.max(-1, keepdims=True).repeat(k, -1).ravel()
+    assert (errors <= 8 * EPS * (1 + of_sample) * sizes).all()  # products and quotients are as exact as f is
+    assert (errors > 1e3 * EPS * abs(wanted)).any() == (name in ("squared", "cross-entropy"))
+    loss = losses.polynomial(1.5) if name == "polynomial" else losses.named(name)
+    parts = [torch.from_numpy(part) for part in (found.reshape(f.shape), targets, spread)]
+    np.testing.assert_allclose(measure_gradient(loss, *parts).numpy().ravel(), sizes, rtol=1e-12)
 
 
 def test_large_outputs_of_a_softmax_do_not_overflow() -> None:

@@ -26,7 +26,9 @@ from flowsim.weights import Weights
 class Sliding:
     """The neurons that slide, or might: for each its kinks, and an orthonormal basis of their normals.
 
-    U^T = basis @ triangle for the matrix U of the normals u_k as rows, those that are not there being 0.
+    U^T = basis @ triangle for the matrix U of the normals u_k as rows, those that are not there being 0. All orders of
+    a series are projected by it. `flowsim.sliding` finds slides of any depth by weights and data alone, for verdicts,
+    which trust nothing of this: code of its own.
     """
 
     trajectory: Int[Tensor, " rows"]

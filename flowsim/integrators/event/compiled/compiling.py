@@ -94,9 +94,9 @@ def _only_entries_optimized() -> Iterator[None]:
     """
     optimize = CPUCodeLibrary._optimize_final_module
 
-    def optimize_entry(library: CPUCodeLibrary) -> None:
-        if library.name in ENTRIES:
-            optimize(library)
+    def optimize_entry(self: CPUCodeLibrary) -> None:
+        if self.name in ENTRIES:
+            optimize(self)
 
     CPUCodeLibrary._optimize_final_module = optimize_entry
     try:
@@ -113,7 +113,7 @@ def compile_once(compile_all: Callable[[], None]) -> None:
     with FileLock(STORED / "lock"):
         if done.exists():
             return
-        print("flowsim: compiling the event-driven core, once on this machine: about a minute", file=sys.stderr)
+        print("flowsim: compiling the event-driven core, once on this machine: about 40 seconds", file=sys.stderr)
         with _only_entries_optimized():
             compile_all()
         done.touch()
