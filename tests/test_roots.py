@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowsim.integrators.event.batched import roots
 from flowsim.integrators.event.batched.roots import find_earliest_roots, find_first_root, list_powers
 
 EPS = torch.finfo(torch.float64).eps
@@ -64,6 +65,28 @@ def test_of_three_roots_too_close_to_be_told_apart_one_is_found(spread: float) -
     roots = centres[:, None] * (1 + spread * random.uniform(-1, 1, (500, 3)))
     found = find_first_root(torch.stack([with_roots(*row, 1.7, -2.1) for row in roots])).numpy()
     assert (abs(found - centres) < spread + 1e-4).all()
+
+
+@pytest.mark.parametrize("exponent", [10, 30, 43])
+def test_two_roots_near_the_start_are_told_apart_down_to_the_finest_width(exponent: int) -> None:
+    """(1 - t / r)(1 - t / 3r), exact up to a rounding: apart by 256 times the finest width at last."""
+    r = 2.0**-exponent
+    polynomial = torch.tensor([1.0, -4 / (3 * r), 1 / (3 * r * r), 0.0], dtype=torch.float64)
+    assert first(polynomial) == pytest.approx([r], rel=1e-14, abs=0)
+
+
+def test_a_root_at_the_end_to_which_newton_never_moves_is_found_to_rounding() -> None:
+    """(1 - t)(2 + 2t - t^2): to a right end Newton's step is twice what is allowed after a halving, every time."""
+    found = first(torch.tensor([2.0, 0.0, -3.0, 1.0], dtype=torch.float64))
+    assert found == pytest.approx([1.0], rel=0, abs=2 * EPS)
+
+
+def test_no_root_takes_more_than_120_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 - (t / r)^5 for r = 1e-60: 200 halvings from the right end of the interval, to what is no time at all."""
+    taken = []
+    monkeypatch.setattr(roots, "list_powers", lambda *given: taken.append(given) or list_powers(*given))
+    (found,) = first(torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, -1e300], dtype=torch.float64))
+    assert len(taken) <= 120 + 1 and 0 < found < 2.0**-50  # and one for the group
 
 
 def test_a_root_does_not_depend_on_the_others_that_are_sought_with_it() -> None:

@@ -20,6 +20,9 @@ from flowsim import (
     Weights,
     solve,
 )
+from flowsim.integrators.event import batched, compiled
+from flowsim.integrators.event.kernel import Kernel
+from flowsim.integrators.event.records import Layout, Record, join
 from flowsim.rules import Rule
 from flowsim.sliding import effective_slopes
 from theorems import ensembles
@@ -65,14 +68,13 @@ def test_with_these_slopes_the_rule_gives_the_velocity_of_deep_runs_that_slide(s
     assert with_sides(moved)[where[0]] > 1e-6
 
 
-def network(rule: str, seed: int) -> tuple[Flow, DeepWeights, Sides]:
+def network(rule: str, seed: int, widths: tuple[int, ...] = (5, 6, 5, 4, 3)) -> tuple[Flow, DeepWeights, Sides]:
     """Three hidden layers and three outputs, in an ensemble of two, put on kinks in every layer."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    widths = (5, 6, 5, 4, 3)
     layers = [random(2, above, below) for below, above in itertools.pairwise(widths)]
     rules: dict[str, Rule] = {
         "gd": GradientDescent(),
@@ -125,6 +127,35 @@ def test_with_these_slopes_pre_activations_of_all_layers_stay_at_0(rule: str, se
     largest = max(slope.abs().max().item() for slope in slopes)
     assert held.abs().max() < 1e-14 * (1 + largest) ** 2 * free.abs().max()
     assert (free.abs() > 1e-6).all(), "without their drives all would leave"
+
+
+def velocity_of(kernel: Kernel, flow: Flow, weights: DeepWeights, sides: Sides) -> list[Tensor]:
+    """What a kernel says, in a mode that it is given."""
+    layout, ensemble = Layout.of(flow, weights), torch.arange(len(flow.dataset.inputs))
+    start, one = torch.zeros(len(ensemble), dtype=torch.float64), torch.ones(len(ensemble), dtype=torch.float64)
+    side, sign = join(sides).to(torch.int8), join([layer.sign() for layer in weights.layers[1:]]).to(torch.int8)
+    record = Record(layout, ensemble, start, start, join(weights.layers), side, sign)
+    return layout.split_weights(kernel.evaluate(flow, record, one, ensemble, start, 2, True))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "widths"),
+    [(compiled.KERNEL, (5, 6, 5, 4, 3)), (compiled.KERNEL, (5, 6, 3)), (batched.KERNEL, (5, 6, 3))],
+    ids=["compiled, deep", "compiled", "batched"],
+)
+@pytest.mark.parametrize("rule", ["gd", "fa", "sign-fa", "direct"])
+@pytest.mark.parametrize("seed", range(4, 8))
+def test_the_kernels_hold_what_slides_in_random_modes_by_the_same_drives(
+    kernel: Kernel, widths: tuple[int, ...], rule: str, seed: int
+) -> None:
+    """Matrices have conditions below 1e3 here, so that both find drives, slopes times errors, up to 1e-12 of them."""
+    flow, weights, sides = network(rule, seed, widths)
+    slopes = effective_slopes(flow, weights, sides)
+    wanted, largest = flow.velocity(weights, slopes).layers, max(slope.abs().max().item() for slope in slopes)
+    for found, expected in zip(velocity_of(kernel, flow, weights, sides), wanted, strict=True):
+        assert (found - expected).abs().max() < 1e-12 * (1 + largest) * (1 + expected.abs().max())
+    off = velocity_of(kernel, flow, weights, [torch.where(side == 0, 1, side) for side in sides])
+    assert (off[0] - wanted[0]).abs().max() > 1e-3
 
 
 def test_the_matrix_of_gradient_descent_needs_no_feedback_of_its_own() -> None:

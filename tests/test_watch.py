@@ -19,14 +19,18 @@ from flowsim.integrators.event.kinks import Kinks
 ORDER = 5
 
 
-def at_contacts() -> tuple[Flow, Kinks, Batch, Series]:
-    """Neuron 0 slides on x_0 and x_1, and so stays on the kink of x_2 = x_0 + x_1; neuron 1 is about to leave x_3."""
+def at_contacts(tilt: float = 0.0, off: float = 0.0) -> tuple[Flow, Kinks, Batch, Series]:
+    """Neuron 0 slides on x_0 and x_1, and so stays on the kink of x_2 = x_0 + x_1; neuron 1 is about to leave x_3.
+
+    x_2 is tilted out of the plane of x_0 and x_1, and neuron 0 is off its kinks, by this much.
+    """
     flow, weights = gaussian_data("fa", 1, samples=5, dimension=4, width=2)
     inputs = flow.dataset.inputs.clone()
-    inputs[0, 2] = inputs[0, 0] + inputs[0, 1]
+    inputs[0, 2] = inputs[0, 0] + inputs[0, 1] + tilt * inputs[0, 4]
     hidden = weights.hidden.clone()
     for neuron, on in ((0, inputs[0, :2]), (1, inputs[0, 3:4])):
         hidden[0, neuron] -= torch.linalg.pinv(on) @ (on @ hidden[0, neuron])
+    hidden[0, 0] += off * inputs[0, :2].sum(0)
     flow = Flow(Dataset(inputs, flow.dataset.labels), flow.rule, slope=0.3)
     flow, weights = flow.map_matrices(Weights(hidden, weights.output), lambda matrix: matrix)
     weights = Weights(*weights.layers)
@@ -41,8 +45,10 @@ def at_contacts() -> tuple[Flow, Kinks, Batch, Series]:
     return flow, kinks, batch, expand(flow, kinks, weights, batch.mode, sliding, batch.unit, ORDER, scratch)
 
 
-def test_a_neuron_that_slides_stays_on_kinks_that_depend_on_its_own_and_nothing_is_watched_there() -> None:
-    flow, kinks, batch, series = at_contacts()
+@pytest.mark.parametrize("tilt", [0.0, 1e-10])
+def test_a_neuron_that_slides_stays_on_kinks_that_depend_on_its_own_and_nothing_is_watched_there(tilt: float) -> None:
+    """Also where z_2 moves by more than rounding, as x_2 is in the plane of the others up to INDEPENDENT only."""
+    flow, kinks, batch, series = at_contacts(tilt)
     ratio = list_powers(torch.ones(1, dtype=torch.float64), ORDER)
     watch, still = set_watch(flow, kinks, batch, series, ratio, Scratch(torch.float64, ratio.device))
     assert still.nonzero().tolist() == [[0, 2, 0]]
@@ -75,6 +81,23 @@ def test_a_contact_ends_with_the_step_but_where_the_neuron_stays_or_takes_none()
     assert stayed.contact.equal(batch.contact)
     assert stayed.steps.tolist() == [0]
     assert stayed.idle.tolist() == [1]
+
+
+def test_a_step_ends_on_the_kinks_that_neurons_slide_on_however_far_it_began_from_them() -> None:
+    """1e-12 from them. A projection is rounded by some EPS of weights times inputs, of 4 numbers each."""
+    flow, _, batch, series = at_contacts(off=1e-12)
+    one, ones = torch.ones(1, dtype=torch.bool), torch.ones(1, dtype=torch.float64)
+    step, still = Step(ones, list_powers(ones, ORDER), ones, ~one, ~one, ~one), torch.zeros_like(batch.contact).bool()
+    moved = _move(batch, series, step, ones, 1e-3 ** torch.arange(ORDER + 1.0).double().unsqueeze(0), one, still)
+    inputs = flow.dataset.inputs[0, :2]
+
+    def distances(weights: Weights) -> torch.Tensor:
+        neuron = weights.hidden[0, 0]
+        return (inputs @ neuron).abs() / (inputs.norm(dim=-1) * neuron.norm())
+
+    rounding = 16 * torch.finfo(torch.float64).eps
+    assert (distances(batch.weights) > 10 * rounding).all()
+    assert (distances(moved.weights) < rounding).all()
 
 
 @pytest.mark.parametrize(

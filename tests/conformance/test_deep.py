@@ -1,6 +1,7 @@
 """Networks of three and four layers: the second implementation, the law, tolerances, other methods."""
 
 import itertools
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from conformance.deep_problems import (
 from conformance.kernels import solve
 from conformance.reference import smoothed
 from conformance.reference_runs import SEEDS, flow_and_weights, load_runs
-from flowsim import Solution
+from flowsim import Dataset, DeepWeights, GradientDescent, SignFeedbackAlignment, Solution
 from flowsim.flow import Flow
+from flowsim.integrators.event.path import EventPath
+from flowsim.rules import Rule
 
 RUNS = load_runs()
 
@@ -123,3 +126,27 @@ def test_slides_that_attract_only_together_are_kept() -> None:
     solution = solve(*slides_that_hold_each_other(), 25.0, rtol=1e-10, atol=1e-12)
     assert solution.status.time == 25
     assert law_deviation(solution) < 1e-9
+
+
+@pytest.mark.parametrize("rule", [GradientDescent(), SignFeedbackAlignment()])
+@pytest.mark.parametrize("seed", range(7))
+def test_what_a_sample_comes_back_to_at_slope_0_is_on_its_side_at_once(rule: Rule, seed: int) -> None:
+    """No neuron of the first layer is active for sample 1 until one becomes so; W_2 > 0 then activates all above it."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    inputs = torch.tensor([[1.0, 0.2], [0.9, -1.1]], dtype=torch.float64)
+    layers = (
+        torch.stack([0.3 + 0.2 * uniform(2), 0.35 + 0.15 * uniform(2)], 1),
+        0.5 + uniform(2, 2),
+        0.5 + uniform(1, 2),
+    )
+    solution = solve(Flow(Dataset(inputs, [1, 1]), rule, "exponential", 0.0), DeepWeights(layers), 8.0)
+    first, *above = list(solution.events)[:3]
+    assert (first.layer, first.sample, first.after) == (1, 1, 1)
+    assert [(event.layer, event.sample, event.neuron, event.after) for event in above] == [(2, 1, 0, 1), (2, 1, 1, 1)]
+    assert first.time == above[0].time == above[1].time
+    front = cast(EventPath, solution.path).front
+    assert torch.equal(front.rounds, front.steps), "no round in which the series contradict the mode"

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from collections import Counter
 from collections.abc import Callable
 from typing import cast
@@ -348,13 +347,7 @@ def test_every_run_ends_conserves_decreases_and_does_not_depend_on_its_ensemble(
 def require_conservation_descent_and_independence(problems: tuple[Problem, Problem]) -> None:
     (flow, weights), single = problems
     t_final = 5.0
-    solution = solve(flow, weights, t_final, rtol=1e-11, atol=1e-13, max_steps=2000, throw=False)
-    if not solution.status.ended.all():  # all that may stop one is that neurons on kinks move by rounding errors only
-        for index, why in enumerate(solution.status.reason):
-            if why is not None:
-                assert "could not be decided" in why
-                assert float(re.findall(r"velocities reach ([-+.e0-9]+)", why)[0]) < 1e-10, index
-        return
+    solution = solve(flow, weights, t_final, rtol=1e-11, atol=1e-13, max_steps=2000)
     times = torch.linspace(0, t_final, 40, dtype=torch.float64)
     at = solution.evaluate(times)
     (gaps,) = conserved(flow, at)

@@ -1,6 +1,7 @@
 """Starts that are special, slopes 0 and 1, every loss, several outputs, decay: closed forms and choices."""
 
 import math
+from typing import cast
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from flowsim import (
     Weights,
 )
 from flowsim.initialization import deep_gaussian
+from flowsim.integrators.event.path import EventPath
 from flowsim.losses import polynomial
 from flowsim.rules import Rule
 
@@ -200,3 +202,28 @@ def test_special_starts_of_two_layers_are_gone_on_from_without_a_fault(rule: str
     assert find_faults(tight, TIMES) == []
     # errors per step of 1e-9, grown by at most 1000 until t = 3
     assert difference(loose, tight, TIMES) < 1e-6
+
+
+AT_REST = [("gd", 0.0, 5), ("gd", 0.3, 13), ("gd", 0.3, 15), ("sign-fa", 0.3, 28), ("sign-fa", 0.3, 47)]
+
+
+@pytest.mark.parametrize(("rule", "slope", "seed"), AT_REST)
+def test_a_flow_at_rest_up_to_rounding_stays_in_its_mode(rule: str, slope: float, seed: int) -> None:
+    """Squared loss, fitted to below 1e-13 with three neurons on a kink: in every mode the rest of y - f is rounding.
+
+    Its sign, and that of all speeds, would contradict one mode after another. Along the flow the rest at most decays.
+    """
+    inputs, hidden = normal(3, 3, seed=seed), normal(4, 3, seed=100 + seed)
+    x, labels = inputs[0], torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)
+    hidden[:3] -= torch.outer(hidden[:3] @ x, x) / (x @ x)
+    z = inputs @ hidden.T
+    output = torch.linalg.pinv(torch.where(z > 0, z, slope * z)) @ labels
+    weights = Weights(hidden, output)
+    flow = Flow(Dataset(inputs, labels), fitting(rule, DeepWeights(weights.layers)), "squared", slope)
+    assert (flow.outputs(weights).squeeze(-1) - labels).abs().max() < 1e-13
+    solution = solve(flow, weights, 1.0)
+    front = cast(EventPath, solution.path).front
+    assert torch.equal(front.rounds, front.steps), "no round in which the series contradict the mode"
+    for end, start in zip(solution.evaluate(1.0).layers, weights.layers, strict=True):
+        # velocities are at most 1e-13 times weights and inputs, below 100 both
+        assert (end.reshape(start.shape) - start).abs().max() < 1e-9

@@ -10,6 +10,7 @@ from conformance.reference_runs import flow_and_weights, random_problem
 
 from flowsim import Dataset, Flow, GradientDescent, losses
 from flowsim.initialization import deep_gaussian
+from flowsim.integrators.event.batched.series import measure_gradient
 from flowsim.integrators.event.compiled import (
     decide,
     kernel,
@@ -21,8 +22,9 @@ from flowsim.integrators.event.compiled import (
     sliding,
     start,
     switch,
+    watch,
 )
-from flowsim.integrators.event.compiled.losses import add_error_term, stride
+from flowsim.integrators.event.compiled.losses import add_error_term, find_error_size, stride
 from flowsim.integrators.event.compiled.problem import (
     Problem,
     State,
@@ -36,6 +38,7 @@ from flowsim.integrators.event.compiled.problem import (
 from flowsim.integrators.event.records import Layout
 from flowsim.weights import DeepWeights
 
+EPS = np.finfo(float).eps
 ORDER = 8
 FIELDS = [
     "signal", "layer", "sample", "neuron", "top", "block", "matrix", "factors", "pivots", "down", "raw", "drive",
@@ -181,6 +184,39 @@ def test_a_touch_from_above_is_no_root() -> None:
     assert roots.find_first_root(np.array([0.25 + 1e-10, -1.0, 1.0]), np.empty((5, 3))) == np.inf
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-6, 1e-4])
+def test_of_three_roots_too_close_to_be_told_apart_one_is_found(spread: float) -> None:
+    """The polynomial is negative behind them. Rounding leaves a triple root uncertain by EPS^(1/3) times about 10."""
+    rng = np.random.default_rng(0)
+    for centre in rng.uniform(0.05, 0.95, 60):
+        near = centre * (1 + spread * rng.uniform(-1, 1, 3))
+        c = np.poly(1 / np.array([*near, 1.7, -2.1]))  # of prod (1 - t / root), the lowest power first
+        assert abs(roots.find_first_root(c, np.empty((5, 6))) - centre) < spread + 1e-4
+
+
+@pytest.mark.parametrize("exponent", [10, 30, 43])
+def test_two_roots_near_the_start_are_told_apart_down_to_the_finest_width(exponent: int) -> None:
+    """(1 - t / r)(1 - t / 3r), exact up to a rounding: apart by 256 times the finest width at last."""
+    r = 2.0**-exponent
+    c = np.array([1.0, -4 / (3 * r), 1 / (3 * r * r), 0.0, 0.0])
+    assert roots.find_first_root(c, np.empty((5, 5))) == pytest.approx(r, rel=1e-14, abs=0)
+
+
+def test_a_root_at_the_end_to_which_newton_never_moves_is_found_to_rounding() -> None:
+    """(1 - t)(2 + 2t - t^2): to a right end Newton's step is twice what is allowed after a halving, every time."""
+    found = roots.find_first_root(np.array([2.0, 0.0, -3.0, 1.0]), np.empty((5, 4)))
+    assert found == pytest.approx(1.0, rel=0, abs=2 * EPS)
+
+
+def test_no_root_takes_more_than_120_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 - (t / r)^5 for r = 1e-60: 200 halvings from the right end of the interval, to what is no time at all."""
+    evaluated = []
+    evaluate = roots.evaluate
+    monkeypatch.setattr(roots, "evaluate", lambda c, t: evaluated.append(t) or evaluate(c, t))
+    found = roots.find_first_root(np.array([1.0, 0.0, 0.0, 0.0, 0.0, -1e300]), np.empty((5, 6)))
+    assert len(evaluated) <= 120 and 0 < found < 2.0**-50
+
+
 # Losses
 
 NAMES = ["exponential", "logistic", "squared", "polynomial", "cross-entropy"]
@@ -203,6 +239,43 @@ def test_terms_of_losses_are_those_of_the_torch_generators(name: str) -> None:
         add_error_term(problem, work, f.copy(), out, order, 0.7)
         expected = 0.7 * terms.send(torch.from_numpy(f.reshape(4, k))).numpy().ravel()
         np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14 * (1 + abs(expected).max()))
+
+
+def gradient_in_long_doubles(name: str, f: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """-dl/df of rows of outputs."""
+    if name == "squared":
+        return y - f
+    if name == "cross-entropy":
+        p = np.exp(f - f.max(-1, keepdims=True))
+        return y - p / p.sum(-1, keepdims=True)
+    u = y * f
+    return y * {"exponential": np.exp(-u), "logistic": 1 / (1 + np.exp(u)), "polynomial": 1.5 * (1 + u) ** -2.5}[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rounding_of_an_error_is_relative_to_the_size_of_what_adds_up_to_it(name: str) -> None:
+    """Outputs are sums of 4 products; the loss is fitted to rounding, or to e^-20, where it subtracts targets."""
+    rng, k = np.random.default_rng(0), 3 if name == "cross-entropy" else 1
+    products = 0.1 * rng.standard_normal((200, k, 4))
+    if k == 3:
+        products += 5 * np.eye(3)[rng.integers(0, 3, 200), :, None]
+    f, exact = products.sum(-1), products.astype(np.longdouble).sum(-1)
+    targets = {"squared": f + EPS * rng.integers(-2, 3, f.shape), "cross-entropy": np.eye(3)[f.argmax(-1)]}.get(
+        name, np.sign(rng.standard_normal(f.shape))
+    )
+    code = {"exponential": 0, "logistic": 1, "polynomial": 2, "squared": 3, "cross-entropy": 4}[name]
+    problem = SimpleNamespace(targets=targets, loss=code, power=1.5)
+    work = SimpleNamespace(**{each: np.zeros((1, 200 * k)) for each in "ugh"})
+    found, spread = np.empty(200 * k), abs(products).sum(-1)
+    add_error_term(problem, work, f.ravel(), found, 0, 1.0)
+    sizes = np.array([find_error_size(problem, work, i, spread.flat[i]) for i in range(200 * k)])
+    wanted = gradient_in_long_doubles(name, exact, targets.astype(np.longdouble)).ravel()
+    errors, of_sample = abs(found - wanted), spread.max(-1, keepdims=True).repeat(k, -1).ravel()
+    assert (errors <= 8 * EPS * (1 + of_sample) * sizes).all()  # products and quotients are as exact as f is
+    assert (errors > 1e3 * EPS * abs(wanted)).any() == (name in ("squared", "cross-entropy"))
+    loss = losses.polynomial(1.5) if name == "polynomial" else losses.named(name)
+    parts = [torch.from_numpy(part) for part in (found.reshape(f.shape), targets, spread)]
+    np.testing.assert_allclose(measure_gradient(loss, *parts).numpy().ravel(), sizes, rtol=1e-12)
 
 
 def test_large_outputs_of_a_softmax_do_not_overflow() -> None:
@@ -387,6 +460,67 @@ def test_a_step_ends_all_contacts_but_those_at_rest_and_the_rounds_without_one()
     assert np.flatnonzero(state.contact).tolist() == [3, 4]
     assert not state.sign_contact.any()
     assert state.counts.tolist() == [1, 0, 0]
+
+
+def slide(
+    problem: Problem, state: State, work: Workspace, where: list[tuple[int, int, int]]
+) -> tuple[list[int], SimpleNamespace]:
+    """The places of kinks that slide, by layer, sample and neuron, and the slides of the series expanded there."""
+    slid = [place(problem, *each) for each in where]
+    for q in slid:
+        set_side(problem, state.side, q, 0)
+    series.set_feedback(problem, state, work.B)
+    return slid, series.expand(problem, state, work, ORDER, 1.0)
+
+
+def test_a_step_ends_on_the_kinks_that_neurons_slide_on_however_far_it_began_from_them() -> None:
+    """1e-12 from them. A projection is rounded by some EPS of weights times activations, of at most 4 numbers each."""
+    problem, state, work = grouped()
+    start.start_mode(problem, state, work)
+    where = [(1, 0, 0), (1, 3, 0), (2, 3, 1)]
+    first, second = state.weights[:12].reshape(4, 3), state.weights[12:20].reshape(2, 4)
+    normals = problem.inputs[[0, 3]]
+    first[0] -= np.linalg.pinv(normals) @ (normals @ first[0])
+    slid, _ = slide(problem, state, work, where)
+    a = work.a[0, place(problem, 1, 3, 0) : place(problem, 1, 3, 0) + 4].copy()
+    second[1] -= a * (a @ second[1]) / (a @ a)
+    first[0] += 1e-12 * normals[0]
+    second[1] += 1e-12 * a
+    slides = series.expand(problem, state, work, ORDER, 1.0)
+    assert (abs(work.z[0, slid]) > 100 * EPS).all()
+    assert loop._move(problem, state, work, slides, 1e-3 ** np.arange(ORDER + 1.0))
+    work.W[0] = state.weights
+    series.go_forward(problem, work, 0, 2)
+    assert abs(work.z[0, slid]).max() < 16 * EPS
+
+
+def test_a_kink_depends_on_those_that_its_neuron_slides_on_if_its_input_is_a_combination_of_theirs() -> None:
+    problem, state, work = grouped()
+    inputs = problem.inputs.copy()
+    inputs[4] = 0.3 * inputs[0] - 1.7 * inputs[3]
+    inputs[5] = inputs[4] + 1e-6
+    problem = problem._replace(inputs=inputs, gram=inputs @ inputs.T)
+    start.start_mode(problem, state, work)
+    _, slides = slide(problem, state, work, [(1, 0, 0), (1, 3, 0), (1, 0, 2)])
+    for neuron, expected in ((0, [0, 3, 4]), (2, [0]), (1, [])):
+        assert [i for i in (0, 3, 4, 5) if watch.depends_on_slides(problem, slides, i, neuron)] == expected
+
+
+@pytest.mark.parametrize("also", [False, True])
+def test_a_neuron_crosses_without_a_decision_only_if_it_is_on_one_kink_alone(also: bool) -> None:
+    """Where it slides on another one, as well: what jumps at its crossing may throw it out there."""
+    flow, _ = grouped_flow(slope=0.3)
+    problem, state, work = opened(flow, deep_gaussian((3, 2, 1), 0))
+    start.start_mode(problem, state, work)
+    state.plan[0] = 0  # stepping
+    arriving, other = place(problem, 1, 0, 1), place(problem, 1, 3, 1)
+    state.side[arriving], work.kind[0], work.which[0], work.root[0] = -1, 0, arriving, 0.5
+    _, slides = slide(problem, state, work, [(1, 3, 1)] if also else [])
+    work.z[1, arriving] = 1e3  # so fast that its crossing is beyond doubt
+    switch.switch_mode(problem, state, work, slides, 1, 0.5, 1e-3 ** np.arange(ORDER + 1.0))
+    assert state.queue[: state.plan[2]].tolist() == [arriving, other][: 1 + also]
+    assert state.side[arriving] == 1
+    assert state.plan[0] == (1 if also else 0)  # deciding, or stepping
 
 
 def test_a_sign_that_flips_above_the_second_layer_concerns_all_that_slides() -> None:

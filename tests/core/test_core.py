@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numba
 import pytest
+from numba.core.codegen import CPUCodeLibrary
 
 from flowsim.integrators.event.compiled import compiling
 
@@ -52,3 +53,36 @@ def test_what_is_stored_is_named_by_every_file_of_the_core_and_by_the_compiler(
 
 def test_other_functions_are_stored_where_numba_stores_them() -> None:
     assert str(numba.config.CACHE_DIR) != str(compiling.STORED)  # type: ignore[attr-defined]
+
+
+def test_only_what_python_calls_is_optimized_and_everything_again_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimized = []
+    monkeypatch.setattr(CPUCodeLibrary, "_optimize_final_module", lambda library: optimized.append(library.name))
+    before = CPUCodeLibrary._optimize_final_module
+
+    @numba.njit
+    def below(x):
+        return 2.0 * x
+
+    @numba.njit
+    def above(x):
+        return 1.0 + below(x)
+
+    monkeypatch.setattr(compiling, "ENTRIES", [above.py_func.__qualname__])
+    with compiling._only_entries_optimized():
+        assert above(3.0) == 7.0
+    assert optimized == [above.py_func.__qualname__]
+    assert CPUCodeLibrary._optimize_final_module is before
+
+
+def test_one_version_is_compiled_for_all_constants() -> None:
+    @compiling.compiled
+    def below(x, n):
+        return x + n
+
+    @numba.njit
+    def above(n):
+        return below(1.0, 0) + below(1.0, 1) + below(1.0, n)
+
+    assert above(2) == 6.0
+    assert len(below.signatures) == 1

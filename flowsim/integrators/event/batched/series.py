@@ -17,7 +17,7 @@ from flowsim.flow import Flow
 from flowsim.integrators.event.batched.batch import Mode
 from flowsim.integrators.event.batched.scratch import Scratch
 from flowsim.integrators.event.kinks import Kinks, list_columns
-from flowsim.losses import named
+from flowsim.losses import Loss, cross_entropy, named, squared
 from flowsim.rules import Rule
 from flowsim.weights import Weights
 
@@ -26,7 +26,9 @@ from flowsim.weights import Weights
 class Sliding:
     """The neurons that slide, or might: for each its kinks, and an orthonormal basis of their normals.
 
-    U^T = basis @ triangle for the matrix U of the normals u_k as rows, those that are not there being 0.
+    U^T = basis @ triangle for the matrix U of the normals u_k as rows, those that are not there being 0. All orders of
+    a series are projected by it. `flowsim.sliding` finds slides of any depth by weights and data alone, for verdicts,
+    which trust nothing of this: code of its own.
     """
 
     trajectory: Int[Tensor, " rows"]
@@ -72,8 +74,8 @@ class Series:
     """Taylor coefficients in t / unit, for each trajectory; those of order k at index k of the first dimension.
 
     Those of W are transposed. Of the neurons of `sliding` only, per unit of time: `error` holds E_ij = sum_c B_cj e_ic,
-    with the terms last, `contributions` the sizes sum_c |B_cj e_ic| of what it adds up at the start, `rest` the
-    velocity without the sliding samples.
+    with the terms last, `contributions` the sizes of what it adds up at the start, `rest` the velocity
+    without the sliding samples.
     """
 
     hidden: Float[Tensor, "terms ensemble r m"]
@@ -95,6 +97,23 @@ def find_feedback(flow: Flow, weights: Weights, mode: Mode) -> Float[Tensor, "en
     """B in this mode: under sign-FA by the stored signs, which are right on both sides of v = 0."""
     (matrix,) = flow.rule.feedback_in_mode(weights, (mode.sign,))
     return matrix.expand_as(weights.layers[1])
+
+
+def measure_gradient(
+    loss: Loss, gradient: Float[Tensor, "*batch n k"], targets: Float[Tensor, "*batch n k"],
+    spread: Float[Tensor, "*batch n k"],
+) -> Float[Tensor, "*batch n k"]:  # fmt: skip
+    """The sizes of what adds up to -dl/df, which its rounding is relative to; `spread` are those of the outputs f.
+
+    f is a sum of products, whose rounding is EPS times the sum of their sizes, and not times what they leave. In the
+    squared loss that is what -dl/df = y - f is wrong by, however small it is; in that of classes y - p cancels, too.
+    The slopes of the others are products, which are as exact as f is.
+    """
+    if loss.origin == squared.origin:
+        return targets.abs() + spread
+    if loss.origin == cross_entropy.origin:
+        return targets.abs() + (targets - gradient)
+    return gradient.abs()
 
 
 def _append_feedback_term(
@@ -172,11 +191,13 @@ def expand(
             error = e * matrix if k_out == 1 else torch.bmm(e, matrix)
         following.baddbmm_(inputs.mT, torch.mul(slopes, error, out=drive), beta=0, alpha=1 / (k + 1))
         if rows:
-            if k == 0:
-                columns = matrix[sliding.trajectory, :, sliding.neuron].unsqueeze(-1)
-                contributions = (e.abs()[sliding.trajectory] @ columns.abs()).squeeze(-1)
             rest = following[rows]
             kept_error[:, :, k], kept_rest[:, :, k] = error[rows], (k + 1) * rest
             following[rows] = sliding.along(rest)
     torch.bmm(inputs, hidden[order], out=z[order])
+    if rows:
+        gradient, spread = loss.negative_gradient(outputs[0].mT, targets), h[0].abs() @ last.abs().mT
+        sizes = per_sample * measure_gradient(loss, gradient, targets, spread)
+        columns = matrix[sliding.trajectory, :, sliding.neuron].unsqueeze(-1)
+        contributions = (sizes[sliding.trajectory] @ columns.abs()).squeeze(-1)
     return Series(hidden, output, z, outputs.mT, sliding, kept_error, contributions, kept_rest)

@@ -14,7 +14,7 @@ from torch import Tensor
 from flowsim.flow import Flow
 from flowsim.integrators.event.batched.batch import Batch, Mode, find_largest
 from flowsim.integrators.event.batched.filippov import choose_sides
-from flowsim.integrators.event.batched.series import Series, find_feedback
+from flowsim.integrators.event.batched.series import Series, find_feedback, measure_gradient
 from flowsim.integrators.event.batched.watch import KINK, SIGN, TO_ACTIVE, TO_INACTIVE, Watch, find_rows
 from flowsim.integrators.event.kinks import Kinks, list_columns
 from flowsim.integrators.event.tolerances import INDEPENDENT, ON_KINK, RESTING, ZERO
@@ -238,12 +238,14 @@ def _find_errors(
 
     `near` are the kinks of their trajectories, z the pre-activations of all neurons of these.
     """
-    slopes = near.slopes(batch.mode.side[trajectory], flow.slope)
-    outputs = (slopes * z) @ batch.weights.output[trajectory].mT
-    e = named(flow.loss).negative_gradient(outputs, flow.dataset.targets[trajectory]) / flow.dataset.samples
+    active = near.slopes(batch.mode.side[trajectory], flow.slope) * z
+    output, targets = batch.weights.output[trajectory], flow.dataset.targets[trajectory]
+    loss = named(flow.loss)
+    gradient = loss.negative_gradient(active @ output.mT, targets)
+    sizes = measure_gradient(loss, gradient, targets, active.abs() @ output.abs().mT)
     column = find_feedback(flow, batch.weights, batch.mode)[trajectory, :, neuron]
     if flow.rule.at_zero == "vanishes" and column.shape[-1] == 1:
-        column = torch.where(column == 0, batch.mode.sign[trajectory, :, neuron].to(e.dtype), column)
-    error = (e @ column.unsqueeze(-1)).squeeze(-1)
-    contributions = (e.abs() @ column.abs().unsqueeze(-1)).squeeze(-1)
+        column = torch.where(column == 0, batch.mode.sign[trajectory, :, neuron].to(gradient.dtype), column)
+    error = (gradient @ column.unsqueeze(-1)).squeeze(-1) / flow.dataset.samples
+    contributions = (sizes @ column.abs().unsqueeze(-1)).squeeze(-1) / flow.dataset.samples
     return error, (contributions * near.length).sum(-1)

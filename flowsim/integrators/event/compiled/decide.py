@@ -29,7 +29,7 @@ from flowsim.integrators.event.compiled.problem import (
     set_side,
     signal,
 )
-from flowsim.integrators.event.compiled.products import copy, dot
+from flowsim.integrators.event.compiled.products import copy, dot, find_size
 from flowsim.integrators.event.compiled.projection import gets_nothing, is_near, put_on_kinks
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
 from flowsim.integrators.event.compiled.sliding import find_ends, is_singular, is_stable, prepare_slides, stiffness
@@ -72,9 +72,17 @@ def _queue_neighbours(problem, state, work):
         l, i, _ = locate(problem, q)
         if not is_kink(problem, l, i) or is_dead(problem, state.side, l, i):
             continue
-        if is_near(problem, work, state.weights, q) and not np.any(state.queue[:queued] == q):
+        if is_near(problem, work, state.weights, q) and not _is_among(q, state.queue[:queued]):
             state.queue[state.plan[QUEUED]] = q
             state.plan[QUEUED] += 1
+
+
+@compiled
+def _is_among(q, queue):
+    for at in range(queue.shape[0]):
+        if queue[at] == q:
+            return True
+    return False
 
 
 @compiled
@@ -94,12 +102,12 @@ def decide(problem, state, work, slides):
     """
     queue = state.queue[: state.plan[QUEUED]]
     if state.plan[TRIES] == 0:
-        set_error_sizes(problem, work, np.ones(2))
+        set_error_sizes(problem, work, np.ones(2), 1.0)
         for at in range(queue.shape[0]):
             l, i, j = locate(problem, queue[at])
             work.root[at] = find_speed_size(problem, work, l, i, j)
     limit = EXCHANGES[0] + EXCHANGES[1] * queue.shape[0]
-    if state.plan[TRIES] == limit or not np.all(np.isfinite(slides.drive[0])):
+    if state.plan[TRIES] == limit or not math.isfinite(find_size(slides.drive[0])):
         return _explain_indecision(problem, state, work, queue)
     at, side = _find_worst(problem, state, work, slides, queue, state.plan[TRIES])
     if at < 0:

@@ -134,3 +134,19 @@ def stride(problem, f, i):
     if problem.loss == POLYNOMIAL:
         return 0.5 * (1 + problem.targets.reshape(-1)[i] * f[i])
     return 3.0
+
+
+@compiled
+def find_error_size(problem, work, i, spread):
+    """The size of what adds up to -dl/df at an output, which its rounding is relative to; `spread` is that of f.
+
+    f is a sum of products, whose rounding is EPS times the sum of their sizes, and not times what they leave. In the
+    squared loss that is what -dl/df = y - f is wrong by, however small it is; in that of classes y - p cancels, too.
+    The slopes of the others are products, which are as exact as f is.
+    """
+    y = abs(problem.targets.reshape(-1)[i])
+    if problem.loss == SQUARED:
+        return y + spread
+    if problem.loss == CROSS_ENTROPY:
+        return y + work.g[0, i]
+    return y * work.g[0, i]

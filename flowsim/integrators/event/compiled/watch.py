@@ -13,9 +13,11 @@ import math
 import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled
+from flowsim.integrators.event.compiled.losses import find_error_size
 from flowsim.integrators.event.compiled.problem import (
     FORWARD,
     SIGNED,
+    UNIT,
     feedback,
     has_scalar_top,
     is_dead,
@@ -70,7 +72,7 @@ def _list_kinks(problem, state, work, slides, ratio):
         for q in range(hidden):
             reach[q] += factor * abs(z[q])
     if touching:
-        set_error_sizes(problem, work, ratio)
+        set_error_sizes(problem, work, ratio, state.clock[UNIT])
     count = 0
     for q in range(hidden):
         if (work.reach[q] < 0 and state.contact[q] == 0) or state.side[q] == 0:
@@ -120,11 +122,11 @@ def depends_on_slides(problem, slides, i, j):
 
 
 @compiled
-def set_error_sizes(problem, work, ratio):
+def set_error_sizes(problem, work, ratio, unit):
     """The sizes of what adds up to E, at the start of the step or later."""
     hidden, n = problem.widths.shape[0] - 2, problem.inputs.shape[0]
-    outputs = problem.at_signals[hidden]
-    sizes = work.sizes
+    sizes, of_outputs = work.sizes, np.empty(problem.targets.size)
+    _set_output_sizes(problem, work, unit / n, of_outputs)
     for l in range(hidden, 0, -1):
         own = signal(problem, sizes, l)
         B = feedback(problem, work.B, l)
@@ -134,12 +136,26 @@ def set_error_sizes(problem, work, ratio):
             for j in range(own.shape[1]):
                 own[i, j] = 0.0
             for upper in range(width):
-                above = work.delta[0, outputs + i * width + upper] if last else sizes[place(problem, l + 1, i, upper)]
+                above = of_outputs[i * width + upper] if last else sizes[place(problem, l + 1, i, upper)]
                 for j in range(own.shape[1]):
-                    own[i, j] += abs(B[upper, j] * above)
+                    own[i, j] += abs(B[upper, j]) * above
     for k in range(1, ratio.shape[0] - 1):
         for q in range(sizes.shape[0]):
             sizes[q] = max(sizes[q], ratio[k] * abs(work.E[k, q]))
+
+
+@compiled
+def _set_output_sizes(problem, work, factor, out):
+    """The sizes of what adds up to the outputs' delta, which is `factor` times -dl/df."""
+    hidden, n = problem.widths.shape[0] - 2, problem.inputs.shape[0]
+    a, W = signal(problem, work.a[0], hidden), layer(problem, work.W[0], hidden + 1)
+    for i in range(n):
+        for c in range(W.shape[0]):
+            spread = 0.0
+            for j in range(W.shape[1]):
+                spread += abs(W[c, j] * a[i, j])
+            at = i * W.shape[0] + c
+            out[at] = factor * find_error_size(problem, work, at, spread)
 
 
 @compiled
