@@ -18,7 +18,7 @@ from theorems import ensembles, proposition_5_7
 from theorems.check import Hypothesis, Role, Verdict, holds, place, verdict
 from theorems.ensembles import Shape
 from theorems.measurement import Claim, Compared, Margin, NoMarginError, alone, infimum, measure
-from theorems.observation import Observation, observe, prescribed
+from theorems.observation import Observation, observe
 from theorems.polynomial import INTEGRALS
 from theorems.proposition_5_7 import ANY_SEPARABLE
 from theorems.theorem_5_1 import dominance_ratio_of
@@ -189,7 +189,7 @@ def test_the_prescribed_velocity_is_that_of_the_solver_in_crossing_and_in_slidin
     inner = slice(1, -1)
     moves = solution.velocity(seen.times[inner], some.trajectory.expand_as(seen.times[inner]))
     size = max(layer.abs().max().item() for layer in moves.layers)
-    for moved, says in zip(moves.layers, prescribed(seen).layers, strict=True):
+    for moved, says in zip(moves.layers, seen.velocity.layers, strict=True):
         # the derivative of a series that is cut off where its terms are 1e-13, after some 10 terms
         assert (moved - says[inner]).abs().max() < 1e-9 * size
     assert seen.slopes is not None
