@@ -329,7 +329,7 @@ class Clipped(Activation):
 def test_an_activation_that_is_homogeneous_at_the_start_only_does_not_apply() -> None:
     rule = FeedbackAlignment([1.0])
     flow = Flow(Dataset([[1.0]], [1]), rule, activation=Clipped())
-    early = solve(flow, with_gaps([[0.1]], rule, 0.05), 0.3, method="dopri8", rtol=1e-13, atol=1e-15)
+    early = solve(flow, with_gaps(torch.tensor([[0.1]]), rule, 0.05), 0.3, method="dopri8", rtol=1e-13, atol=1e-15)
     solution = early.extend(4.0)
     most = flow.pre_activations(solution.evaluate([0.0, 0.3, 4.0]))[0].amax((-2, -1))
     assert most[:2].max() < 0.5 < most[2]
