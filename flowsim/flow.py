@@ -218,17 +218,26 @@ class Flow:
             descent.insert(0, delta.mT @ activations[level])
         return descent
 
+    def forward(self, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch n k"], tuple[Tensor, ...]]:
+        """The outputs f(x_i) and the pre-activations z_1 .. z_H, from one pass."""
+        outputs, _, pre_activations, _ = self._forward(self.layers_of(weights))
+        return outputs, tuple(pre_activations)
+
     def pre_activations(self, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch n m"], ...]:
         """z_l of each hidden layer, entry (i, j) for sample i and neuron j."""
-        return tuple(self._forward(self.layers_of(weights))[2])
+        return self.forward(weights)[1]
 
     def outputs(self, weights: NetworkWeights) -> Float[Tensor, "*batch n k"]:
         """f(x_i), with k = 1 for a scalar output."""
-        return self._forward(self.layers_of(weights))[0]
+        return self.forward(weights)[0]
 
     def risk(self, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
         """L = (1/n) sum_i l(f(x_i), y_i)."""
-        return named(self.loss).value(self.outputs(weights), self.dataset.targets).mean(-1)
+        return self.risk_of(self.outputs(weights))
+
+    def risk_of(self, outputs: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch"]:
+        """L of given outputs."""
+        return named(self.loss).value(outputs, self.dataset.targets).mean(-1)
 
     def gradient(self, weights: AnyWeights, slopes: Slopes | None = None) -> AnyWeights:
         """The gradient of the risk, written out (phi'(0) = slope).

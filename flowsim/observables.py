@@ -152,9 +152,13 @@ def descent_factors(
     1.0
     """
     _layers(flow, weights)
-    gradient = flow.gradient(weights, slopes).layers
-    update = [-part for part in flow.velocity(weights, slopes, feedback).layers]
-    return DescentFactors(_norm(gradient), _norm(update), _cosine(gradient, update), _inner(gradient, update))
+    return factors_of(flow.gradient(weights, slopes), flow.velocity(weights, slopes, feedback))
+
+
+def factors_of(gradient: NetworkWeights, velocity: NetworkWeights) -> DescentFactors:
+    """The factors of Eq. (1) from the gradient and d theta / dt = -fa."""
+    along, update = gradient.layers, [-part for part in velocity.layers]
+    return DescentFactors(_norm(along), _norm(update), _cosine(along, update), _inner(along, update))
 
 
 def dominance_ratio(flow: Flow, weights: NetworkWeights, alpha: float) -> Float[Tensor, "*batch"]:

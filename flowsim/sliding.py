@@ -68,23 +68,22 @@ def effective_slopes(
     matrices = flow.rule.feedback_matrices(weights) if feedback is None else feedback
     everything = [dataset.inputs, *layers, *matrices, *sides]
     lead = torch.broadcast_shapes(*(matrix.shape[:-2] for matrix in everything))
-    sides = [side.expand(*lead, *side.shape[-2:]) for side in sides]
-    slopes = [(side > 0).to(layers[0]).clamp(min=gamma) for side in sides]
-    rows = torch.nonzero(
-        torch.stack([(side == 0).any(-1).any(-1) for side in sides]).any(0).unsqueeze(0), as_tuple=True
-    )
+    slopes = [(side > 0).to(layers[0]).clamp(min=gamma).expand(*lead, *side.shape[-2:]) for side in sides]
+    slid = torch.stack([(side == 0).flatten(-2).any(-1).expand(lead) for side in sides]).any(0)
+    rows = torch.nonzero(slid.unsqueeze(0), as_tuple=True)
     if len(rows[0]):
+        slopes = [slope.clone() for slope in slopes]
 
         def of_rows(matrix: Tensor) -> Tensor:
             return matrix.expand(1, *lead, *matrix.shape[-2:])[rows]
 
-        slid = [of_rows(side) == 0 for side in sides]
-        passing = [of_rows(slope).masked_fill(where, 0.0) for slope, where in zip(slopes, slid, strict=True)]
+        held = [of_rows(side) == 0 for side in sides]
+        passing = [of_rows(slope).masked_fill(where, 0.0) for slope, where in zip(slopes, held, strict=True)]
         network = _Network.of(
             flow, of_rows(dataset.inputs), of_rows(dataset.targets),
             [of_rows(layer) for layer in layers], [of_rows(matrix) for matrix in matrices], passing,
         )  # fmt: skip
-        for slope, found in zip(slopes, _hold(network, _Slides.of(slid)), strict=True):
+        for slope, found in zip(slopes, _hold(network, _Slides.of(held)), strict=True):
             slope.unsqueeze(0)[rows] = found
     return tuple(slopes)
 

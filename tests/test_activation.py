@@ -17,7 +17,7 @@ from flowsim.flow import Slopes
 from flowsim.weights import AnyWeights
 from theorems import theorem_5_2
 from theorems.check import hypotheses_of
-from theorems.observation import observe, prescribed
+from theorems.observation import observe
 
 DATA = Dataset([[1.0, 0.0], [0.6, 1.2]], [1, -1])
 
@@ -144,4 +144,4 @@ def test_what_a_rule_prescribes_keeps_the_activation_of_a_flow_that_adds_to_it(a
     seen = observe(solution, solution.pieces)
     expected = Flow(flow.dataset, flow.rule, activation=activation).velocity(seen.weights)
     # slopes at the ends of pieces, which may be kinks, are one-sided: there the two may differ
-    torch.testing.assert_close(prescribed(seen).layers[0][1:-1], expected.layers[0][1:-1], rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(seen.velocity.layers[0][1:-1], expected.layers[0][1:-1], rtol=1e-12, atol=1e-14)

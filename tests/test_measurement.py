@@ -18,7 +18,7 @@ from theorems import ensembles, proposition_5_7
 from theorems.check import Hypothesis, Role, Verdict, holds, place, verdict
 from theorems.ensembles import Shape
 from theorems.measurement import Claim, Compared, Margin, NoMarginError, alone, infimum, measure
-from theorems.observation import Observation, observe, prescribed
+from theorems.observation import Observation, chosen, observe
 from theorems.polynomial import INTEGRALS
 from theorems.proposition_5_7 import ANY_SEPARABLE
 from theorems.theorem_5_1 import dominance_ratio_of
@@ -80,27 +80,23 @@ def test_a_minimum_of_a_wave_between_nodes_is_found(degree: int) -> None:
     assert found.surely.item() <= lowest
 
 
-def test_minima_are_those_of_an_optimiser_of_scipy_on_every_piece() -> None:
-    """The dominance ratio over all pieces, minimised on each by Brent's method; and its value beside every event."""
+def test_minima_are_those_of_an_optimiser_of_scipy() -> None:
+    """The dominance ratio at 101 places of every piece, both ends among them; Brent's method where it is smallest."""
     solution = ensembles.margin_run("separable", "sign-fa", Shape(8, 20, 0.1), 1, "cpu")
     (found,) = measure([Claim("D", "inequality", dominance_of_two)], solution)
-    pieces = solution.pieces
+    pieces = chosen(solution.pieces, solution.pieces.end - solution.pieces.start >= 1e-9)
+    places = torch.linspace(0, 1, 101, dtype=torch.float64)
+    least, where = observe(solution, pieces, places).dominance(2).min(0)
+    smallest = least.min().item()
+    for piece in least.argsort()[:5].tolist():
 
-    def ratio(time: float, piece: int) -> float:
-        start, end = pieces.start[piece], pieces.end[piece]
-        one = Pieces(pieces.trajectory[:1], start.reshape(1), end.reshape(1))
-        where = torch.tensor([(time - start.item()) / (end - start).item()], dtype=torch.float64)
-        return observe(solution, one, where.clamp(0, 1)).dominance(2).item()
+        def ratio(share: float, piece: int = piece) -> float:
+            one = chosen(pieces, slice(piece, piece + 1))
+            return observe(solution, one, torch.tensor([share], dtype=torch.float64)).dominance(2).item()
 
-    smallest = math.inf
-    for piece in range(len(pieces.start)):
-        start, end = pieces.start[piece].item(), pieces.end[piece].item()
-        if end - start < 1e-9:
-            continue
-        inner: Any = minimize_scalar(
-            ratio, bounds=(start, end), args=(piece,), method="bounded", options={"xatol": 1e-9}
-        )
-        smallest = min(smallest, inner.fun, ratio(start, piece), ratio(end, piece))
+        bounds = places[where[piece] - 1 if where[piece] else 0].item(), places[min(where[piece] + 1, 100)].item()
+        inner: Any = minimize_scalar(ratio, bounds=bounds, method="bounded", options={"xatol": 1e-9})
+        smallest = min(smallest, inner.fun)
     assert found.margin.item() == pytest.approx(smallest, rel=1e-6)
     assert found.surely.item() <= smallest
 
@@ -189,7 +185,7 @@ def test_the_prescribed_velocity_is_that_of_the_solver_in_crossing_and_in_slidin
     inner = slice(1, -1)
     moves = solution.velocity(seen.times[inner], some.trajectory.expand_as(seen.times[inner]))
     size = max(layer.abs().max().item() for layer in moves.layers)
-    for moved, says in zip(moves.layers, prescribed(seen).layers, strict=True):
+    for moved, says in zip(moves.layers, seen.velocity.layers, strict=True):
         # the derivative of a series that is cut off where its terms are 1e-13, after some 10 terms
         assert (moved - says[inner]).abs().max() < 1e-9 * size
     assert seen.slopes is not None

@@ -419,14 +419,15 @@ def test_nothing_is_lost_if_something_fails_after_the_training(tmp_path: Path, m
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(flow_limit, "measure", functools.partial(flow_limit.measure, t_final=1.0))
+    monkeypatch.setattr(flow_limit, "measure", functools.partial(flow_limit.measure, t_final=1.0, etas=(0.5, 0.25)))
+    monkeypatch.setattr(experiment, "FIGURES", {"losses": losses, "flow_limit": flow_limit})
     out = Console(file=io.StringIO())
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "write_csv", full)
         failed = Attempts()
         experiment.run(SMALL, digits(), problem(SMALL, digits()), tmp_path, out, out, failed)
     assert failed.lost == [f"{tmp_path}/noisy_digits.csv cannot be written: no space left on device"]
-    assert len(list(tmp_path.glob("noisy_digits_*.p*"))) == 2 * len(FIGURES)
+    assert len(list(tmp_path.glob("noisy_digits_*.p*"))) == 4, "of both figures"
     seen: list[int] = []
     train(SMALL, problem(SMALL, digits()), tmp_path, seen.append)
     assert seen == [40], "it goes on at the end"
@@ -696,6 +697,7 @@ def test_lines_say_how_far_it_is_where_nobody_watches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(flow_limit, "measure", functools.partial(flow_limit.measure, t_final=1.0, etas=(0.5,)))
+    monkeypatch.setattr(experiment, "FIGURES", {})
     for name in ("FIRST", "LONGEST"):
         monkeypatch.setattr(progress, name, 0.0)
     out, err = Console(file=io.StringIO()), Console(file=io.StringIO())

@@ -22,7 +22,7 @@ from flowsim import FeedbackAlignment, IntegrationError, progress
 from flowsim.data import orthogonally_separable
 from flowsim.files import write_npz
 from flowsim.initialization import gaussian, random_signs, with_gaps
-from theorems import cases, findings, lemma_5_4, own_data, proposition_5_3, report
+from theorems import cases, ensembles, findings, lemma_5_4, own_data, pictures, proposition_5_3
 from theorems.__main__ import main
 from theorems.check import Case, DoesNotApplyError
 from theorems.ensembles import Scope
@@ -45,7 +45,11 @@ def test_a_run_that_cannot_go_on_is_undecided_with_the_reason() -> None:
     assert not result.as_expected
 
 
-def test_command_line_writes_json_and_html_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_writes_json_and_html_and_exits_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a table, with the constants proved and measured: 1 / sqrt(5) = 0.447 at width 5, and more."""
+    monkeypatch.setattr(ensembles, "WIDE", ())
     files = [str(tmp_path / name) for name in ("report.json", "report.html")]
     status = main(["proposition_5_3", "lemma_5_4", "--seeds", "1", "--json", files[0], "--html", files[1]])
     assert status == 0
@@ -60,7 +64,13 @@ def test_command_line_writes_json_and_html_and_exits_0(tmp_path: Path, capsys: p
     assert not re.search(r"(src|href)\s*=|@import|url\(", page), "the page loads nothing"
     for entry in report["checks"]:
         assert entry["case"].replace(">", "&gt;").replace("<", "&lt;") in page
-    assert "8 of 8 checks as expected" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "8 of 8 checks as expected" in out
+    (row,) = [line for line in out.splitlines() if "c_j = 0, boundary" in line]
+    *_, proved, measured, runs = row.split()
+    assert proved == "0.447"
+    assert 0.447 < float(measured) <= 1
+    assert runs == "3"
 
 
 def test_command_line_exits_1_when_a_verdict_is_not_as_expected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,23 +89,16 @@ def test_command_line_exits_1_when_a_verdict_is_not_as_expected(monkeypatch: pyt
     assert main(["proposition_5_3", "--seeds", "1"]) == 1
 
 
-def test_cases_in_several_processes_give_the_same_checks_in_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    names, scope = ["theorem_5_1", "theorem_5_2"], Scope(1, "cpu")
-    places = cases.places(names, scope)[:12]
-    here = list(cases.decided(places, scope))
+def test_several_processes_give_the_same_checks_and_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cases are on the same run, which one process observes for both."""
+    scope = Scope(1, "cpu")
+    places = [("theorem_5_1", 3), ("theorem_5_2", 1), ("theorem_5_2", 12), ("theorem_5_2", 13)]
+    places += cases.asked(["lemma_5_4"], scope)
+    assert [places[2], places[3]] in cases._groups(places, scope)
+    here = list(cases.results(places, scope))
     assert [place for place, _ in here] == places
     monkeypatch.setattr(cases, "FEW", 0)
-    assert dict(cases.decided(places, scope)) == dict(here)
-
-
-def test_the_table_shows_constants_proved_and_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    """Lemma 5.4 at width 5: 1 / sqrt(5) = 0.447 proved, and more measured."""
-    assert main(["lemma_5_4", "--seeds", "1"]) == 0
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if "c_j = 0, boundary" in line]
-    *_, proved, measured, runs = row.split()
-    assert proved == "0.447"
-    assert 0.447 < float(measured) <= 1
-    assert runs == "3"
+    assert dict(cases.results(places, scope)) == dict(here)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +334,7 @@ def test_standard_output_that_cannot_be_written_loses_no_other(
 def test_a_page_that_cannot_be_made_is_an_own_mistake_that_loses_no_other(
     few: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(report, "pictures", failing(ValueError("own")))
+    monkeypatch.setattr(pictures, "pictures", failing(ValueError("own")))
     files = ["--json", str(tmp_path / "report.json"), "--html", str(tmp_path / "report.html")]
     assert main(["lemma_5_4", "--seeds", "1", *files]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
@@ -438,8 +441,9 @@ def test_a_process_that_dies_costs_the_case_that_it_died_on_alone(
 ) -> None:
     monkeypatch.setattr(cases, "FEW", 0)
     monkeypatch.setattr(cases, "_of_group", worker)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     places = [("theorem_5_2", 0), ("proposition_5_3", 1)]
-    found = dict(cases.decided(places, Scope(1, "cpu")))
+    found: dict[cases.Place, Any] = dict(cases.results(places, Scope(1, "cpu")))
     assert found.keys() == set(places)
     assert found[places[0]].verdict == "holds"
     assert found[places[1]].verdict == "undecided"
@@ -458,7 +462,7 @@ def test_processes_end_when_nobody_waits_for_them(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cases, "FEW", 0)
     monkeypatch.setattr(cases, "_of_group", endless)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    found = cases.decided([("theorem_5_2", 0), ("proposition_5_3", 1)], Scope(1, "cpu"))
+    found = cases.results([("theorem_5_2", 0), ("proposition_5_3", 1)], Scope(1, "cpu"))
     assert isinstance(found, Generator)
     assert next(found)[0] == ("theorem_5_2", 0)
     children = multiprocessing.active_children()

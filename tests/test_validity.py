@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 import flowsim.integrators.event.batched.rounds as event_rounds
@@ -163,11 +164,8 @@ def test_a_shallow_dip_below_a_kink_within_one_piece_is_noticed(monkeypatch: pyt
 
     original = event_rounds.set_watch
     monkeypatch.setattr(event_rounds, "set_watch", missing(KINK, 0))
-    low, high = 0.0, 0.2
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if depth(touching(middle)) < -least else (low, middle)
-    wrong = touching(low)
+    first: Any = brentq(lambda first: depth(touching(first)) + 1.05 * least, 0.0, 0.2, xtol=0.01 * least)
+    wrong = touching(first)
     assert -1.1 * least < depth(wrong) < -least
     assert SIDES in broken(wrong)
     if least < 1e-6:
@@ -175,7 +173,7 @@ def test_a_shallow_dip_below_a_kink_within_one_piece_is_noticed(monkeypatch: pyt
         assert flow.pre_activations(seen.weights)[0][..., 0, 0].min() > 0, "no node is in the dip"
     assert SIDES not in broken(touching(0.1)), "well above the kink nothing is missed"
     monkeypatch.setattr(event_rounds, "set_watch", original)
-    assert broken(touching(low)) == set()
+    assert broken(touching(first)) == set()
 
 
 @batched
@@ -236,7 +234,8 @@ def test_a_flow_that_is_not_its_rule_does_not_apply_for_any_statement(
     flow_type: type[Flow], options: dict[str, float]
 ) -> None:
     flow, weights = problem(FA, flow_type, **options)
-    solution = solve(flow, weights, 0.5, method="dopri8", rtol=1e-13, atol=1e-15)
+    method = "event" if flow_type is Flow else "dopri8"
+    solution = solve(flow, weights, 0.1, method=method, rtol=1e-13, atol=1e-15)
     for statement in STATEMENTS:
         with pytest.raises(DoesNotApplyError, match=FOLLOWS):
             check(statement, "custom", "theorem", [solution])
@@ -245,7 +244,7 @@ def test_a_flow_that_is_not_its_rule_does_not_apply_for_any_statement(
 @pytest.mark.parametrize("decay", [1e-4, 1e-6, 1e-8, 1e-9, 1e-10, 1e-11, 1e-13])
 def test_no_decay_however_small_violates_an_equality_whose_hypotheses_hold(decay: float) -> None:
     flow, weights = problem(FA, decay=decay)
-    solution = solve(flow, weights, 1.0, method="dopri8", rtol=1e-13, atol=1e-15)
+    solution = solve(flow, weights, 1.0, rtol=1e-13, atol=1e-15)
     try:
         verdict = check(theorem_5_2.STATEMENT, "decay", "theorem", [solution]).verdict
     except DoesNotApplyError:
@@ -319,21 +318,21 @@ def test_a_deep_event_that_is_missed_is_noticed(rule: Any, options: dict[str, An
 
 
 class Clipped(Activation):
-    """Leaky ReLU up to z = 1, beyond it 1 + tanh(z - 1): homogeneous at the start only."""
+    """Leaky ReLU up to z = 1/2, beyond it 1/2 + tanh(z - 1/2): homogeneous at the start only."""
 
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
         value, slope = LeakyReLU(0.3)(z)
-        beyond, rest = z > 1, torch.tanh(z - 1)
-        return torch.where(beyond, 1 + rest, value), torch.where(beyond, 1 - rest.square(), slope)
+        beyond, rest = z > 0.5, torch.tanh(z - 0.5)
+        return torch.where(beyond, 0.5 + rest, value), torch.where(beyond, 1 - rest.square(), slope)
 
 
 def test_an_activation_that_is_homogeneous_at_the_start_only_does_not_apply() -> None:
-    leaky, weights = problem(FA)
-    flow = Flow(leaky.dataset, FA, activation=Clipped())
-    solution = solve(flow, weights, 60.0, method="dopri8", rtol=1e-13, atol=1e-15)
-    most = flow.pre_activations(solution.evaluate([0.0, 5.0, 60.0]))[0].amax((-2, -1))
-    assert most[1] < 1 < most[2]
-    early = solve(flow, weights, 5.0, method="dopri8", rtol=1e-13, atol=1e-15)
+    rule = FeedbackAlignment([1.0])
+    flow = Flow(Dataset([[1.0]], [1]), rule, activation=Clipped())
+    early = solve(flow, with_gaps(torch.tensor([[0.1]]), rule, 0.05), 0.3, method="dopri8", rtol=1e-13, atol=1e-15)
+    solution = early.extend(4.0)
+    most = flow.pre_activations(solution.evaluate([0.0, 0.3, 4.0]))[0].amax((-2, -1))
+    assert most[:2].max() < 0.5 < most[2]
     assert check(theorem_5_2.STATEMENT, "not yet clipped", "theorem", [early]).verdict == "holds"
     for statement in (theorem_5_2.STATEMENT, lemma_5_4.STATEMENT):
         with pytest.raises(DoesNotApplyError, match="phi'\\(z\\) z = phi\\(z\\)"):

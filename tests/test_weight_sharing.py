@@ -79,9 +79,9 @@ def test_roles_that_do_not_fit_are_refused() -> None:
     with pytest.raises(
         ValueError, match="the control weight_sharing: residual streams, batch norm breaks no hypothesis"
     ):
-        replace(theorem, role="control").decided()
+        replace(theorem, role="control").examined(0)
     with pytest.raises(DoesNotApplyError, match="weight_sharing does not apply: a bias counts as an incoming weight"):
-        replace(control, role="theorem").decided()
+        replace(control, role="theorem").examined(0)
 
 
 def test_nothing_moves_in_a_dead_network() -> None:

@@ -10,25 +10,24 @@ import importlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flowsim import IntegrationError, Undecided
-from flowsim.shell import is_out_of_memory, mistake
 from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2, weight_sharing
-from theorems.check import Case, Check, DoesNotApplyError, Role, Statement
+from theorems.check import Case, Check
 from theorems.ensembles import Scope
-from theorems.measurement import NoMarginError
+from theorems.findings import Finding, answered, questions, unanswered
+from theorems.guarded import guarded, reason, undecided
 
 if TYPE_CHECKING:
     from theorems.rigorous import statement as rigorous
 
     AnyCase = Case | weight_sharing.Case | rigorous.Case
-    AnyStatement = Statement | rigorous.Statement
 
 MODULES = {
     "equation_1": equation_1,
@@ -46,40 +45,35 @@ OF_FLOWS = tuple(name for name in MODULES if name != "weight_sharing")
 FEW = 25
 """So many cases are run in this process: starting others takes as long."""
 
+FINDINGS = "findings"
+
 Place = tuple[str, int]
-"""A case: the name of its statement, and its number there; what it holds cannot be sent to another process."""
+"""A case: the name of its statement, and its number there. Or a question about the named statements: FINDINGS, and its
+number. What they hold cannot be sent to another process."""
+
+Results = list[tuple[Place, Check | Finding]]
 
 
 def outcome(case: AnyCase) -> Check:
     """The check of a case; where that fails it is undecided, with the reason."""
-    return guarded(case.statement, case.label, case.role, case.decided)
+    return outcomes([case])[0]
 
 
-def guarded(statement: AnyStatement, label: str, role: Role, decide: Callable[[], Check]) -> Check:
-    """The check that `decide` makes; where that fails it is undecided, with the reason."""
-    try:
-        return decide()
-    except Exception as stop:
-        return undecided(statement, label, role, reason(stop))
-
-
-def undecided(statement: AnyStatement, label: str, role: Role, why: dict[str, str]) -> Check:
-    """The check of a case that could not be solved or measured."""
-    return Check(statement.name, label, role, "undecided", None, None, 0, dict(why))
-
-
-def reason(stop: Exception) -> dict[str, str]:
-    """Why there is no verdict, for its details; with `error` and `traceback` for a mistake of this program's own.
-
-    >>> reason(NoMarginError("the loss overflows"))
-    {'reason': 'the loss overflows'}
-    """
-    if isinstance(stop, (IntegrationError, NoMarginError, DoesNotApplyError, Undecided)):
-        return {"reason": str(stop)}
-    if is_out_of_memory(stop):
-        return {"reason": "there is not enough memory"}
-    _, error, traceback = mistake("", stop)
-    return {"reason": f"internal error: {error}", "error": error, "traceback": traceback}
+def outcomes(together: Sequence[AnyCase]) -> list[Check]:
+    """The checks of cases, run by run: what was observed of a run is there for all cases that are on it."""
+    examined: list[list[Any]] = [[] for _ in together]
+    failed: dict[int, Check] = {}
+    for number in range(max(len(case.runs) for case in together)):
+        for place, case in enumerate(together):
+            if number < len(case.runs) and place not in failed:
+                try:
+                    examined[place].append(case.examined(number))
+                except Exception as stop:
+                    failed[place] = undecided(case.statement, case.label, case.role, reason(stop))
+    return [
+        failed.get(place) or guarded(case.statement, case.label, case.role, partial(case.combined, examined[place]))
+        for place, case in enumerate(together)
+    ]
 
 
 def places(names: Sequence[str], scope: Scope) -> list[Place]:
@@ -87,10 +81,16 @@ def places(names: Sequence[str], scope: Scope) -> list[Place]:
     return [(name, number) for name in names for number in range(len(cases_of(name, scope)))]
 
 
-def decided(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check]]:
-    """Run cases; each is handed over when it, or the group that it is in, is decided, whichever ends first."""
-    alone = len(places) <= FEW or scope.device != "cpu"
-    return _one_by_one(places, scope) if alone else _in_processes(places, scope)
+def asked(names: Sequence[str], scope: Scope) -> list[Place]:
+    """The questions about the named statements, in order: runs that are enclosed answer none."""
+    every = [] if scope.rigorous else questions(MODULES)
+    return [(FINDINGS, number) for number, question in enumerate(every) if question.statement in names]
+
+
+def results(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check | Finding]]:
+    """Decide cases and answer questions; each is handed over when it, or the group that it is in, is done."""
+    few = sum(name != FINDINGS for name, _ in places) <= FEW
+    return _one_by_one(places, scope) if few or scope.device != "cpu" else _in_processes(places, scope)
 
 
 def cases_of(name: str, scope: Scope) -> Sequence[AnyCase]:
@@ -105,24 +105,37 @@ def _case(place: Place, scope: Scope) -> AnyCase:
     return cases_of(name, scope)[number]
 
 
-def _one_by_one(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check]]:
+def _one_by_one(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check | Finding]]:
     for place in places:
-        yield place, outcome(_case(place, scope))
+        yield from _of_group([place], scope)
 
 
-def _in_processes(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check]]:
-    """One process for each core; cases on the same ensembles go to the same one, which solves them once.
+def _of_group(places: Sequence[Place], scope: Scope) -> Results:
+    """The results of one question, or of cases."""
+    if places[0][0] == FINDINGS:
+        return [(place, answered(questions(MODULES)[place[1]], scope.seeds, scope.device)) for place in places]
+    return list(zip(places, outcomes([_case(place, scope) for place in places]), strict=True))
+
+
+def _groups(places: Sequence[Place], scope: Scope) -> list[list[Place]]:
+    """Cases whose runs begin with the same ensemble, the largest groups first, and each question."""
+    together: dict[object, list[Place]] = {}
+    for place in places:
+        key: object = place
+        if place[0] != FINDINGS:
+            first = _case(place, scope).runs[0]
+            key = getattr(first, "func", first), getattr(first, "args", ()), str(getattr(first, "keywords", ""))
+        together.setdefault(key, []).append(place)
+    return sorted(together.values(), key=len, reverse=True)
+
+
+def _in_processes(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check | Finding]]:
+    """One process for each core; cases on the same ensembles go to the same one, which solves and observes them once.
 
     If a process dies, as by a system that runs out of memory, the pool takes the others down with it, and it is not
     known on which case. Those that are left then run one at a time, each in a process of its own.
     """
-    together: dict[object, list[Place]] = {}
-    for place in places:
-        first = _case(place, scope).runs[0]
-        key = getattr(first, "func", first), getattr(first, "args", ()), str(getattr(first, "keywords", ""))
-        together.setdefault(key, []).append(place)
-    groups = sorted(together.values(), key=len, reverse=True)
-    left: list[Place] = []
+    groups, left = _groups(places, scope), []
     with _workers(min(len(os.sched_getaffinity(0)), len(groups))) as pool:
         futures = {_submitted(pool, group, scope): group for group in groups}
         for done in as_completed(futures):
@@ -134,23 +147,22 @@ def _in_processes(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place
         yield place, _by_itself(place, scope)
 
 
-def _by_itself(place: Place, scope: Scope) -> Check:
+def _by_itself(place: Place, scope: Scope) -> Check | Finding:
     try:
         with _workers(1) as pool:
-            ((_, check),) = _submitted(pool, [place], scope).result()
-            return check
+            ((_, result),) = _submitted(pool, [place], scope).result()
+            return result
     except BrokenProcessPool:
         why = {"reason": "its process died; the system may have run out of memory"}
-    except Exception as stop:  # its check could not be sent
+    except Exception as stop:  # its result could not be sent
         why = reason(stop)
+    if place[0] == FINDINGS:
+        return unanswered(questions(MODULES)[place[1]], why)
     case = _case(place, scope)
     return undecided(case.statement, case.label, case.role, why)
 
 
-Decided = list[tuple[Place, Check]]
-
-
-def _submitted(pool: ProcessPoolExecutor, group: Sequence[Place], scope: Scope) -> Future[Decided]:
+def _submitted(pool: ProcessPoolExecutor, group: Sequence[Place], scope: Scope) -> Future[Results]:
     """What a group will come to; Ctrl-C waits meanwhile, and never gets to processes that are started here.
 
     It is for this process to act on it, and end the others.
@@ -159,7 +171,7 @@ def _submitted(pool: ProcessPoolExecutor, group: Sequence[Place], scope: Scope) 
     try:
         return pool.submit(_of_group, group, scope)
     except BrokenProcessPool as stop:  # already
-        failed: Future[Decided] = Future()
+        failed: Future[Results] = Future()
         failed.set_exception(stop)
         return failed
     finally:
@@ -179,7 +191,3 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _of_group(places: Sequence[Place], scope: Scope) -> Decided:
-    return list(_one_by_one(places, scope))

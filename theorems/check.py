@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -56,9 +57,13 @@ class Case:
     role: Role
     runs: Sequence[Callable[[], Solution]]
 
-    def decided(self) -> Check:
-        """Solve the case and decide it; errors as in `check`, and `flowsim.IntegrationError`."""
-        return check(self.statement, self.label, self.role, (solve() for solve in self.runs))
+    def examined(self, number: int) -> Examined:
+        """Solve a run of the case and measure; errors as in `examined`, and `flowsim.IntegrationError`."""
+        return examined(self.statement, self.label, self.role, self.runs[number]())
+
+    def combined(self, ensembles: Sequence[Examined]) -> Check:
+        """The check of the case, from all its runs in order."""
+        return combined(self.statement, self.label, self.role, ensembles)
 
 
 @dataclass(frozen=True)
@@ -113,29 +118,48 @@ def verdict(claims: Sequence[Claim], margins: Sequence[Sequence[Margin]], role: 
 
 
 def check(statement: Statement, label: str, role: Role, solutions: Iterable[Solution]) -> Check:
-    """Decide a statement on ensembles.
+    """Decide a statement on ensembles; errors as in `examined`."""
+    return combined(statement, label, role, [examined(statement, label, role, solution) for solution in solutions])
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """What a statement comes to on one ensemble: its hypotheses, the margins of its claims, and both for JSON."""
+
+    hypotheses: Sequence[Hypothesis]
+    margins: Sequence[Margin]
+    described: dict[str, Any]
+
+
+def examined(statement: Statement, label: str, role: Role, solution: Solution) -> Examined:
+    """Measure a statement on an ensemble.
 
     Raises:
         DoesNotApplyError: if a theorem's hypotheses do not hold there.
         NoMarginError: if a claim has no finite margin, or a hypothesis cannot be measured.
         ValueError: if a control breaks no hypothesis.
     """
-    margins, runs, slacks = [], [], {}
-    for solution in solutions:
-        hypotheses = hypotheses_of(statement, solution)
-        for item in hypotheses:
-            if item.slack.isnan().any():
-                raise NoMarginError(f"the hypothesis {item.name!r} cannot be measured: a number overflows")
-        applies = all(hypothesis.holds for hypothesis in hypotheses)
-        if role == "theorem" and not applies:
-            raise DoesNotApplyError(statement.name, hypotheses)
-        if role == "control" and applies:
-            raise ValueError(f"the control {statement.name}: {label} breaks no hypothesis")
-        for item in hypotheses:
-            slack = min(item.slack.min().item(), slacks.get(item.name, {}).get("slack", torch.inf))
-            slacks[item.name] = {"holds": item.holds and slacks.get(item.name, {}).get("holds", True), "slack": slack}
-        margins.append(measure(statement.claims, solution, statement.rate))
-        runs.append(_described(statement, solution, margins[-1]))
+    hypotheses = hypotheses_of(statement, solution)
+    for item in hypotheses:
+        if item.slack.isnan().any():
+            raise NoMarginError(f"the hypothesis {item.name!r} cannot be measured: a number overflows")
+    applies = all(hypothesis.holds for hypothesis in hypotheses)
+    if role == "theorem" and not applies:
+        raise DoesNotApplyError(statement.name, hypotheses)
+    if role == "control" and applies:
+        raise ValueError(f"the control {statement.name}: {label} breaks no hypothesis")
+    margins = measure(statement.claims, solution, statement.rate)
+    return Examined(hypotheses, margins, _described(statement, solution, margins))
+
+
+def combined(statement: Statement, label: str, role: Role, ensembles: Sequence[Examined]) -> Check:
+    """The check of a statement from what it comes to on each ensemble: the worst of all."""
+    slacks: dict[str, dict[str, Any]] = {}
+    for item in itertools.chain.from_iterable(ensemble.hypotheses for ensemble in ensembles):
+        before = slacks.get(item.name, {"holds": True, "slack": torch.inf})
+        slack = min(item.slack.min().item(), before["slack"])
+        slacks[item.name] = {"holds": item.holds and before["holds"], "slack": slack}
+    runs = [ensemble.described for ensemble in ensembles]
     claims = {
         claim.name: min((run["claims"][claim.name] for run in runs), key=lambda entry: entry["margin"])
         for claim in statement.claims
@@ -145,7 +169,7 @@ def check(statement: Statement, label: str, role: Role, solutions: Iterable[Solu
         name=statement.name,
         case=label,
         role=role,
-        verdict=verdict(statement.claims, margins, role),
+        verdict=verdict(statement.claims, [ensemble.margins for ensemble in ensembles], role),
         margin=worst["margin"],
         error_bound=worst["error_bound"],
         trajectories=sum(run["trajectories"] for run in runs),

@@ -5,7 +5,7 @@ Not verdicts: on how many trajectories the conclusion holds although a hypothesi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -25,10 +25,10 @@ from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
 from flowsim.rules import Rule
 from flowsim.weights import Weights, stack
 from theorems import lemma_5_4, proposition_5_3, proposition_5_7
-from theorems.cases import reason
 from theorems.check import Statement, holds
 from theorems.constants import each, gaps_not_negative, mu_separable, total_gap
 from theorems.ensembles import GAP, KAPPA, SCALE, SLOPE, T_FINAL, solved
+from theorems.guarded import reason
 from theorems.hypothesis import Hypothesis
 from theorems.measurement import Claim, Rate, measure
 from theorems.theorem_5_1 import dominance_ratio_of
@@ -274,7 +274,7 @@ STEPS = [
 ]
 
 
-def questions(names: Sequence[str]) -> list[Question | Step]:
+def questions(names: Collection[str]) -> list[Question | Step]:
     """Those about the named statements, and about the steps of their proofs."""
     return [question for question in (*QUESTIONS, *STEPS) if question.statement in names]
 
@@ -284,4 +284,9 @@ def answered(question: Question | Step, seeds: int, device: str) -> Finding:
     try:
         return question.answer(seeds, device)
     except Exception as stop:
-        return Finding(question.statement, question.broken, question.conclusion, 0, 0, None, reason(stop))
+        return unanswered(question, reason(stop))
+
+
+def unanswered(question: Question | Step, why: dict[str, str]) -> Finding:
+    """A question without an answer."""
+    return Finding(question.statement, question.broken, question.conclusion, 0, 0, None, why)

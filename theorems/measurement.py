@@ -7,8 +7,9 @@ read off the polynomials through the nodes, and pieces that could hold the small
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
 
@@ -36,6 +37,10 @@ class Compared(NamedTuple):
 
     excess: Float[Tensor, "nodes pieces parts"]
     size: Float[Tensor, "nodes pieces parts"]
+
+    def of_pieces(self, which: slice) -> Compared:
+        """On some of the pieces."""
+        return Compared(self.excess[:, which], self.size[:, which])
 
 
 def alone(values: Float[Tensor, "nodes pieces parts"]) -> Compared:
@@ -120,17 +125,23 @@ def measure(claims: Sequence[Claim], solution: Solution, rate: Rate | None = Non
         NoMarginError: if a number that is compared is not finite.
     """
     before = None if rate is None else _Before.of(rate, solution)
+    everything = _Parts(solution.pieces, solution.pieces, before)
     readings: list[list[_Readings]] = [[] for _ in claims]
-    for part, (here, there) in in_pairs(solution):
-        pair = copy(here), copy(there)  # they are kept, but their integral is that of the rate
-        if rate is not None and before is not None:
-            before.some(part).give(pair, rate)
-        for claim, found in zip(claims, readings, strict=True):
-            found.append(_read(claim, *pair))
-    return [
-        _margin(claim, _with_errors(_joined(found), claim, solution), solution, rate, before)
+    for part, pair in in_pairs(solution):
+        with everything.some(part).integrated(pair):
+            for claim, found in zip(claims, readings, strict=True):
+                found.append(_read(claim, *pair))
+    searches = [
+        _Search(claim, solution, everything, _with_errors(_joined(found), claim, solution))
         for claim, found in zip(claims, readings, strict=True)
     ]
+    under_way = searches
+    for halving in range(HALVINGS + 1):
+        under_way = [search for search in under_way if search.goes_on(last=halving == HALVINGS)]
+        if not under_way:
+            break
+        _read_halves(under_way, solution)
+    return [search.found for search in searches]
 
 
 def infimum(values: Values, solution: Solution) -> Float[Tensor, " ensemble"]:
@@ -174,9 +185,9 @@ def halves(pieces: Pieces) -> Pieces:
     return Pieces(twice(pieces.trajectory), start, end)
 
 
-def twice(column: Tensor) -> Tensor:
+def twice(columns: Float[Tensor, "*some pieces"]) -> Float[Tensor, "*some halves"]:
     """Every entry two times, one after the other, as the halves of pieces stand."""
-    return torch.repeat_interleave(column, 2)
+    return torch.repeat_interleave(columns, 2, -1)
 
 
 def extreme(
@@ -223,50 +234,72 @@ def _integrated(observation: Observation, rate: Rate) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class _Before:
-    """The integral from 0 to the start of each piece along the solution and the companion, and its errors."""
+    """The integral of a rate from 0 to the start of each piece and its error, along the solution and the companion."""
 
-    integrals: tuple[Tensor, Tensor]
-    errors: tuple[Tensor, Tensor]
+    rate: Rate
+    values: Float[Tensor, "curves 2 pieces"]
 
     @classmethod
     def of(cls, rate: Rate, solution: Solution) -> _Before:
         """Of all pieces of a solution."""
         parts = [[_integrated(seen, rate) for seen in pair] for _, pair in in_pairs(solution)]
-        trajectory = solution.pieces.trajectory
-        own, companion = (_summed_before(curve, trajectory) for curve in zip(*parts, strict=True))
-        return cls((own[0], companion[0]), (own[1], companion[1]))
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> _Before:
-        """With a function applied to all columns."""
-        return _Before(*((function(first), function(second)) for first, second in (self.integrals, self.errors)))
+        curves = [_summed_before(curve, solution.pieces.trajectory) for curve in zip(*parts, strict=True)]
+        return cls(rate, torch.stack([torch.stack(curve) for curve in curves]))
 
     def some(self, which: slice | Tensor) -> _Before:
         """Of some of the pieces."""
-        return self.map(lambda column: column[which])
+        return replace(self, values=self.values[..., which])
 
-    def give(self, pair: tuple[Observation, Observation], rate: Rate) -> None:
-        """Give the two observations of the pieces their integral."""
-        for seen, integral, error in zip(pair, self.integrals, self.errors, strict=True):
-            add_integral(seen, rate, integral, error)
+    def of_halves(self, pair: tuple[Observation, Observation]) -> _Before:
+        """Of halves, given that of their whole pieces twice: the second half starts where the first ends."""
+        over = torch.stack([torch.stack([column[-1] for column in _integrated(seen, self.rate)]) for seen in pair])
+        values = self.values.clone()
+        values[..., 1::2] += over[..., ::2]
+        return replace(self, values=values)
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """Parts of whole pieces, and the integral before each of them, if there is a rate."""
+
+    pieces: Pieces
+    whole: Pieces
+    before: _Before | None
+
+    def some(self, which: slice | Tensor) -> _Parts:
+        """Some of them."""
+        before = None if self.before is None else self.before.some(which)
+        return _Parts(chosen(self.pieces, which), chosen(self.whole, which), before)
+
+    def halves(self) -> _Parts:
+        """Both halves of each, `before` still that of what was halved."""
+        before = self.before and replace(self.before, values=twice(self.before.values))
+        return _Parts(halves(self.pieces), Pieces(*map(twice, self.whole)), before)
 
     @classmethod
-    def joined(cls, parts: Sequence[_Before]) -> _Before:
-        """Of the pieces of several."""
+    def joined(cls, several: Sequence[_Parts]) -> _Parts:
+        """Those of several."""
+        pieces, whole = (
+            Pieces(*map(torch.cat, zip(*columns, strict=True)))
+            for columns in ([parts.pieces for parts in several], [parts.whole for parts in several])
+        )
+        before = several[0].before
+        if before is not None:
+            known = [parts.before.values for parts in several if parts.before is not None]
+            before = replace(before, values=torch.cat(known, -1))
+        return cls(pieces, whole, before)
 
-        def column(name: str, curve: int) -> Tensor:
-            return torch.cat([getattr(part, name)[curve] for part in parts])
-
-        return cls(*((column(name, 0), column(name, 1)) for name in ("integrals", "errors")))
-
-    def of_halves(self, pair: tuple[Observation, Observation], rate: Rate) -> _Before:
-        """Of halves, given that of their whole pieces twice: the second half starts where the first ends."""
-        columns: list[list[Tensor]] = [[], []]
-        for number, seen in enumerate(pair):
-            for kind, over in enumerate(_integrated(seen, rate)):
-                column = (self.integrals, self.errors)[kind][number].clone()
-                column[1::2] += over[-1, ::2]
-                columns[kind].append(column)
-        return _Before((columns[0][0], columns[0][1]), (columns[1][0], columns[1][1]))
+    @contextmanager
+    def integrated(self, pair: tuple[Observation, Observation]) -> Iterator[None]:
+        """Give observations of these parts their integral for a while: they are kept for claims with other rates."""
+        if self.before is None:
+            yield
+            return
+        for seen, (integral, error) in zip(pair, self.before.values, strict=True):
+            add_integral(seen, self.before.rate, integral, error)
+        yield
+        for seen in pair:
+            del seen.integral, seen.integral_error
 
 
 def in_parts(
@@ -299,14 +332,18 @@ class _Readings:
     error: Float[Tensor, " pieces"]
     lever: Float[Tensor, " pieces"]
 
+    def some(self, which: Tensor) -> _Readings:
+        """Of some of the pieces."""
+        return _Readings(*(getattr(self, item.name)[which] for item in fields(self)))
 
-def _read(claim: Claim, here: Observation, there: Observation) -> _Readings:
-    """The readings of a claim from the solution and the companion.
+
+def _read(claim: Claim, here: Observation, there: Observation, own: slice = slice(None)) -> _Readings:
+    """The readings of a claim from the solution and the companion, off its own of the pieces.
 
     With r the smallest ratio at the nodes, d >= 0 how far excess - r size may come below 0, and s > 0 the least that
     size may be, the ratio is at least r - d / s on the piece.
     """
-    compared, other = claim.values(here), claim.values(there)
+    compared, other = claim.values(here).of_pieces(own), claim.values(there).of_pieces(own)
     excess = compared.excess if claim.kind == "inequality" else -compared.excess.abs()
     size = compared.size
     nodes, pieces, parts = excess.shape
@@ -317,7 +354,7 @@ def _read(claim: Claim, here: Observation, there: Observation) -> _Readings:
     least = ratios.reshape(pieces, nodes, parts).amin(1)
     off = (compared.excess - other.excess).abs() + least.abs() * (size - other.size).abs()
     if hasattr(here, "integral"):
-        off = off + _by_quadrature(claim, here, compared, least)
+        off = off + _by_quadrature(claim, here, own, compared, least)
     largest = size.amax(0)
     below, lowest = _bounds(excess, size, least)
     least_size = torch.minimum(lowest, size.amin(0))
@@ -325,7 +362,7 @@ def _read(claim: Claim, here: Observation, there: Observation) -> _Readings:
     slack = torch.where(below > 0, below / least_size.clamp(min=0), 0.0)
     return _Readings(
         smallest=smallest,
-        time=here.times.gather(0, (index // parts).unsqueeze(0)).squeeze(0),
+        time=here.times[:, own].gather(0, (index // parts).unsqueeze(0)).squeeze(0),
         part=index % parts,
         bound=(least - slack).amin(-1),
         error=(off.amax(0) / largest).amax(-1),
@@ -342,11 +379,11 @@ def _bounds(
     return below, lower_bound(size.flatten(1)).reshape(least.shape)
 
 
-def _by_quadrature(claim: Claim, seen: Observation, compared: Compared, least: Tensor) -> Tensor:
+def _by_quadrature(claim: Claim, seen: Observation, own: slice, compared: Compared, least: Tensor) -> Tensor:
     """What the quadrature error of the integral changes in what is compared."""
     integral = seen.integral
     seen.integral = integral + seen.integral_error
-    shifted = claim.values(seen)
+    shifted = claim.values(seen).of_pieces(own)
     seen.integral = integral
     return (shifted.excess - compared.excess).abs() + least.abs() * (shifted.size - compared.size).abs()
 
@@ -360,51 +397,112 @@ def _with_errors(readings: _Readings, claim: Claim, solution: Solution) -> _Read
     return replace(readings, error=errors)
 
 
-def _margin(claim: Claim, readings: _Readings, solution: Solution, rate: Rate | None, before: _Before | None) -> Margin:
-    """Branch and bound, for all trajectories at once, from the readings of all pieces."""
-    pieces, steps = solution.pieces, solution.statistics["steps"].reshape(-1)
-    whole = pieces
-    count = solution.batch_shape.numel()
-    least = readings.smallest.new_full((count,), torch.inf)
-    seen, surely, margin, time = least.clone(), least.clone(), least.clone(), least.clone()
-    part, violated = torch.zeros_like(pieces.trajectory[:count]), torch.zeros_like(least, dtype=torch.bool)
-    inequality = claim.kind == "inequality"
-    for halving in range(HALVINGS + 1):
-        trajectory = pieces.trajectory
-        rounding = ROUNDING_PER_STEP * torch.finfo(least.dtype).eps * steps[trajectory]
-        error = (readings.error + rounding * (1 + readings.smallest.abs())) * (readings.lever if inequality else 1.0)
+class _Search:
+    """The branch and bound of a claim, for all trajectories at once, from the readings of all pieces.
+
+    Args:
+        parts: that could hold the smallest margin.
+        readings: off these.
+        least: the smallest ratio less its error so far; `margin`, `time` and `part` are those that it is of.
+        seen: the smallest ratio so far.
+        surely, violated: as in `Margin`, of the parts that are done with.
+    """
+
+    def __init__(self, claim: Claim, solution: Solution, everything: _Parts, readings: _Readings) -> None:
+        self.claim, self.parts, self.readings = claim, everything, readings
+        self.inequality = claim.kind == "inequality"
+        self.steps, self.count = solution.statistics["steps"].reshape(-1), solution.batch_shape.numel()
+        start = readings.smallest.new_full((self.count,), torch.inf)
+        self.least, self.seen, self.surely, self.margin, self.time = (start.clone() for _ in range(5))
+        self.part = torch.zeros_like(everything.pieces.trajectory[: self.count])
+        self.violated = torch.zeros_like(start, dtype=torch.bool)
+
+    @property
+    def found(self) -> Margin:
+        """The margin, once nothing is open."""
+        found = Margin(self.margin, torch.minimum(self.surely, self.least), self.time, self.part, self.violated)
+        return _of_roots(found) if self.claim.squares else found
+
+    def goes_on(self, last: bool) -> bool:
+        """Take in the readings; whether pieces are still open, unless this is the last round: then halve these."""
+        error = self._error()
+        self._take(error)
+        if not self.inequality:
+            self._be_sure_of(self.readings.smallest - error)
+            return False
+        open_ = self._wanting(error) & (not last)
+        self._be_sure_of(torch.where(open_, torch.inf, self.readings.bound - error))
+        self.parts = self.parts.some(open_).halves()
+        self.readings = self.readings.some(open_)
+        return bool(open_.any())
+
+    def read(self, parts: _Parts, readings: _Readings) -> None:
+        """Take the halves, with the integral before them, and the readings off them.
+
+        Their error is that of the run so far, and their own: at the bottom of a dip sizes are small.
+        """
+        self.parts = parts
+        self.readings = replace(readings, error=torch.maximum(twice(self.readings.error), readings.error))
+
+    def _error(self) -> Float[Tensor, " pieces"]:
+        """The error of the ratios, with rounding."""
+        readings = self.readings
+        rounding = ROUNDING_PER_STEP * torch.finfo(self.least.dtype).eps * self.steps[self.parts.pieces.trajectory]
+        return (readings.error + rounding * (1 + readings.smallest.abs())) * (
+            readings.lever if self.inequality else 1.0
+        )
+
+    def _take(self, error: Float[Tensor, " pieces"]) -> None:
+        """The smallest ratios so far, and whether they violate the claim."""
+        readings, trajectory = self.readings, self.parts.pieces.trajectory
         sure = readings.smallest - error
-        beyond = error + RESOLVED if inequality else error.clamp(min=EQUALITY_ERROR)
-        violated[trajectory[readings.smallest < -beyond]] = True
+        beyond = error + RESOLVED if self.inequality else error.clamp(min=EQUALITY_ERROR)
+        self.violated[trajectory[readings.smallest < -beyond]] = True
         # where the size may be 0 between the nodes the value at a node is its own bound
         known = torch.where(torch.isfinite(sure), sure, readings.smallest)
-        seen = torch.minimum(seen, extreme(readings.smallest, trajectory, count, "amin"))
-        lowest = torch.minimum(least, extreme(known, trajectory, count, "amin"))
-        better = torch.nonzero((known == lowest[trajectory]) & (known < least[trajectory])).squeeze(-1).flip(0)
+        self.seen = torch.minimum(self.seen, extreme(readings.smallest, trajectory, self.count, "amin"))
+        lowest = torch.minimum(self.least, extreme(known, trajectory, self.count, "amin"))
+        better = torch.nonzero((known == lowest[trajectory]) & (known < self.least[trajectory])).squeeze(-1).flip(0)
         owner = trajectory[better]  # of several equal ones the first stays, being written last
-        margin[owner], time[owner], part[owner] = (
+        self.margin[owner], self.time[owner], self.part[owner] = (
             column[better] for column in (readings.smallest, readings.time, readings.part)
         )
-        least = lowest
-        if not inequality:
-            surely = torch.minimum(surely, extreme(sure, trajectory, count, "amin"))
-            break
-        bound = readings.bound - error
-        near = RESOLVED_RELATIVE * least.abs() + RESOLVED
+        self.least = lowest
+
+    def _be_sure_of(self, values: Float[Tensor, " pieces"]) -> None:
+        self.surely = torch.minimum(self.surely, extreme(values, self.parts.pieces.trajectory, self.count, "amin"))
+
+    def _wanting(self, error: Float[Tensor, " pieces"]) -> Bool[Tensor, " pieces"]:
+        """Where a smaller ratio could be, and a shorter piece would tell."""
+        readings, pieces, least = self.readings, self.parts.pieces, self.least
+        near = (RESOLVED_RELATIVE * least.abs() + RESOLVED)[pieces.trajectory]
         divisible = (pieces.end - pieces.start) > 4 * torch.finfo(least.dtype).eps * pieces.end
         # where sizes hardly vary a shorter piece has no smaller error, and what is below the error is noise
-        told = (readings.lever <= LEVEL) & (readings.bound >= seen[trajectory] - torch.maximum(near[trajectory], error))
-        wanting = (bound < (least - near)[trajectory]) & ~told
-        open_ = wanting & divisible & (halving < HALVINGS)
-        surely = torch.minimum(surely, extreme(bound[~open_], trajectory[~open_], count, "amin"))
-        if not open_.any():
-            break
-        pieces, whole = halves(chosen(pieces, open_)), Pieces(*(twice(column[open_]) for column in whole))
-        before = None if before is None else before.some(open_).map(twice)
-        errors = twice(readings.error[open_])
-        readings, before = _read_parts(claim, solution, pieces, whole, rate, before, errors)
-    found = Margin(margin, torch.minimum(surely, least), time, part, violated)
-    return _of_roots(found) if claim.squares else found
+        below = self.seen[pieces.trajectory] - torch.maximum(near, error)
+        told = (readings.lever <= LEVEL) & (readings.bound >= below)
+        return (readings.bound - error < least[pieces.trajectory] - near) & ~told & divisible
+
+
+def _read_halves(searches: Sequence[_Search], solution: Solution) -> None:
+    """Read claims off the halves that they are searched on, all of which are observed together."""
+    parts = _Parts.joined([search.parts for search in searches])
+    ends = list(itertools.accumulate(len(search.parts.pieces.start) for search in searches))
+    bounds = list(zip([0, *ends[:-1]], ends, strict=True))
+    found: list[list[_Readings]] = [[] for _ in searches]
+    read = []
+    for part, pair in in_parts(solution, parts.pieces, parts.whole):
+        here = parts.some(part)
+        if here.before is not None:
+            here = replace(here, before=here.before.of_halves(pair))
+        read.append(here)
+        with here.integrated(pair):
+            for search, (first, last), readings in zip(searches, bounds, found, strict=True):
+                own = slice(max(first - part.start, 0), min(last - part.start, len(here.pieces.start)))
+                if own.start < own.stop:
+                    readings.append(_read(search.claim, *pair, own))
+    parts = _Parts.joined(read)
+    for search, (first, last), readings in zip(searches, bounds, found, strict=True):
+        search.read(parts.some(slice(first, last)), _joined(readings))
 
 
 def _of_roots(margin: Margin) -> Margin:
@@ -414,30 +512,6 @@ def _of_roots(margin: Margin) -> Margin:
 
 def _root(value: Tensor) -> Tensor:
     return (1 + value).sign() * (1 + value).abs().sqrt() - 1
-
-
-def _read_parts(
-    claim: Claim,
-    solution: Solution,
-    pieces: Pieces,
-    whole: Pieces,
-    rate: Rate | None,
-    before: _Before | None,
-    errors: Float[Tensor, " pieces"],
-) -> tuple[_Readings, _Before | None]:
-    """Read the claim off halves; `before` is that of what was halved, twice, and comes back as that of the halves.
-
-    Their error is that of the run so far, and their own: at the bottom of a dip sizes are small.
-    """
-    found, befores = [], []
-    for part, pair in in_parts(solution, pieces, whole):
-        if rate is not None and before is not None:
-            befores.append(before.some(part).of_halves(pair, rate))
-            befores[-1].give(pair, rate)
-        found.append(_read(claim, *pair))
-    readings = _joined(found)
-    errors = torch.maximum(errors, readings.error)
-    return replace(readings, error=errors), _Before.joined(befores) if befores else None
 
 
 def _joined(found: Sequence[_Readings]) -> _Readings:

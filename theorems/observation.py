@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flowsim import Flow, Solution
-from flowsim.observables import DescentFactors, descent_factors
+from flowsim.observables import DescentFactors, factors_of
 from flowsim.sliding import effective_slopes
 from flowsim.solution import Pieces
 from flowsim.weights import NetworkWeights
@@ -41,10 +41,8 @@ class Observation:
         flow: with the data and feedback of each piece's trajectory.
         times: of the nodes.
         weights: at the nodes, `nodes x pieces x m x d` and `nodes x pieces x k x m` as layers.
-        start: at t = 0, `pieces x m x d` and `pieces x k x m`.
-        sides: of each hidden layer, 1 active, -1 inactive, 0 sliding. None for activations other than leaky ReLU.
-        slopes: phi' at each hidden layer, `nodes x pieces x n x m`, between gamma and 1 while sliding. None likewise.
         feedback: the matrices B_2 .. B_{H+1}.
+        sides: of each hidden layer, 1 active, -1 inactive, 0 sliding. None for activations other than leaky ReLU.
         integral: from 0 to each node of the rate that `measure` was given.
         integral_error: of the integral, by two rules of different degree on each piece.
     """
@@ -54,22 +52,42 @@ class Observation:
     flow: Flow
     times: Float[Tensor, "nodes pieces"]
     weights: NetworkWeights
-    start: NetworkWeights
-    sides: tuple[Int[Tensor, "pieces n m"], ...] | None
-    slopes: tuple[Float[Tensor, "nodes pieces n m"], ...] | None
     feedback: tuple[Tensor, ...]
+    sides: tuple[Int[Tensor, "pieces n m"], ...] | None = None
     integral: Float[Tensor, "nodes pieces"] = field(init=False)
     integral_error: Float[Tensor, "nodes pieces"] = field(init=False)
 
     @cached_property
+    def start(self) -> NetworkWeights:
+        """The weights at t = 0, `pieces x m x d` and `pieces x k x m`."""
+        start = self.solution.start
+        return start.with_layers([self.of(layer.reshape(-1, *layer.shape[-2:])) for layer in start.layers])
+
+    @cached_property
+    def slopes(self) -> tuple[Float[Tensor, "nodes pieces n m"], ...] | None:
+        """phi' at each hidden layer, between gamma and 1 while sliding; None where there are no sides."""
+        return None if self.sides is None else effective_slopes(self.flow, self.weights, self.sides, self.feedback)
+
+    @cached_property
+    def _forward(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.flow.forward(self.weights)
+
+    @property
     def pre_activations(self) -> tuple[Float[Tensor, "nodes pieces n m"], ...]:
         """z_l of each hidden layer."""
-        return self.flow.pre_activations(self.weights)
+        return self._forward[1]
+
+    @cached_property
+    def reach(self) -> list[Float[Tensor, "nodes pieces n m"]]:
+        """|a_{l-1}(x_i)| |w_j| at each hidden layer: |z_ij| is at most that, and its rounding is relative to it."""
+        below = [self.flow.dataset.inputs, *(self.flow.activation(z)[0] for z in self.pre_activations[:-1])]
+        pairs = zip(below, self.weights.layers[:-1], strict=True)
+        return [a.norm(dim=-1).unsqueeze(-1) * layer.norm(dim=-1).unsqueeze(-2) for a, layer in pairs]
 
     @cached_property
     def risk(self) -> Float[Tensor, "nodes pieces"]:
         """L(t)."""
-        return self.flow.risk(self.weights)
+        return self.flow.risk_of(self._forward[0])
 
     @cached_property
     def initial_risk(self) -> Float[Tensor, " pieces"]:
@@ -77,9 +95,17 @@ class Observation:
         return self.flow.risk(self.start)
 
     @cached_property
+    def velocity(self) -> NetworkWeights:
+        """d theta / dt = -fa as the rule prescribes it in the mode of the piece, whatever else a control adds."""
+        flow = self.flow
+        if not flow.follows_rule:
+            flow = Flow(flow.dataset, flow.rule, flow.loss, activation=flow.activation)
+        return flow.velocity(self.weights, self.slopes, self.feedback)
+
+    @cached_property
     def factors(self) -> DescentFactors:
         """The factors of Eq. (1), with the direction that the rule prescribes in the mode of the piece."""
-        return descent_factors(_rule_only(self.flow), self.weights, self.slopes, self.feedback)
+        return factors_of(self.flow.gradient(self.weights, self.slopes), self.velocity)
 
     def dominance(self, alpha: float) -> Float[Tensor, "nodes pieces"]:
         """The dominance ratio <grad, fa> / L^alpha."""
@@ -104,34 +130,30 @@ def observe(
     companion is observed in the mode of the solution that it belongs to, given by `like`: the two differ by their
     errors then, and not by where exactly observables jump.
     """
-    trajectory = pieces.trajectory
-    flow = solution.flow_of(trajectory)
-    times, weights = _at(solution, pieces, places)
-    initial = solution.start.with_layers(
-        [layer.reshape(-1, *layer.shape[-2:])[trajectory] for layer in solution.start.layers]
-    )  # fmt: skip
-    by_sign = flow.rule.at_zero == "jumps"
+    flow = solution.flow_of(pieces.trajectory)
     whole = pieces if whole is None else whole
-    if not by_sign:
-        feedback = flow.rule.feedback_matrices(weights)
-    elif like is None:
-        feedback = flow.rule.feedback_matrices(solution.evaluate((whole.start + whole.end) / 2, trajectory))
-    else:
-        feedback = like.feedback
-    if like is not None or not has_kinks(flow):
-        sides = None if like is None else like.sides
-    else:
-        nodes = weights if places is PLACES and whole is pieces else _at(solution, whole, PLACES)[1]
-        sides = _sides(flow, nodes, feedback if by_sign else flow.rule.feedback_matrices(nodes))
-    slopes = None if sides is None else effective_slopes(flow, weights, sides, feedback)
-    return Observation(solution, pieces, flow, times, weights, initial, sides, slopes, feedback)
+    signs = None  # of the feedback, which are part of the mode where it jumps at 0
+    if flow.rule.at_zero == "jumps":
+        middle = (whole.start + whole.end) / 2
+        known = None if like is None else like.feedback
+        signs = known or flow.rule.feedback_matrices(solution.evaluate(middle, whole.trajectory))
+    seen = _at_places(solution, pieces, places, flow, signs)
+    if like is not None:
+        seen.sides = like.sides
+    elif has_kinks(flow):
+        at_nodes = places is PLACES and whole is pieces
+        seen.sides = _sides(seen if at_nodes else _at_places(solution, whole, PLACES, flow, signs))
+    return seen
 
 
-def _at(solution: Solution, pieces: Pieces, places: Tensor) -> tuple[Float[Tensor, "nodes pieces"], NetworkWeights]:
-    """Times and weights at places in [0, 1] of each piece."""
+def _at_places(
+    solution: Solution, pieces: Pieces, places: Tensor, flow: Flow, feedback: tuple[Tensor, ...] | None
+) -> Observation:
+    """Pieces at places in [0, 1] of each, without sides; the feedback is that of the weights there if none is given."""
     trajectory, start, end = pieces
     times = (start + places.to(start).unsqueeze(-1) * (end - start)).clamp(max=solution.t_final)
-    return times, solution.evaluate(times, trajectory.expand_as(times))
+    weights = solution.evaluate(times, trajectory.expand_as(times))
+    return Observation(solution, pieces, flow, times, weights, feedback or flow.rule.feedback_matrices(weights))
 
 
 @lru_cache(maxsize=KEPT)
@@ -176,41 +198,21 @@ def in_chunks(solution: Solution, pieces: Pieces) -> Iterator[slice]:
         yield slice(first, first + size)
 
 
-def _rule_only(flow: Flow) -> Flow:
-    """The flow without what a control adds to its rule; its activation is kept."""
-    return flow if flow.follows_rule else Flow(flow.dataset, flow.rule, flow.loss, activation=flow.activation)
-
-
-def prescribed(observation: Observation) -> NetworkWeights:
-    """The velocity that the rule prescribes, in the mode of the piece."""
-    return _rule_only(observation.flow).velocity(observation.weights, observation.slopes, observation.feedback)
-
-
-def reach(
-    flow: Flow, weights: NetworkWeights, pre_activations: Sequence[Float[Tensor, "*batch n m"]]
-) -> list[Float[Tensor, "*batch n m"]]:
-    """|a_{l-1}(x_i)| |w_j| at each hidden layer: what |z_ij| can be at most, and what its rounding is relative to."""
-    below = [flow.dataset.inputs, *(flow.activation(z)[0] for z in pre_activations[:-1])]
-    pairs = zip(below, weights.layers[:-1], strict=True)
-    return [a.norm(dim=-1).unsqueeze(-1) * layer.norm(dim=-1).unsqueeze(-2) for a, layer in pairs]
-
-
-def _sides(flow: Flow, weights: NetworkWeights, feedback: Sequence[Tensor]) -> tuple[Int[Tensor, "pieces n m"], ...]:
+def _sides(seen: Observation) -> tuple[Int[Tensor, "pieces n m"], ...]:
     """The sides of each hidden layer: the signs of the pre-activations where these are largest on the piece.
 
     A pre-activation that is 0 all over the piece, up to rounding, is that of a neuron that slides, if slopes between
     gamma and 1 hold it there. (Where nothing gets to a neuron from a sample, it is no kink.)
     """
-    pre_activations = flow.pre_activations(weights)
-    if flow.slope == 1:  # no kinks
-        return tuple(torch.ones_like(z[0], dtype=torch.int8) for z in pre_activations)
+    if seen.flow.slope == 1:  # no kinks
+        return tuple(torch.ones_like(z[0], dtype=torch.int8) for z in seen.pre_activations)
     signs, rests = [], []
-    for z, size in zip(pre_activations, reach(flow, weights, pre_activations), strict=True):
+    for z, size in zip(seen.pre_activations, seen.reach, strict=True):
         low, high = z.aminmax(dim=0)
         signs.append(torch.where(high > -low, 1, -1).to(torch.int8))
         largest = size.amax(0)
         rests.append((torch.maximum(high, -low) <= ON_KINK * largest) & (largest > 0))
-    return _held(flow, weights, signs, rests, feedback)
+    return _held(seen.flow, seen.weights, signs, rests, seen.feedback)
 
 
 def _held(

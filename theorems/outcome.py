@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from rich.console import Console
 from flowsim.progress import Tell, reporting
 from flowsim.shell import INTERRUPTED, Attempts, Mistake
 from theorems import cases, search
-from theorems.cases import MODULES, reason, undecided
+from theorems.cases import MODULES
 from theorems.check import Check, DoesNotApplyError
 from theorems.ensembles import Scope
-from theorems.findings import answered, questions
+from theorems.guarded import reason, undecided
 
 
 @dataclass
@@ -73,21 +73,27 @@ def carried_out(command: Callable[[Outcome], None], source: str) -> Outcome:
 
 def check_cases(names: Sequence[str], scope: Scope, into: Outcome) -> None:
     """Run the cases of the named statements, and answer the questions about them."""
-    found: dict[cases.Place, Check] = {}
+    found: dict[cases.Place, Any] = {}
     answers: list[dict[str, Any]] = []
     into.more |= {"findings": answers}
-    places, asked = cases.places(names, scope), [] if scope.rigorous else questions(names)
-    total = len(places) + len(asked)
+    places, asked = cases.places(names, scope), cases.asked(names, scope)
     with reporting() as tell:
         try:
-            for place, result in cases.decided(places, scope):
+            for place, result in cases.results([*places, *asked], scope):
                 found[place] = result
-                tell(len(found) / total, f"checking, {len(found)} of {len(places)} cases")
+                tell(len(found) / len([*places, *asked]), _progress(found, places, asked))
         finally:
             into.checks = [found[place] for place in places if place in found]
-        for question in asked:
-            answers.append(dataclasses.asdict(answered(question, scope.seeds, scope.device)))
-            tell((len(places) + len(answers)) / total, f"findings, {len(answers)} of {len(asked)}")
+            answers += [dataclasses.asdict(found[place]) for place in asked if place in found]
+
+
+def _progress(found: Collection[cases.Place], places: Sequence[cases.Place], asked: Sequence[cases.Place]) -> str:
+    """How many cases are decided; once all are, how many questions are answered."""
+    decided = sum(place in found for place in places)
+    answers = len(found) - decided
+    if decided < len(places) or answers == 0:
+        return f"checking, {decided} of {len(places)} cases"
+    return f"findings, {answers} of {len(asked)}"
 
 
 def check_data(own: Any, runs: Mapping[str, Callable[[], Any]], names: Sequence[str], into: Outcome) -> None:

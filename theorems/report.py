@@ -12,7 +12,7 @@ import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import scipy
@@ -29,7 +29,9 @@ from rich.table import Table
 import flowsim
 from flowsim.files import whole
 from theorems.check import Check, Statement
-from theorems.pictures import Picture, nearest, pictures
+
+if TYPE_CHECKING:
+    from theorems.pictures import Picture
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -158,12 +160,20 @@ def write_html(path: str, report: dict[str, Any], statements: Sequence[Statement
     Raises:
         OSError: if the file cannot be written.
     """
+    from theorems import pictures  # noqa: PLC0415, matplotlib is not for those who want no page
+
     report = _finite(report)
     checks = [Check(**entry) for entry in report["checks"]]
     equalities = {(item.name, claim.name) for item in statements for claim in item.claims if claim.kind == "equality"}
     environment = Environment(loader=PackageLoader("theorems", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {"short": _short, "constants": constants, "nearest": nearest, "mathml": mathml, "svg": _svg}
+    environment.filters |= {
+        "short": _short,
+        "constants": constants,
+        "nearest": pictures.nearest,
+        "mathml": mathml,
+        "svg": _svg,
+    }
     if "rigorous" in report:
         from theorems.rigorous.report import shortened, worst  # noqa: PLC0415, optional
 
@@ -176,7 +186,7 @@ def write_html(path: str, report: dict[str, Any], statements: Sequence[Statement
             (_heading(name, statements), formula_parts(name, statements), list(group))
             for name, group in itertools.groupby(checks, key=lambda check: check.name)
         ],
-        pictures=[] if "rigorous" in report else pictures(checks, equalities),
+        pictures=[] if "rigorous" in report else pictures.pictures(checks, equalities),
         source=source,
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         commit=commit(Path(__file__)),

@@ -40,9 +40,9 @@ from flowsim.files import write_npz
 from flowsim.progress import Tell, reporting
 from flowsim.validation import require_positive
 from theorems import equation_1, lemma_5_4, own_data, proposition_5_3, proposition_5_7, theorem_5_2
-from theorems.cases import guarded, reason, undecided
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL, MarginRule
+from theorems.guarded import guarded, reason, undecided
 from theorems.measurement import along, ratios_of
 from theorems.observation import observe
 from theorems.polynomial import INTEGRALS

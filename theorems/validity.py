@@ -21,7 +21,7 @@ from flowsim import Flow, Solution
 from flowsim.solution import Pieces
 from theorems.hypothesis import Hypothesis, fact
 from theorems.measurement import extreme, halves, in_parts, twice
-from theorems.observation import Observation, chosen, has_kinks, in_pairs, in_turn, prescribed, reach
+from theorems.observation import Observation, chosen, has_kinks, in_pairs, in_turn
 from theorems.polynomial import DERIVATIVES, INTEGRALS, lower_bound
 from theorems.thresholds import FOLLOWS, HALVINGS, ROUNDING_PER_STEP
 
@@ -93,7 +93,7 @@ def _drift(seen: Observation) -> tuple[Float[Tensor, "pieces layers"], Float[Ten
     """How far weights move otherwise than the rule says on a piece; the largest weight."""
     length = (seen.pieces.end - seen.pieces.start).reshape(-1, 1, 1)
     drifts, sizes = [], []
-    for layer, says in zip(seen.weights.layers, prescribed(seen).layers, strict=True):
+    for layer, says in zip(seen.weights.layers, seen.velocity.layers, strict=True):
         moves = length * torch.tensordot(INTEGRALS.to(says), says, 1)
         drifts.append((layer - layer[0] - moves).abs().amax((0, 2, 3)))
         sizes.append(layer.abs().amax((0, 2, 3)))
@@ -127,7 +127,7 @@ def _sizes(seen: Observation) -> list[Float[Tensor, "pieces rows m"]]:
     """What `_on_sides` is relative to: |a| |w|, and the largest weight of the layer."""
     assert seen.sides is not None
     found = []
-    sizes = reach(seen.flow, seen.weights, seen.pre_activations) if seen.flow.slope < 1 else ()
+    sizes = seen.reach if seen.flow.slope < 1 else []
     for size, side in zip(sizes, seen.sides if sizes else (), strict=True):
         found += [size.amax(0)] * (2 if (side == 0).any() else 1)
     if seen.flow.rule.at_zero == "jumps":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -176,6 +177,10 @@ class RungeKuttaPath:
         A quantity that changes sign twice within one step is not seen; the error control keeps steps across a
         kink short.
         """
+        return self._events
+
+    @cached_property
+    def _events(self) -> Events:
         crossings = [self._crossings(index) for index in range(len(self.tracks))]
         columns = [torch.cat(column) for column in zip(*crossings, strict=True)]
         counts = torch.tensor([len(times) for times, *_ in crossings], device=columns[0].device)

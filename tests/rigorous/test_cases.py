@@ -30,7 +30,7 @@ PLACES = cases.places(list(cases.OF_FLOWS), SCOPE)
 def test_theorems_are_proved_and_controls_refuted(place: cases.Place) -> None:
     name, number = place
     case = cases.cases_of(name, SCOPE)[number]
-    found = case.decided()
+    found = cases.outcome(case)
     assert found.verdict == ("proved" if case.role == "theorem" else "refuted")
     assert found.as_expected
     broken = [name for name, state in found.details["hypotheses"].items() if state["holds"] is False]

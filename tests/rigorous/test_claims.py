@@ -191,4 +191,4 @@ def test_a_control_must_be_proved_to_break_a_hypothesis() -> None:
     make = lambda: RUN.instance  # noqa: E731
     statement = proposition_5_7.STATEMENTS["orthogonally separable"]
     with pytest.raises(ValueError, match="is not proved to break a hypothesis"):
-        Case(statement, "nothing broken", "control", [make]).decided()
+        Case(statement, "nothing broken", "control", [make]).examined(0)

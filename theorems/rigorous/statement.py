@@ -17,6 +17,9 @@ BITS = 192
 
 Claim = Nonnegative | Equal
 
+Judged = tuple[Run, list[Hypothesis], dict[str, Decision]]
+"""A run, and a statement's hypotheses and claims on it."""
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -47,9 +50,13 @@ class Case:
     runs: Sequence[Callable[[], Instance]]
     bits: int = BITS
 
-    def decided(self) -> Check:
-        """The check of the case; errors as in `check`."""
-        return check(self.statement, self.label, self.role, (Run(make(), self.bits) for make in self.runs))
+    def examined(self, number: int) -> Judged:
+        """A run of the case, judged; errors as in `check`."""
+        return _judged(self.statement, self.label, self.role, Run(self.runs[number](), self.bits))
+
+    def combined(self, runs: Sequence[Judged]) -> Check:
+        """The check of the case, from all its runs in order."""
+        return _combined(self.statement, self.label, self.role, runs)
 
 
 def check(statement: Statement, label: str, role: Role, runs: Iterable[Run]) -> Check:
@@ -63,7 +70,10 @@ def check(statement: Statement, label: str, role: Role, runs: Iterable[Run]) -> 
         Undecided: if a run cannot be enclosed.
         ValueError: if a control breaks no hypothesis.
     """
-    found = [(run, *_judged(statement, label, role, run)) for run in runs]
+    return _combined(statement, label, role, [_judged(statement, label, role, run) for run in runs])
+
+
+def _combined(statement: Statement, label: str, role: Role, found: Sequence[Judged]) -> Check:
     every = [decision for _, _, decisions in found for decision in decisions.values()]
     refuted = [any(decision.holds is False for decision in decisions.values()) for _, _, decisions in found]
     if any(refuted) if role == "theorem" else all(refuted):
@@ -92,14 +102,14 @@ def check(statement: Statement, label: str, role: Role, runs: Iterable[Run]) -> 
     )
 
 
-def _judged(statement: Statement, label: str, role: Role, run: Run) -> tuple[list[Hypothesis], dict[str, Decision]]:
-    """The hypotheses and the claims of a run."""
+def _judged(statement: Statement, label: str, role: Role, run: Run) -> Judged:
+    """A run with its hypotheses and claims."""
     hypotheses = statement.hypotheses(run)
     if role == "theorem" and not all(item.holds for item in hypotheses):
         raise DoesNotApplyError(statement.name, hypotheses)
     if role == "control" and all(item.holds is not False for item in hypotheses):
         raise ValueError(f"the control {statement.name}: {label} is not proved to break a hypothesis")
-    return hypotheses, {claim.name: claim.decide(run) for claim in statement.claims(run)}
+    return run, hypotheses, {claim.name: claim.decide(run) for claim in statement.claims(run)}
 
 
 def _described(decision: Decision, number: int) -> dict[str, Any]:

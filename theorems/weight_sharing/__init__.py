@@ -7,7 +7,7 @@ measuring   both sides of the law in a backward pass, along a flow, and over ste
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, get_args
 
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from flowsim.modules.layers import RuleName
-from theorems.check import Check, DoesNotApplyError, Role, Statement, verdict
+from theorems.check import Check, DoesNotApplyError, Examined, Role, Statement, combined
 from theorems.ensembles import Scope
 from theorems.hypothesis import Hypothesis, fact
 from theorems.measurement import Claim, Compared, Margin
@@ -78,55 +78,39 @@ class Case:
     runs: Sequence[Instance]
     statement: Statement = STATEMENT
 
-    def decided(self) -> Check:
-        """Measure all instances, and decide as `theorems.check` does on an equality.
+    def examined(self, number: int) -> Examined:
+        """Measure an instance.
 
         Raises:
             DoesNotApplyError: if a theorem's hypotheses do not hold there.
             ValueError: if a control breaks no hypothesis.
         """
-        hypotheses = self.judged()
-        margin = _margin([self.measure(instance) for instance in self.runs])
-        worst = int(margin.margin.argmin())
-        entry = {
-            "margin": margin.margin[worst].item(),
-            "error_bound": margin.error[worst].item(),
-            "trajectory": worst,
-            "time": 0.0,
-            "place": str(self.runs[worst]),
-        }
-        return Check(
-            name=self.statement.name,
-            case=self.label,
-            role=self.role,
-            verdict=verdict([_EQUALITY], [[margin]], self.role),
-            margin=entry["margin"],
-            error_bound=entry["error_bound"],
-            trajectories=len(self.runs),
-            details={"hypotheses": hypotheses, "claims": {self.claim: entry}},
-        )
-
-    def judged(self) -> dict[str, dict[str, Any]]:
-        """The hypotheses by name, each on the instance where it holds least; errors as in `decided`."""
-        found = [self.hypotheses(instance) for instance in self.runs]
-        broken = [[item for item in items if not item.holds] for items in found]
-        if self.role == "theorem" and any(broken):
-            raise DoesNotApplyError(self.statement.name, next(items for items in found if items))
-        if self.role == "control" and not all(broken):
+        instance = self.runs[number]
+        hypotheses = self.hypotheses(instance)
+        applies = all(item.holds for item in hypotheses)
+        if self.role == "theorem" and not applies:
+            raise DoesNotApplyError(self.statement.name, hypotheses)
+        if self.role == "control" and applies:
             raise ValueError(f"the control {self.statement.name}: {self.label} breaks no hypothesis")
-        least = {item.name: item for items in found for item in items}
-        return {name: {"holds": item.holds, "slack": item.slack.item()} for name, item in least.items()}
+        deviation, error = found = self.measure(instance)
+        entry = {
+            "margin": -deviation, "error_bound": error, "trajectory": number, "time": 0.0, "place": str(instance),
+        }  # fmt: skip
+        return Examined(hypotheses, [_margin(found)], {"trajectories": 1, "claims": {self.claim: entry}})
+
+    def combined(self, instances: Sequence[Examined]) -> Check:
+        """The check of the case, as `theorems.check` decides on an equality."""
+        claims = [Claim(self.claim, "equality", lambda _: Compared(torch.zeros(()), torch.ones(())))]
+        check = combined(replace(self.statement, claims=claims), self.label, self.role, instances)
+        details = {name: value for name, value in check.details.items() if name != "runs"}  # they are no ensembles
+        return replace(check, details=details)
 
 
-_EQUALITY = Claim("", "equality", lambda _: Compared(torch.zeros(()), torch.ones(())))
-
-
-def _margin(found: Sequence[Deviation]) -> Margin:
-    """The margin of an equality on each instance."""
-    deviation, error = torch.tensor(found, dtype=torch.float64).T
-    none = torch.zeros(len(found))
+def _margin(found: Deviation) -> Margin:
+    """The margin of an equality."""
+    deviation, error = torch.tensor(found, dtype=torch.float64)[:, None]
     violated = deviation > error.clamp(min=EQUALITY_ERROR)
-    return Margin(-deviation, -deviation - error, none, none.long(), violated)
+    return Margin(-deviation, -deviation - error, torch.zeros(1), torch.zeros(1).long(), violated)
 
 
 def cases(scope: Scope) -> list[Case]:
