@@ -46,6 +46,7 @@ GALLERY = "figures/gallery"
 
 EXPERIMENTS = {
     "noisy_digits": "the paper's two-layer experiment",
+    "deep_networks": "its LeNet and ResNet-18",
 }
 """Packages with a module `experiment`, which is loaded by those who run it: they need more than figures do."""
 
@@ -66,13 +67,14 @@ def parser() -> argparse.ArgumentParser:
     of = main.add_argument_group("experiments", f"{about}; they go on where they were interrupted")
     of.add_argument("--dataset", choices=DATASETS, help="default digits for noisy_digits, mnist-5000 for deep_networks")
     of.add_argument("--data-dir", metavar="DIR", help="where the files of a data set that is in no package are")
+    of.add_argument("--network", choices=("lenet", "resnet"), help="of deep_networks; default lenet")
     of.add_argument("--download", action="store_true", help="fetch mnist from openml.org instead")
     of.add_argument("--paper", action="store_true", help="the paper's sizes, which take days, or a GPU")
     of.add_argument("--device", help="cpu (default) or cuda")
     return main
 
 
-OPTIONS = ("dataset", "data_dir", "download", "paper", "device")
+OPTIONS = ("dataset", "data_dir", "network", "download", "paper", "device")
 """Those of experiments."""
 
 

@@ -71,6 +71,20 @@ def levels(table: pd.DataFrame, axis: str) -> NDArray:
     return np.asarray(pd.unique(column(table, axis)))
 
 
+def rows(table: pd.DataFrame, **where: object) -> pd.DataFrame:
+    """The rows with these entries.
+
+    >>> table = table_of(np.array([[[0.5]], [[0.25]]]), {"rule": ["GD", "FA"], "epoch": [0]}, ["loss"])
+    >>> rows(table, rule="FA", epoch=0)
+      rule  epoch  loss
+    1   FA      0  0.25
+    """
+    chosen = np.ones(len(table), bool)
+    for name, entry in where.items():
+        chosen &= column(table, name) == entry
+    return table.loc[chosen]
+
+
 def column(table: pd.DataFrame, name: str) -> NDArray:
     """A column as an array."""
     return np.asarray(table[name])

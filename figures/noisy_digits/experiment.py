@@ -44,6 +44,8 @@ def prepare(options: argparse.Namespace, folder: Path, out: Console, err: Consol
     dataset, device = options.dataset or ("mnist" if options.download else "digits"), device_of(options.device or "cpu")
     if dataset not in DATASETS:
         raise ValueError(f"--dataset of {NAME} must be one of {', '.join(DATASETS)}, got {dataset!r}")
+    if options.network is not None:
+        raise ValueError(f"--network goes with deep_networks, got {options.network!r} with {NAME}")
     if options.paper and dataset == "digits":
         raise ValueError("--paper needs more images than digits has, got --dataset digits: give mnist or fashion-mnist")
     protocol = papers(dataset) if options.paper else Protocol(dataset)
