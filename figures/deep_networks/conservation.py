@@ -1,4 +1,4 @@
-"""Deep networks: how far training is from the conservation law, and what its formula leaves of that.
+"""Deep networks: drift from the conservation law, and what its formula leaves.
 
 The largest drift of a conserved quantity of all channels since the start (solid), and what is left of it after the
 formula for discrete steps with momentum, decay and mini-batches (dotted), mean over repeats. The flow conserves these

@@ -5,6 +5,7 @@ Its first columns say which run it is (rule, width, repeat, ...) and which epoch
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -102,4 +103,13 @@ def write(table: pd.DataFrame, path: Path) -> None:
 
 def read(path: Path) -> pd.DataFrame:
     """The table in a file, to the last bit."""
-    return pd.read_csv(path, float_precision="round_trip")
+    text = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return pd.DataFrame({name: _entries(text[name].tolist()) for name in text})
+
+
+def _entries(texts: list[str]) -> list[int] | list[float] | list[str]:
+    """Numbers, if they all are, as Python reads them: exactly."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return [kind(text) for text in texts]
+    return texts
