@@ -26,7 +26,7 @@ FEW = 6
 def draw(table: pd.DataFrame) -> Figure:
     """A panel for each rule and number of classes."""
     rules, classes = [rule for rule in levels(table, "rule") if rule in OWN], levels(table, "classes")
-    figure, axes = panels(len(rules), len(classes), 1.2 * len(rules) + 0.7, sharex=True, sharey=True)
+    figure, axes = panels(len(rules), len(classes), 1.2 * len(rules) + 0.7, sharex=True, sharey="row")
     epochs, last = np.sort(levels(table, "epoch")), column(table, "epoch").max()
     for (rule, number), panel in zip([(rule, number) for rule in rules for number in classes], axes, strict=True):
         of = rows(table, rule=rule, classes=number)
@@ -37,7 +37,7 @@ def draw(table: pd.DataFrame) -> Figure:
                 array_of(each, name, "epoch", "repeat").mean(-1)
                 for each, name in [(predicted, "predicted"), (of, f"cosine {layer}")]
             )
-            panel.plot(at, law, color=colour, linewidth=4, alpha=0.3, solid_capstyle="butt")
+            panel.plot(at, law, color=colour, linewidth=3, alpha=0.3, solid_capstyle="butt")
             panel.plot(at, measured, color=colour, linewidth=0.9, label=layer if panel is axes[0] else None)
         panel.set_title(f"{rule}, $k = {number}$")
         panel.set_xlim(0, last)
@@ -48,7 +48,7 @@ def draw(table: pd.DataFrame) -> Figure:
     for panel in axes[:: len(classes)]:
         panel.set_ylabel(r"$\cos(W, B)$")
     handles, labels = axes[0].get_legend_handles_labels()
-    handles.append(Line2D([], [], color=GREY, linewidth=4))
+    handles.append(Line2D([], [], color=GREY, linewidth=3))
     figure.legend(handles, [*labels, "by the law"], loc="outside upper left", ncols=3)
     return figure
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -105,6 +106,10 @@ def measure(
         with failed.at(done.name):
             try:
                 found[done.name] = future.result()
+            except BrokenProcessPool:
+                message = "a process died, perhaps as memory ran out; what was saved goes on when it is run again"
+                failed.stopped += [] if message in failed.stopped else [message]
+                continue
             except ValueError as error:
                 failed.stopped.append(f"{done.name}: {error}")
                 continue

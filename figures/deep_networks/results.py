@@ -28,13 +28,9 @@ def tabulate(found: Sequence[tuple[Setting, Records]]) -> pd.DataFrame:
     """The table of all runs: one that diverges ends at the epoch in which it does so."""
     parts = []
     for setting, records in found:
-        part = pd.DataFrame(records.values, columns=records.quantities).astype({"updates": int, "diverged": int})
-        epochs = range(len(part))
-        for place, (name, value) in enumerate(
-            {"rule": setting.rule, "classes": setting.classes, "repeat": setting.repeat, "epoch": epochs}.items()
-        ):
-            part.insert(place, name, value)
-        parts.append(part)
+        which = {"rule": setting.rule, "classes": setting.classes, "repeat": setting.repeat}
+        values = pd.DataFrame(records.values, columns=records.quantities).astype({"updates": int, "diverged": int})
+        parts.append(pd.concat([pd.DataFrame({**which, "epoch": range(len(values))}), values], axis=1))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -102,6 +98,16 @@ def _accuracy(repeats: NDArray) -> str:
 # --- the paper's sentences ---
 
 
+def decided(differences: NDArray) -> Verdict:
+    """As `beyond_error`, over the repeats in which no run diverged.
+
+    >>> decided(np.array([[2.0, np.nan, 3.0]])), decided(np.array([[2.0, np.nan, np.nan]]))
+    ('agrees', 'undecided')
+    """
+    lost = np.isnan(differences).any(tuple(range(differences.ndim - 1)))
+    return beyond_error(differences[..., ~lost]) if (~lost).sum() > 1 else "undecided"
+
+
 def claims(table: pd.DataFrame) -> list[Claim]:
     """The sentences of the paper's section 6.2 and appendix B.2; those about k at equal epochs and at equal updates."""
     found = []
@@ -124,34 +130,34 @@ def _about_classes(table: pd.DataFrame, at: At) -> list[Claim]:
         Claim(
             "accuracy declines with the number of classes",
             f"in points, {between}: {_each(falls, 1)}",
-            beyond_error(np.stack(list(falls.values()))),
+            decided(np.stack(list(falls.values()))),
         ),
         Claim(
             "sign-FA is more robust than adaFA",
             f"adaFA loses more, {between}, by {_said(falls['adaFA'] - falls['sign-FA'], 1)} points",
-            beyond_error(falls["adaFA"] - falls["sign-FA"]),
+            decided(falls["adaFA"] - falls["sign-FA"]),
         ),
         Claim(
             "sign-FA stays competitive with backpropagation, more than adaFA",
             f"behind GD at k = {classes[-1]}: sign-FA {_said(100 * (accuracy['GD'] - accuracy['sign-FA'])[-1], 1)}, "
             f"adaFA {_said(100 * (accuracy['GD'] - accuracy['adaFA'])[-1], 1)} points",
-            beyond_error((accuracy["sign-FA"] - accuracy["adaFA"])[-1]),
+            decided((accuracy["sign-FA"] - accuracy["adaFA"])[-1]),
         ),
         Claim(
             "the advantage of initialisation, adaFA over FA, diminishes with k",
             f"points ahead: {_said(ahead[0], 1)} at k = {classes[0]}, {_said(ahead[-1], 1)} at {classes[-1]}",
-            beyond_error(ahead[0] - ahead[-1]),
+            decided(ahead[0] - ahead[-1]),
         ),
         Claim(
             "alignment degrades as k grows",
             f"mean cosine of all layers but the first, {between}, falls by {_each(loses, 3)}",
-            beyond_error(np.stack(list(loses.values()))),
+            decided(np.stack(list(loses.values()))),
         ),
         Claim(
             "more so for FA, less for adaFA, least for sign-FA",
             f"FA by {_said(loses['FA'] - loses['adaFA'], 3)} more than adaFA, "
             f"adaFA by {_said(loses['adaFA'] - loses['sign-FA'], 3)} more than sign-FA",
-            beyond_error(np.stack([loses["FA"] - loses["adaFA"], loses["adaFA"] - loses["sign-FA"]])),
+            decided(np.stack([loses["FA"] - loses["adaFA"], loses["adaFA"] - loses["sign-FA"]])),
         ),
     ]
 
@@ -160,6 +166,7 @@ def _about_layers(table: pd.DataFrame) -> list[Claim]:
     """Of every layer but the first, through whose feedback nothing goes back."""
     names, rules = layers_of(table)[1:], list(levels(table, "rule"))
     cosine = np.stack([array_of(table, f"cosine {name}", "rule", "classes", "epoch", "repeat") for name in names])
+    cosine = np.where(np.isnan(cosine[..., -1:, :]), np.nan, cosine)  # of runs that diverged, which is no alignment
     fa, ada = cosine[:, rules.index("FA")], cosine[:, rules.index("adaFA")]
     gain = fa[:, :, -1] - fa[:, :, 0]
     least, most = (names[place] for place in np.argsort(np.nanmean(gain, (1, 2)))[[0, -1]])
@@ -168,12 +175,12 @@ def _about_layers(table: pd.DataFrame) -> list[Claim]:
         Claim(
             "alignment of FA improves over epochs, in all layers",
             f"on average by {', '.join(f'{name} {np.nanmean(of):.3f}' for name, of in _some(names, gain))}",
-            beyond_error(gain),
+            decided(gain),
         ),
         Claim(
             "particularly in the output layer",
             f"most in {most}, least in {least}",
-            beyond_error(gain[-1] - gain[:-1]),
+            decided(gain[-1] - gain[:-1]),
         ),
         Claim(
             "adaFA keeps higher alignment than FA",
@@ -201,7 +208,10 @@ def _law(table: pd.DataFrame) -> Claim:
 
 
 def _said(repeats: NDArray, digits: int) -> str:
-    mean, error = over_repeats(repeats)
+    left = repeats[~np.isnan(repeats)]
+    if not len(left):
+        return "nothing (all diverged)"
+    mean, error = over_repeats(left)
     return f"{mean:.{digits}f}" if np.isnan(error) else f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
