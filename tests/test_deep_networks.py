@@ -713,6 +713,16 @@ def test_one_experiment_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.startswith("error: --network goes with deep_networks, got 'lenet' with noisy_digits")
 
 
+def test_images_that_do_not_fit_are_refused_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = pictures()._replace(train=(np.zeros((40, 3, 64, 64), np.uint8), np.arange(40) % 10))
+    monkeypatch.setattr(experiment, "load", lambda dataset, folder, download: large)
+    assert command.main(shell(tmp_path, "--dataset", "tiny-imagenet", "--data-dir", str(tmp_path))) == 2
+    message = "error: --dataset must have images of 32 x 32 pixels or less, got 64 x 64\n"
+    assert capsys.readouterr().err == message
+
+
 def test_the_papers_protocols_are_asked_for_by_their_data() -> None:
     parsed = command.parser().parse_args
     for dataset, protocol in [("cifar-100", CIFAR100), ("tiny-imagenet", TINY_IMAGENET)]:

@@ -16,7 +16,16 @@ import pandas as pd
 from rich.console import Console
 
 from figures.deep_networks import accuracy, alignment, conservation
-from figures.deep_networks.protocol import CIFAR100, SMALL, TINY_IMAGENET, Protocol, Setting, select, settings_of
+from figures.deep_networks.protocol import (
+    CIFAR100,
+    SMALL,
+    TINY_IMAGENET,
+    Protocol,
+    Setting,
+    filled,
+    select,
+    settings_of,
+)
 from figures.deep_networks.results import accuracy_table, claims, tabulate
 from figures.deep_networks.training import Records
 from figures.deep_networks.training import run as train
@@ -45,8 +54,8 @@ def prepare(options: argparse.Namespace, folder: Path, out: Console, err: Consol
     for name in files_of(protocol):
         require_writable("--output", folder / name)
     images = load(protocol.dataset, options.data_dir, options.download)
-    for setting in settings_of(protocol)[:: protocol.repeats]:  # whether there are enough classes
-        select(protocol, images, setting)
+    for setting in settings_of(protocol)[:: protocol.repeats]:  # whether there are enough classes, and they fit
+        filled(select(protocol, images, setting).train[0][:1], protocol.side)
     return partial(run, protocol, images, folder, device, out, err)
 
 

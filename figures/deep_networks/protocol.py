@@ -88,7 +88,7 @@ SMALL = {
         halved=(4,), per_class=(100, 50),
     ),
 }  # fmt: skip
-"""Ours, which take minutes on two cores, by network. At rate 0.01 LeNet diverges under adaFA in some runs with k = 10."""
+"""Ours, which take minutes on two cores, by network. At rate 0.01 LeNet diverges in some runs of adaFA with k = 10."""
 
 
 @dataclass(frozen=True)
