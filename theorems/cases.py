@@ -19,7 +19,7 @@ import torch
 
 from flowsim import IntegrationError, Undecided
 from flowsim.shell import is_out_of_memory, mistake
-from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
+from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2, weight_sharing
 from theorems.check import Case, Check, DoesNotApplyError, Role, Statement
 from theorems.ensembles import Scope
 from theorems.measurement import NoMarginError
@@ -27,7 +27,7 @@ from theorems.measurement import NoMarginError
 if TYPE_CHECKING:
     from theorems.rigorous import statement as rigorous
 
-    AnyCase = Case | rigorous.Case
+    AnyCase = Case | weight_sharing.Case | rigorous.Case
     AnyStatement = Statement | rigorous.Statement
 
 MODULES = {
@@ -37,7 +37,11 @@ MODULES = {
     "proposition_5_3": proposition_5_3,
     "lemma_5_4": lemma_5_4,
     "proposition_5_7": proposition_5_7,
+    "weight_sharing": weight_sharing,
 }
+
+OF_FLOWS = tuple(name for name in MODULES if name != "weight_sharing")
+"""Statements on flows of fully connected networks: they can be checked on data of one's own, searched, and proved."""
 
 FEW = 25
 """So many cases are run in this process: starting others takes as long."""

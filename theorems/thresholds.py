@@ -10,6 +10,10 @@ ROUNDING_PER_STEP = 16
 """Roundings of a weight per step: the terms of a series, or the stages of a step, are summed for the state and again in
 dense output."""
 
+FLOAT32_SAFETY = 32
+"""Rounding in float64 is at most so many times 2^-29 of what the same sums leave in float32: both are largest values
+over hundreds of channels, and differ by their luck only."""
+
 ON_KINK = 1e-12
 """A pre-activation rests on its kink if it is at most so large all over a piece, relative to |a| |w|. The integrator
 puts sliding neurons on their kinks up to a few roundings; a piece on which a moving one is so small is as short."""

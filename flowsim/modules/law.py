@@ -80,10 +80,10 @@ def rates_in(module: nn.Module, group: Group) -> tuple[Channels, Channels]:
     """The rates of one group."""
 
     def outgoing_rate(term: Term) -> Tensor:
-        return -(feedback(module, term) * outgoing(module, term, _gradient)).sum(0)
+        return -(feedback(module, term) * outgoing(module, term, gradient)).sum(0)
 
     def incoming_rate(term: Term) -> Tensor:
-        return -(incoming(module, term) * incoming(module, term, _gradient)).sum(-1)
+        return -(incoming(module, term) * incoming(module, term, gradient)).sum(-1)
 
     return gather(group, group.readers, outgoing_rate), gather(group, group.writers, incoming_rate)
 
@@ -120,7 +120,7 @@ def rule_of(module: nn.Module, term: Term) -> Rule:
     if not isinstance(layer, (FeedbackLinear, FeedbackConv2d)) or layer.rule == "gd":
         return GradientDescent()
     if layer.rule == "sign-fa":
-        return SignFeedbackAlignment(layer.scale)
+        return SignFeedbackAlignment(layer.weight.new_tensor(layer.scale).item())  # as it is rounded in the layer
     return FeedbackAlignment(feedback(module, term))
 
 
@@ -154,7 +154,12 @@ def _columns(weight: Tensor, layer: nn.Module, term: Term) -> Tensor:
     return parts.permute(1, 3, 0, 2).reshape(-1, term.of)
 
 
-def _gradient(parameter: Tensor) -> Tensor:
+def gradient(parameter: Tensor) -> Tensor:
+    """Of the loss, by a parameter.
+
+    Raises:
+        ValueError: if there was no backward pass.
+    """
     if parameter.grad is None:
         raise ValueError("module must have gradients, got a parameter without one: call backward() first")
     return parameter.grad
