@@ -31,7 +31,7 @@ def tabulate(found: Sequence[tuple[Setting, Records]]) -> pd.DataFrame:
         which = {"rule": setting.rule, "classes": setting.classes, "repeat": setting.repeat}
         values = pd.DataFrame(records.values, columns=records.quantities).astype({"updates": int, "diverged": int})
         parts.append(pd.concat([pd.DataFrame({**which, "epoch": range(len(values))}), values], axis=1))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).copy()  # in one block: there are many columns
 
 
 def layers_of(table: pd.DataFrame) -> list[str]:
