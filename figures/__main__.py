@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -23,12 +23,9 @@ from figures import (
     signs,
     work_precision,
 )
-from figures.noisy_digits import experiment, images
-from figures.noisy_digits.protocol import Protocol, papers, problem
-from figures.noisy_digits.training import reached
+from figures.experiments.images import DATASETS
 from figures.style import STYLE, save
 from figures.threads import one_thread
-from flowsim.__main__ import device_of
 from flowsim.files import make_folder, require_writable
 from flowsim.progress import reporting
 from flowsim.shell import Attempts, add_version, complain, leave
@@ -47,7 +44,12 @@ MODULES: dict[str, ModuleType] = {
 
 GALLERY = "figures/gallery"
 
-EXPERIMENT = experiment.NAME
+EXPERIMENTS = {
+    "noisy_digits": "the paper's two-layer experiment",
+    "deep_networks": "its LeNet and ResNet-18",
+}
+"""Packages with a module `experiment`, which is loaded by those who run it: they need more than figures do."""
+
 WIDTH = 120
 """Columns where the output is no terminal."""
 
@@ -58,66 +60,63 @@ def parser() -> argparse.ArgumentParser:
     add_version(main)
     main.add_argument(
         "names", nargs="*", metavar="NAME",
-        help=f"figures, of {', '.join(MODULES)} (default: all of these), or {EXPERIMENT}",
+        help=f"figures, of {', '.join(MODULES)} (default: all of these), or one of {', '.join(EXPERIMENTS)}",
     )  # fmt: skip
     main.add_argument("--output", default=GALLERY, metavar="DIR", help=f"where to (default {GALLERY})")
-    digits = main.add_argument_group(
-        EXPERIMENT, "the paper's two-layer experiment; it goes on where it was interrupted"
-    )
-    digits.add_argument("--dataset", choices=images.DATASETS, help="default digits, those of scikit-learn")
-    digits.add_argument("--data-dir", metavar="DIR", help="where the IDX files of mnist or fashion-mnist are")
-    digits.add_argument("--download", action="store_true", help="fetch mnist from openml.org instead")
-    digits.add_argument(
-        "--paper", action="store_true", help="the paper's sizes: 240 networks, 6000 epochs of 4000 images"
-    )
-    digits.add_argument("--device", help="cpu (default) or cuda")
+    about = "; ".join(f"{name}: {what}" for name, what in EXPERIMENTS.items())
+    of = main.add_argument_group("experiments", f"{about}; they go on where they were interrupted")
+    of.add_argument("--dataset", choices=DATASETS, help="default digits for noisy_digits, mnist-5000 for deep_networks")
+    of.add_argument("--data-dir", metavar="DIR", help="where the files of a data set that is in no package are")
+    of.add_argument("--network", choices=("lenet", "resnet"), help="of deep_networks; default lenet")
+    of.add_argument("--download", action="store_true", help="fetch mnist from openml.org instead")
+    of.add_argument("--paper", action="store_true", help="the paper's sizes, which take days, or a GPU")
+    of.add_argument("--device", help="cpu (default) or cuda")
     return main
 
 
-def validated(options: argparse.Namespace) -> tuple[list[str], Path]:
-    """The names of the figures, and the folder.
+OPTIONS = ("dataset", "data_dir", "network", "download", "paper", "device")
+"""Those of experiments."""
+
+
+def validated(options: argparse.Namespace) -> tuple[list[str], str | None, Path]:
+    """The names of the figures, the experiment, and the folder.
 
     Raises:
         ValueError: naming the option that is wrong.
     """
-    names = [*MODULES, EXPERIMENT]
+    names = [*MODULES, *EXPERIMENTS]
     unknown = [name for name in options.names if name not in names]
     if unknown:
         raise ValueError(f"NAME must be one of {', '.join(names)}, got {unknown[0]!r}")
-    if EXPERIMENT not in options.names:
-        for option in ("dataset", "data_dir", "download", "paper", "device"):
+    experiments = [name for name in EXPERIMENTS if name in options.names]
+    if len(experiments) > 1:
+        raise ValueError(f"NAME must have one experiment at most, got {' and '.join(experiments)}: run them in turn")
+    if not experiments:
+        for option in OPTIONS:
             value = getattr(options, option)
             if value:
-                raise ValueError(f"--{option.replace('_', '-')} goes with {EXPERIMENT}, got {value!r} without it")
-    chosen, folder = options.names or list(MODULES), make_folder("--output", options.output)
+                goes = f"goes with {' or '.join(EXPERIMENTS)}"
+                raise ValueError(f"--{option.replace('_', '-')} {goes}, got {value!r} without it")
+    folder = make_folder("--output", options.output)
+    chosen = [name for name in options.names or MODULES if name not in EXPERIMENTS]
     for name in chosen:
-        if name != EXPERIMENT:
-            _require_writable(folder, [f"{name}.{kind}" for kind in ("png", "pdf")])
-    return chosen, folder
+        for kind in ("png", "pdf"):
+            require_writable("--output", folder / f"{name}.{kind}")
+    return chosen, experiments[0] if experiments else None, folder
 
 
-def _require_writable(folder: Path, names: Sequence[str]) -> None:
-    for name in names:
-        require_writable("--output", folder / name)
-
-
-def experiment_of(options: argparse.Namespace, folder: Path, err: Console) -> Callable[[Attempts], object]:
-    """How to run the experiment as the options say, on all cores, all that it needs being read.
+def prepare(name: str, options: argparse.Namespace, folder: Path, err: Console) -> Callable[[Attempts], object]:
+    """How to run an experiment as the options say, all that it needs being read.
 
     Raises:
-        ValueError: naming the option or the file that is wrong.
+        ValueError: naming the option, the file or the package that is wrong.
     """
-    dataset, device = options.dataset or ("mnist" if options.download else "digits"), device_of(options.device or "cpu")
-    if options.paper and dataset == "digits":
-        raise ValueError("--paper needs more images than digits has, got --dataset digits: give mnist or fashion-mnist")
-    protocol = papers(dataset) if options.paper else Protocol(dataset)
-    _require_writable(folder, experiment.files_of(protocol))
-    loaded = images.load(dataset, options.data_dir, options.download)
-    runs = problem(protocol, loaded, device)
-    reached(protocol, runs, folder)
+    try:
+        experiment = importlib.import_module(f"figures.{name}.experiment")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{name} needs {error.name}: pip install 'flowsim[digits]'") from None
     out = Console()
-    out = out if out.is_terminal else Console(width=WIDTH)
-    return partial(experiment.run, protocol, loaded, runs, folder, out, err)
+    return experiment.prepare(options, folder, out if out.is_terminal else Console(width=WIDTH), err)
 
 
 def draw(name: str, folder: Path) -> str:
@@ -137,15 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     err, failed = Console(stderr=True), Attempts()
     try:
-        names, folder = validated(options)
-        run_experiment = experiment_of(options, folder, err) if EXPERIMENT in names else None
+        names, experiment, folder = validated(options)
+        run_experiment = None if experiment is None else prepare(experiment, options, folder, err)
     except ValueError as error:
         complain(str(error))
         return 2
     if run_experiment is not None:
-        with failed.at(EXPERIMENT):
+        with failed.at(str(experiment)):
             run_experiment(failed)
-    names = [name for name in names if name != EXPERIMENT]
     with one_thread(), reporting(err.file) as tell:
         for number, name in enumerate(names):
             tell(number / len(names), f"drawing {name}")

@@ -25,7 +25,7 @@ def reporting(stream: IO[str] | None = None, clock: Callable[[], float] = time.m
     >>> with reporting(sys.stdout, clock=lambda: next(times)) as tell:
     ...     for done in range(1, 5):
     ...         tell(done / 4, f"case {done}")
-    case 2: 50 % after 12 s
+    case 2: 50 % after 12 s, about 12 s left
     case 4: 100 % after 31 s
     """
     to = sys.stderr if stream is None else stream
@@ -61,14 +61,16 @@ def _bar(stream: IO[str]) -> Iterator[Tell]:
 
 @contextlib.contextmanager
 def _lines(stream: IO[str], clock: Callable[[], float]) -> Iterator[Tell]:
-    started, due = clock(), FIRST
+    started, due, first = clock(), FIRST, None
 
     def tell(share: float, doing: str) -> None:
-        nonlocal due
+        nonlocal due, first
         seconds = clock() - started
+        first = share if first is None else first  # a run that goes on where it was begins in the middle
         if seconds >= due:
             due = seconds + min(seconds, LONGEST)
             with contextlib.suppress(OSError):  # what is done matters more than that it is shown
-                print(f"{doing}: {100 * share:.0f} % after {seconds:.0f} s", file=stream, flush=True)
+                left = f", about {seconds * (1 - share) / (share - first):.0f} s left" if first < share < 1 else ""
+                print(f"{doing}: {100 * share:.0f} % after {seconds:.0f} s{left}", file=stream, flush=True)
 
     yield tell

@@ -252,7 +252,9 @@ def test_lines_say_how_far_a_search_is_where_nobody_watches(tmp_path: Path, monk
     list(search.search(0.002, ["equation_1"], "cpu", tmp_path, console))
     assert isinstance(console.file, StringIO)
     lines = console.file.getvalue().splitlines()
-    assert any(re.match(r"equation_1, FA, any data: \S+: \d+ % after \d+ s$", line) for line in lines)
+    assert any(
+        re.match(r"equation_1, FA, any data: \S+: \d+ % after \d+ s(, about \d+ s left)?$", line) for line in lines
+    )
     shares = [int(line.split(": ")[-1].split(" %")[0]) for line in lines]
     assert shares == sorted(shares) and shares[-1] == 100, "of the whole search, not of one target"
 

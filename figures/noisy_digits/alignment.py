@@ -8,24 +8,25 @@ falls by ten every 1000 epochs: from the second time on hardly anything moves.
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from figures.noisy_digits.protocol import CLASSES, RULES
-from figures.noisy_digits.results import Results, over_repeats
+from figures.experiments.table import levels, over_repeats
+from figures.noisy_digits.protocol import CLASSES
+from figures.noisy_digits.results import by_rule
 from figures.style import RULES as COLOURS
 from figures.style import grid, panels
 
 
-def draw(results: Results) -> Figure:
+def draw(table: pd.DataFrame) -> Figure:
     """A panel for each of two widths."""
     figure, axes = panels(1, 2, 2.4, sharey=True)
-    epochs, widths = results.protocol.recorded, results.protocol.widths
+    epochs, widths = levels(table, "epoch"), levels(table, "width")
     for panel, place in zip(axes, (0, len(widths) - 1), strict=True):
-        for rule in RULES:
-            mean, error = (part[:, place] for part in over_repeats(results.of("alignment", rule)))
+        for rule, cosine in by_rule(table, "alignment").items():
+            mean, error = over_repeats(cosine[:, place])
             panel.plot(epochs, mean, color=COLOURS[rule], label=rule if panel is axes[0] else None)
-            if results.protocol.repeats > 1:
-                panel.fill_between(epochs, mean - error, mean + error, color=COLOURS[rule], alpha=0.25, linewidth=0)
+            panel.fill_between(epochs, mean - error, mean + error, color=COLOURS[rule], alpha=0.25, linewidth=0)
         bound = (widths[place] * CLASSES) ** -0.5
         label = r"$1/\sqrt{N}$" if panel is axes[0] else None
         panel.axhline(bound, color=COLOURS["sign-FA"], linestyle=":", label=label)

@@ -9,12 +9,14 @@ by its formula (theorems/README.md, section 4). What is left, below, is rounding
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from figures.noisy_digits.protocol import RULES
-from figures.noisy_digits.results import Results, over_repeats
+from figures.experiments.table import levels, over_repeats
+from figures.noisy_digits.results import by_rule, median
 from figures.style import RULES as COLOURS
 from figures.style import YELLOW, grid, panels, whole_decades
 
@@ -22,19 +24,17 @@ LEAST = 1e-17
 """Where a rest of exactly 0 is drawn."""
 
 
-def draw(results: Results) -> Figure:
+def draw(table: pd.DataFrame) -> Figure:
     """Over widths: the deviation above, what is left of it below."""
     figure, (above, below) = panels(2, 1, 3.6, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-    widths = results.protocol.widths
-    for rule in RULES:
-        deviation, formula = (results.of(name, rule)[1:] for name in ("deviation", "deviation_by_correction"))
-        mean, error = over_repeats(results.median_deviation[RULES.index(rule)])
-        above.errorbar(
-            widths, mean.numpy(), error.numpy(), color=COLOURS[rule], marker="o", markersize=6, capsize=2, label=rule
-        )
-        above.plot(widths, over_repeats(formula.abs().median(0).values).mean, "+", color=YELLOW, markersize=5, zorder=3)
-        rest = (deviation - formula).abs().median(0).values.mean(0).clamp(min=LEAST)
-        below.plot(widths, rest, ".:", color=COLOURS[rule])
+    widths, formula = levels(table, "width"), by_rule(table, "deviation_by_correction")
+    for rule, deviation in by_rule(table, "deviation").items():
+        mean, error = over_repeats(median(abs(deviation)))
+        above.errorbar(widths, mean, error, color=COLOURS[rule], marker="o", markersize=6, capsize=2, label=rule)
+        mean, _ = over_repeats(median(abs(formula[rule])))
+        above.plot(widths, mean, "+", color=YELLOW, markersize=5, zorder=3)
+        rest = median(abs(deviation - formula[rule])).mean(-1)
+        below.plot(widths, np.maximum(rest, LEAST), ".:", color=COLOURS[rule])
     for panel in (above, below):
         panel.set_yscale("log")
         whole_decades(panel)

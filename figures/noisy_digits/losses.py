@@ -8,24 +8,25 @@ measured.
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from figures.noisy_digits.protocol import RULES
-from figures.noisy_digits.results import Results, over_repeats
+from figures.experiments.table import levels, over_repeats
+from figures.noisy_digits.results import by_rule
 from figures.style import RULES as COLOURS
 from figures.style import grid, panels
 
 
-def draw(results: Results) -> Figure:
+def draw(table: pd.DataFrame) -> Figure:
     """Training loss on the left, test loss on the right."""
     figure, axes = panels(1, 2, 2.4)
-    widths = results.protocol.widths
+    widths = levels(table, "width")
     for panel, (quantity, title) in zip(axes, [("train_loss", "training"), ("test_loss", "test")], strict=True):
-        for rule in RULES:
-            mean, error = over_repeats(results.of(quantity, rule)[-1])
+        for rule, loss in by_rule(table, quantity).items():
+            mean, error = over_repeats(loss[-1])
             panel.errorbar(
-                widths, mean.numpy(), error.numpy(), color=COLOURS[rule], marker="o", markersize=3, capsize=2,
+                widths, mean, error, color=COLOURS[rule], marker="o", markersize=3, capsize=2,
                 label=rule if panel is axes[0] else None,
             )  # fmt: skip
         panel.set_xscale("log")

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from figures.noisy_digits.images import Images
+from figures.experiments.images import Images
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Rule, SignFeedbackAlignment, Weights
 from flowsim.weights import NetworkWeights
 
+DATASETS = ("digits", "mnist", "fashion-mnist")
 RULES = ("GD", "FA", "adaFA", "sign-FA")
 CLASSES = 10
 
@@ -55,10 +56,14 @@ class Protocol:
         """Of the step from `epoch` to the next."""
         return self.eta / 10 ** (epoch // self.decay)
 
+    def records(self, epoch: int) -> bool:
+        """Whether is recorded after an epoch: 0, every so many, and the last."""
+        return epoch % self.every == 0 or epoch == self.epochs
+
     @property
     def recorded(self) -> list[int]:
-        """The epochs after which is recorded: 0, every so many, and the last."""
-        return sorted({*range(0, self.epochs + 1, self.every), self.epochs})
+        """The epochs after which is recorded."""
+        return [epoch for epoch in range(self.epochs + 1) if self.records(epoch)]
 
 
 PAPER_WIDTHS = (15, 30, 45, 60, 75, 100, 125, 150, 175, 200)
@@ -142,7 +147,7 @@ class Problem(NamedTuple):
 
 
 def problem(protocol: Protocol, images: Images, device: str = "cpu") -> Problem:
-    """Draw data, weights and feedback for each repeat; the same ones for all rules.
+    """Draw data, weights and feedback for each repeat; the same ones for all rules. The images are rows of `pixels`.
 
     Entries of W, V and of FA's B are N(0, 1/m), our reading of the paper's initialisation by width; adaFA has B = V(0).
     sign-FA's scale is s = sqrt(2 / (m + k)), that of BioTorch, the package that the paper used. Narrower networks are

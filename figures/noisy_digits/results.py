@@ -1,22 +1,18 @@
-"""What came out: by quantity, as a tidy table, the table of the paper's appendix B.1, and its claims beside it."""
+"""What came out: the table of all runs, that of the paper's appendix B.1, and the paper's claims."""
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
 
-import torch
-from jaxtyping import Float
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from rich.table import Table
-from torch import Tensor
 
+from figures.experiments.claims import Claim, always, beyond_error
+from figures.experiments.table import array_of, column, levels, over_repeats, table_of
 from figures.noisy_digits.protocol import CLASSES, RULES, Protocol
 from figures.noisy_digits.training import QUANTITIES, Records
-from flowsim.files import whole
 
 DERIVED = ("deviation", "deviation_by_correction")
 """Of the quantity of appendix B.1 from 1, and what steps add to it by the formula of theorems/README.md, section 4."""
@@ -25,194 +21,125 @@ ROUNDING = 1e-10
 """A cosine falls if it does so by more."""
 
 
-@dataclass(frozen=True, eq=False)
-class Results:
-    """The records of a protocol."""
-
-    protocol: Protocol
-    records: Records
-
-    def __getitem__(self, quantity: str) -> Float[Tensor, "records rules repeats widths"]:
-        """A quantity by its name, recorded or derived (NaN at epoch 0)."""
-        if quantity in DERIVED:
-            gain = "conserved_gain" if quantity == "deviation" else "correction"
-            return self[gain] / self["half_norm_gain"]
-        return self.records[:, QUANTITIES.index(quantity)]
-
-    def of(self, quantity: str, rule: str) -> Float[Tensor, "records repeats widths"]:
-        """A quantity of the runs of a rule."""
-        return self[quantity][:, RULES.index(rule)]
-
-    @property
-    def mean_deviation(self) -> Float[Tensor, "rules repeats widths"]:
-        """The mean over training of |quantity of B.1 - 1|, the paper's measure."""
-        return self["deviation"][1:].abs().mean(0)
-
-    @property
-    def median_deviation(self) -> Float[Tensor, "rules repeats widths"]:
-        """The median over training.
-
-        The mean is dominated by records near which |W|^2 passes the value it started at: the quantity has a pole there.
-        """
-        return self["deviation"][1:].abs().median(0).values
+def tabulate(protocol: Protocol, records: Records) -> pd.DataFrame:
+    """The table of all runs, the derived quantities included: they are NaN at epoch 0."""
+    axes = {
+        "rule": RULES, "width": protocol.widths, "repeat": range(protocol.repeats), "epoch": protocol.recorded,
+    }  # fmt: skip
+    return with_derived(table_of(records.permute(2, 4, 3, 0, 1).numpy(), axes, QUANTITIES))
 
 
-class Statistic(NamedTuple):
-    """Mean and standard error over repeats (NaN for a single one)."""
+def with_derived(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with what follows from its other columns."""
+    gains = zip(DERIVED, ("conserved_gain", "correction"), strict=True)
+    return table.assign(**{name: table[gain] / table["half_norm_gain"] for name, gain in gains})
 
-    mean: Tensor
-    error: Tensor
+
+def by_rule(table: pd.DataFrame, quantity: str) -> Mapping[str, NDArray]:
+    """A quantity of the runs of each rule, `records x widths x repeats`."""
+    return dict(zip(levels(table, "rule"), array_of(table, quantity, "rule", "epoch", "width", "repeat"), strict=True))
 
 
-def over_repeats(values: Float[Tensor, "*before repeats widths"]) -> Statistic:
-    """Mean and standard error over the last dimension but one.
+def median(values: NDArray) -> NDArray:
+    """The median over training, from the first step on; of an even number of records the lower one in the middle.
 
-    >>> over_repeats(torch.tensor([[1.0], [3.0]]))
-    Statistic(mean=tensor([2.]), error=tensor([1.]))
+    The mean of a deviation is dominated by records near which |W|^2 passes the value it started at: the quantity has a
+    pole there.
     """
-    return Statistic(values.mean(-2), values.std(-2) / values.shape[-2] ** 0.5)
+    return np.quantile(values[1:], 0.5, axis=0, method="lower")
 
 
-def write_csv(results: Results, path: Path) -> None:
-    """One row for each run and record, numbers with all their digits; whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = (*QUANTITIES, *DERIVED)
-    writer.writerow(["rule", "width", "repeat", "epoch", *names])
-    columns = torch.stack([results[name] for name in names], -1)
-    protocol = results.protocol
-    for (r, rule), (w, width), repeat in itertools.product(
-        enumerate(RULES), enumerate(protocol.widths), range(protocol.repeats)
-    ):
-        for epoch, row in zip(protocol.recorded, columns[:, r, repeat, w].tolist(), strict=True):
-            writer.writerow([rule, width, repeat, epoch, *map(repr, row)])
-    with whole(path) as partial:
-        partial.write_text(text.getvalue())
-
-
-def conservation_table(results: Results) -> Table:
+def conservation_table(table: pd.DataFrame) -> Table:
     """The table of appendix B.1: mean absolute deviation from 1, mean and standard error over repeats."""
-    table = Table(title="Appendix B.1: mean |quantity - 1| over training, in 10⁻³")
+    shown = Table(title="Appendix B.1: mean |quantity - 1| over training, in 10⁻³")
     for name in ("width", *RULES):
-        table.add_column(name, justify="right")
-    mean, error = over_repeats(results.mean_deviation)
-    for place, width in enumerate(results.protocol.widths):
-        cells = [
-            f"{1e3 * m:.2f} ± {1e3 * e:.2f}"
-            for m, e in zip(mean[:, place].tolist(), error[:, place].tolist(), strict=True)
-        ]
-        table.add_row(str(width), *cells)
-    return table
+        shown.add_column(name, justify="right")
+    each = {rule: over_repeats(1e3 * abs(of[1:]).mean(0)) for rule, of in by_rule(table, "deviation").items()}
+    for place, width in enumerate(levels(table, "width")):
+        cells = [f"{each[rule].mean[place]:.2f} ± {each[rule].error[place]:.2f}" for rule in RULES]
+        shown.add_row(str(width), *cells)
+    return shown
 
 
-Verdict = Literal["agrees", "undecided", "disagrees"]
+def claims(table: pd.DataFrame) -> list[Claim]:
+    """The paper's qualitative claims of section 6.1, measured."""
+    return [_narrow(table), _fixed(table), _correction(table), *_alignment(table), _over_parameterised(table)]
 
 
-class Claim(NamedTuple):
-    """A claim of the paper's section 6.1, what was measured, and whether the one supports the other."""
-
-    claim: str
-    measured: str
-    verdict: Verdict
+def _median_deviations(table: pd.DataFrame) -> Mapping[str, NDArray]:
+    """Of each rule, `widths x repeats`."""
+    return {rule: median(abs(deviation)) for rule, deviation in by_rule(table, "deviation").items()}
 
 
-def claims(results: Results) -> list[Claim]:
-    """The paper's qualitative claims, measured."""
-    return [_narrow(results), _fixed(results), _correction(results), *_alignment(results), _over_parameterised(results)]
+def _said(numbers: Mapping[str, float], digits: int) -> str:
+    return ", ".join(f"{rule} {number:.{digits}f}" for rule, number in numbers.items())
 
 
-def _always(holds: Tensor) -> Verdict:
-    """Of what has no error: it is seen in every run and record, or it is not."""
-    return "agrees" if bool(holds.all()) else "disagrees"
-
-
-def _beyond_error(difference: Float[Tensor, "repeats some"]) -> Verdict:
-    """Whether all differences are positive by more than their standard error, or one is negative by more than that."""
-    mean, error = over_repeats(difference)
-    if bool((mean > error).all()):
-        return "agrees"
-    return "disagrees" if bool((mean < -error).any()) else "undecided"
-
-
-def _each_rule(numbers: Float[Tensor, " rules"], digits: int) -> str:
-    return ", ".join(f"{rule} {number:.{digits}f}" for rule, number in zip(RULES, numbers.tolist(), strict=True))
-
-
-def _narrow(results: Results) -> Claim:
-    median, widths = results.median_deviation, results.protocol.widths
-    ratios = median[..., 0].mean(-1) / median[..., -1].mean(-1)
+def _narrow(table: pd.DataFrame) -> Claim:
+    of, widths = _median_deviations(table), levels(table, "width")
+    ratios = {rule: median[0].mean() / median[-1].mean() for rule, median in of.items()}
     return Claim(
         "conservation deviates more for small widths",
-        f"median deviation at m = {widths[0]} over that at m = {widths[-1]}: {_each_rule(ratios, 1)}",
-        _beyond_error((median[..., 0] - median[..., -1]).T),
+        f"median deviation at m = {widths[0]} over that at m = {widths[-1]}: {_said(ratios, 1)}",
+        beyond_error(np.stack([median[0] - median[-1] for median in of.values()])),
     )
 
 
-def _fixed(results: Results) -> Claim:
-    median = results.median_deviation.mean(-1)
-    others = [number for number, rule in enumerate(RULES) if rule != "FA"]
+def _fixed(table: pd.DataFrame) -> Claim:
+    of = {rule: median.mean(0) for rule, median in _median_deviations(table).items()}
+    means = {rule: 1e3 * median.mean() for rule, median in of.items()}
     return Claim(
         "conservation deviates most for FA",
-        f"median, mean over widths, in 10⁻³: {_each_rule(1e3 * median.mean(-1), 2)}",
-        _beyond_error((median[RULES.index("FA")] - median[others]).T),
+        f"median, mean over widths, in 10⁻³: {_said(means, 2)}",
+        beyond_error(np.stack([of["FA"] - median for rule, median in of.items() if rule != "FA"])),
     )
 
 
-def _correction(results: Results) -> Claim:
-    rest = (results["deviation"] - results["deviation_by_correction"])[1:].abs().max()
+def _correction(table: pd.DataFrame) -> Claim:
+    rest = np.nanmax(abs(column(table, "deviation") - column(table, "deviation_by_correction")))
     share = f"all of it is the exact correction of discrete steps, but for {rest:.0e}"
-    return Claim("deviations are consistent with the conservation law", share, _always(rest < 1e-9))
+    return Claim("deviations are consistent with the conservation law", share, always(rest < 1e-9))
 
 
-def _alignment(results: Results) -> list[Claim]:
-    fa, ada, sign = (results.of("alignment", rule) for rule in ("FA", "adaFA", "sign-FA"))
+def _alignment(table: pd.DataFrame) -> list[Claim]:
+    of = by_rule(table, "alignment")
+    fa, ada, sign = (of[rule] for rule in ("FA", "adaFA", "sign-FA"))
     gain = fa[-1] - fa[0]
-    bound = (torch.tensor(results.protocol.widths, dtype=torch.float64) * CLASSES).rsqrt()
-    below_peak = sign.cummax(0).values - sign
-    falls = below_peak.amax(0) > ROUNDING
+    bound = (levels(table, "width")[:, np.newaxis] * CLASSES) ** -0.5
+    below_peak = np.maximum.accumulate(sign) - sign
+    falls = below_peak.max(0) > ROUNDING
     return [
         Claim(
             "alignment of FA improves",
             f"by {gain.min():.2f} to {gain.max():.2f}, from {fa[0].mean():.2f} on average",
-            _always(gain > 0),
+            always(gain > 0),
         ),
         Claim(
             "adaFA keeps higher alignment than FA",
             f"at the end {ada[-1].mean():.2f} against {fa[-1].mean():.2f}; "
             f"the smallest difference at any time is {(ada - fa).min():.2f}",
-            _always(ada > fa),
+            always(ada > fa),
         ),
         Claim(
             "sign-FA is non-monotone",
-            f"falls at some time in {falls.double().mean():.0%} of the runs, to {below_peak.max():.3f} below its peak",
-            "agrees" if bool(falls.any()) else "disagrees",
+            f"falls at some time in {falls.mean():.0%} of the runs, to {below_peak.max():.3f} below its peak",
+            "agrees" if falls.any() else "disagrees",
         ),
         Claim(
             "sign-FA is above 1/√N",
             f"at least {(sign / bound).min():.1f} times as large",
-            _always(sign > bound),
+            always(sign > bound),
         ),
     ]
 
 
-def _over_parameterised(results: Results) -> Claim:
+def _over_parameterised(table: pd.DataFrame) -> Claim:
     """The widest networks have no larger test loss than the narrowest, up to a standard error."""
-    loss, widths = results["test_loss"][-1], results.protocol.widths
-    ends = zip(RULES, loss[..., 0].mean(-1), loss[..., -1].mean(-1), strict=True)
-    numbers = ", ".join(f"{rule} {narrow:.2f} → {wide:.2f}" for rule, narrow, wide in ends)
-    rise, error = over_repeats((loss[..., -1] - loss[..., 0]).T)
+    widths, last = levels(table, "width"), {rule: of[-1] for rule, of in by_rule(table, "test_loss").items()}
+    numbers = ", ".join(f"{rule} {loss[0].mean():.2f} → {loss[-1].mean():.2f}" for rule, loss in last.items())
+    rise, error = over_repeats(np.stack([loss[-1] - loss[0] for loss in last.values()]))
     return Claim(
         "over-parameterisation does not hurt",
         f"test loss from m = {widths[0]} to {widths[-1]}: {numbers}",
-        _always(rise <= error),
+        always(rise <= error),
     )
-
-
-def claims_table(found: list[Claim]) -> Table:
-    """The claims beside what was measured."""
-    table = Table(title="Claims of the paper's section 6.1; differences count beyond one standard error")
-    for name in ("the paper", "measured", ""):
-        table.add_column(name)
-    for claim in found:
-        table.add_row(claim.claim, claim.measured, claim.verdict)
-    return table

@@ -1,26 +1,21 @@
-"""The training itself: all runs at once, recorded as it goes, saved so that a killed run goes on where it was."""
+"""The training itself: all runs at once, recorded as it goes."""
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import time
 from collections.abc import Callable
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from figures.experiments import training
+from figures.experiments.training import SAVE_EVERY, State
 from figures.noisy_digits.protocol import Problem, Protocol
 from flowsim import Weights, descent
-from flowsim.files import whole
 from flowsim.observables import accuracy, alignment, conserved_per_layer
-
-SAVE_EVERY = 15.0
-"""Seconds between saves."""
 
 QUANTITIES = (
     "train_loss",
@@ -38,15 +33,7 @@ QUANTITIES = (
 """What is recorded, in this order. The quantity of the paper's appendix B.1 is 1 + conserved_gain / half_norm_gain."""
 
 PARTS = ("update", "mismatch", "correction")
-"""What a state holds besides the weights."""
-
-
-class Point(NamedTuple):
-    """Where a training is, with what was recorded up to there."""
-
-    epoch: int
-    state: descent.State[Weights]
-    records: tuple[Float[Tensor, "quantities rules repeats widths"], ...]
+"""What a state of the descent holds besides the weights."""
 
 
 Records = Float[Tensor, "records quantities rules repeats widths"]
@@ -82,90 +69,59 @@ def train(
 ) -> Records:
     """Train all runs, from where a run of the same protocol on the same device was interrupted.
 
-    The state is saved in `folder` every so many seconds, when interrupted from the keyboard, and at the end, so that
-    nothing is lost if what follows fails: delete `state_path` when all is done. On one machine, with one number of
-    threads, the records are the same to the last bit, however often it was interrupted.
+    On one machine, with one number of threads, the records are the same to the last bit, however often it was
+    interrupted.
 
     Args:
         protocol: the settings.
         problem: made from them.
-        folder: where the state is saved.
+        folder: where the state is saved, see `figures.experiments.training.train`.
         advanced: called after each epoch, and at first with that from which it goes on.
         save_every: seconds between saves.
 
     Raises:
         ValueError: if a saved state cannot be read.
+        OSError: if the state cannot be saved.
     """
-    path, point = state_path(protocol, problem, folder), reached(protocol, problem, folder)
-    recorded, saved = set(protocol.recorded), time.monotonic()
-    advanced(point.epoch)
-    try:
-        while point.epoch < protocol.epochs:
-            eta, epoch = protocol.step_size(point.epoch), point.epoch + 1
-            state = descent.step(problem.flow, point.state, eta, protocol.momentum)
-            more = (observed(problem, state),) if epoch in recorded else ()
-            point = Point(epoch, state, point.records + more)  # all at once: an interruption finds it whole
-            advanced(epoch)
-            if time.monotonic() - saved >= save_every:
-                _write(path, point)
-                saved = time.monotonic()
-    finally:
-        _write(path, point)
-    return torch.stack(point.records)
+    end = training.train(
+        start(problem), partial(advance, protocol, problem), lambda state: state["epoch"] == protocol.epochs,
+        state_path(protocol, problem, folder), advanced, save_every,
+    )  # fmt: skip
+    return torch.stack(end["records"])
 
 
-def reached(protocol: Protocol, problem: Problem, folder: Path) -> Point:
-    """Where a run of the same protocol on the same device was interrupted, or the start.
-
-    Raises:
-        ValueError: if a saved state cannot be read.
-    """
-    path = state_path(protocol, problem, folder)
-    if path.exists():
-        return _read(path, problem)
+def start(problem: Problem) -> State:
+    """The state at epoch 0."""
     first = descent.start(problem.weights)
-    return Point(0, first, (observed(problem, first),))
+    return _state(0, [observed(problem, first)], first)
+
+
+def advance(protocol: Protocol, problem: Problem, state: State) -> State:
+    """The state after one step more."""
+    epoch, weights = state["epoch"] + 1, problem.weights.with_layers(state["weights"])
+    before = descent.State(weights, **{name: tuple(state[name]) for name in PARTS})
+    after = descent.step(problem.flow, before, protocol.step_size(epoch - 1), protocol.momentum)
+    more = [observed(problem, after)] if protocol.records(epoch) else []
+    return _state(epoch, state["records"] + more, after)
+
+
+def _state(epoch: int, records: list[Tensor], at: descent.State[Weights]) -> State:
+    parts = {name: list(getattr(at, name)) for name in PARTS}
+    return {"epoch": epoch, "records": records, "weights": list(at.weights.layers), **parts}
 
 
 def state_path(protocol: Protocol, problem: Problem, folder: Path) -> Path:
-    """The file of the state, named after the protocol, all data and the device, so that no other is taken for it."""
-    name = hashlib.sha256(repr((astuple(protocol), str(problem.weights.hidden.device), torch.__version__)).encode())
-    for dataset in (problem.flow.dataset, problem.test.dataset):
-        name.update(dataset.inputs.cpu().numpy().tobytes())
-        name.update(dataset.labels.cpu().numpy().tobytes())
-    return folder / f"noisy_digits-{name.hexdigest()[:12]}.partial"
+    """The file of the state, named after the protocol, all data and the device."""
+    datasets = (problem.flow.dataset, problem.test.dataset)
+    data = [tensor for dataset in datasets for tensor in (dataset.inputs, dataset.labels)]
+    settings = (astuple(protocol), str(problem.weights.hidden.device))
+    return training.state_path(folder, "noisy_digits", settings, data)
 
 
-def _write(path: Path, point: Point) -> None:
-    content = {
-        "epoch": point.epoch,
-        "records": list(point.records),
-        "weights": list(point.state.weights.layers),
-        **{name: list(getattr(point.state, name)) for name in PARTS},
-    }
-    try:
-        with whole(path) as partial:
-            torch.save(content, partial)
-    except (OSError, RuntimeError) as error:  # torch has one of its own where the disk is full
-        raise OSError(f"{path}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}") from None
+def require_readable(protocol: Protocol, problem: Problem, folder: Path) -> None:
+    """Check before a long run that the state of an interrupted one, if there is one, can be read.
 
-
-def _read(path: Path, problem: Problem) -> Point:
-    try:
-        content: dict[str, Any] = torch.load(path, map_location=problem.weights.hidden.device, weights_only=True)
-        weights = problem.weights.with_layers(content["weights"])
-        state = descent.State(weights, **{name: tuple(content[name]) for name in PARTS})
-        if _shapes(state) != _shapes(descent.start(problem.weights)):
-            raise ValueError("its networks have other shapes")
-        records = tuple(record.cpu() for record in content["records"])
-        if {record.shape for record in records} != {(len(QUANTITIES), *problem.weights.batch_shape)}:
-            raise ValueError("its records have other shapes")
-        return Point(content["epoch"], state, records)
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is not the state of a run: {reason}; delete it to start anew") from None
-
-
-def _shapes(state: descent.State[Weights]) -> list[torch.Size]:
-    parts = (state.weights.layers, *(getattr(state, name) for name in PARTS))
-    return [tensor.shape for part in parts for tensor in part]
+    Raises:
+        ValueError: if it cannot.
+    """
+    training.reached(state_path(protocol, problem, folder), start(problem))
