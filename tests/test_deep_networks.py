@@ -19,14 +19,12 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from rich.console import Console
-from test_figures import ROOT, assert_readable, data_of
+from test_figures import assert_readable, data_of
 from torch import nn
 from torch.nn import functional
 
 from figures import __main__ as command
-from figures.__main__ import GALLERY
 from figures.deep_networks import accuracy, alignment, conservation, experiment, training
 from figures.deep_networks.networks import initialize, lenet, resnet18
 from figures.deep_networks.protocol import (
@@ -614,18 +612,6 @@ def test_figures_plot_the_table(table: pd.DataFrame) -> None:
             own = rows(table, rule=rule, classes=k)
             for quantity, line in zip(("drift", "rest"), drifts[place].get_lines()[2 * number :], strict=False):
                 np.testing.assert_allclose(data_of(line)[1], array_of(own, quantity, "epoch", "repeat").mean(1)[1:])
-
-
-@pytest.mark.parametrize("name", experiment.FIGURES)
-def test_the_gallery_has_the_default_runs_figures(name: str) -> None:
-    png = ROOT / GALLERY / f"deep_networks_{name}.png"
-    with Image.open(png) as image:
-        about, width = image.info, image.width
-    title, caption = title_and_caption(experiment.FIGURES[name])
-    assert width == 3.4 * 300
-    assert (about["Title"], about["Description"]) == (title, caption), "draw it again: its caption has changed"
-    assert about["Source"] == "python -m figures deep_networks (mnist-5000, lenet, 20 epochs); seeds 0, 1, 2"
-    assert png.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
 # --- from the shell ---

@@ -36,6 +36,7 @@ from figures import (
     signs,
 )
 from figures.__main__ import GALLERY, MODULES, main
+from figures.deep_networks import experiment as deep_networks
 from figures.noisy_digits import experiment
 from figures.noisy_digits.protocol import Protocol
 from figures.peers import PEERS, velocity
@@ -74,6 +75,10 @@ GALLERY_FIGURES = {
             (0,) if name == "flow_limit" else range(Protocol().repeats),
         )
         for name, module in experiment.FIGURES.items()
+    },
+    **{
+        f"deep_networks_{name}": (module, "deep_networks (mnist-5000, lenet, 20 epochs)", range(3))
+        for name, module in deep_networks.FIGURES.items()
     },
 }  # fmt: skip
 """Module, command and seeds of every figure in the gallery."""
