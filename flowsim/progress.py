@@ -25,7 +25,7 @@ def reporting(stream: IO[str] | None = None, clock: Callable[[], float] = time.m
     >>> with reporting(sys.stdout, clock=lambda: next(times)) as tell:
     ...     for done in range(1, 5):
     ...         tell(done / 4, f"case {done}")
-    case 2: 50 % after 12 s, about 12 s left
+    case 2: 50 % after 12 s, about 14 s left
     case 4: 100 % after 31 s
     """
     to = sys.stderr if stream is None else stream
@@ -66,11 +66,18 @@ def _lines(stream: IO[str], clock: Callable[[], float]) -> Iterator[Tell]:
     def tell(share: float, doing: str) -> None:
         nonlocal due, first
         seconds = clock() - started
-        first = share if first is None else first  # a run that goes on where it was begins in the middle
+        first = first or (share, seconds)  # a run that goes on where it was begins in the middle
         if seconds >= due:
             due = seconds + min(seconds, LONGEST)
             with contextlib.suppress(OSError):  # what is done matters more than that it is shown
-                left = f", about {seconds * (1 - share) / (share - first):.0f} s left" if first < share < 1 else ""
+                left = _left(share, seconds, *first)
                 print(f"{doing}: {100 * share:.0f} % after {seconds:.0f} s{left}", file=stream, flush=True)
 
     yield tell
+
+
+def _left(share: float, seconds: float, share_then: float, seconds_then: float) -> str:
+    """How long the rest takes at the speed since then; nothing where that is not known."""
+    if not share_then < share < 1:
+        return ""
+    return f", about {(seconds - seconds_then) * (1 - share) / (share - share_then):.0f} s left"
