@@ -1,10 +1,14 @@
 """Problems that several tests run on: a flow and its initial weights."""
 
 import torch
+from torch import nn
 
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Weights, data
 from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
+from flowsim.modules import feedback_alignment, feedback_layers
+from flowsim.modules.layers import RuleName
 from flowsim.rules import Rule
+from flowsim.weights import DeepWeights
 
 RULES = ["gd", "fa", "adafa", "sign-fa"]
 
@@ -42,3 +46,18 @@ def sliding() -> tuple[Flow, Weights]:
     dataset = Dataset([[1.0, 0.0], [0.6, 1.2]], [-1, 1])
     hidden = torch.tensor([[0.0, 0.25]], dtype=torch.float64)
     return Flow(dataset, FeedbackAlignment([1.0])), Weights(hidden, torch.tensor([0.1], dtype=torch.float64))
+
+
+def as_module(flow: Flow, weights: DeepWeights, rule: RuleName) -> nn.Module:
+    """The network of a flow as a torch module that learns by the same rule."""
+    layers: list[nn.Module] = []
+    for layer in weights.layers:
+        linear = nn.Linear(layer.shape[1], layer.shape[0], bias=False, dtype=torch.float64)
+        linear.load_state_dict({"weight": layer})
+        layers += [linear, nn.LeakyReLU(flow.slope)]
+    module = feedback_alignment(nn.Sequential(*layers[:-1]), rule, scale=getattr(flow.rule, "scale", 1.0))
+    if rule == "fa":
+        above = list(feedback_layers(module).values())[1:]
+        for layer, matrix in zip(above, flow.rule.feedback_matrices(weights), strict=True):
+            layer.feedback.copy_(matrix)  # type: ignore[union-attr]
+    return module

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sample_problems import as_module
 from test_conservation import random_flow
 from torch import nn
 
@@ -75,16 +76,7 @@ def test_a_residual_stream_conserves_the_sum_over_writers_and_readers() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_linear_layers_conserve_what_the_flow_of_their_weights_does(rule: Any, hidden_layers: int) -> None:
     flow, weights = random_flow(rule, "cross-entropy", 3, hidden_layers)
-    parts: list[nn.Module] = []
-    for layer in weights.layers:
-        parts += [nn.Linear(layer.shape[1], layer.shape[0], bias=False, dtype=torch.float64), nn.LeakyReLU(0.7)]
-        parts[-2].load_state_dict({"weight": layer})
-    network = feedback_alignment(nn.Sequential(*parts[:-1]), rule, scale=getattr(flow.rule, "scale", 1.0))
-    if rule == "fa":
-        for layer, matrix in zip(
-            list(feedback_layers(network).values())[1:], flow.rule.feedback_matrices(weights), strict=True
-        ):
-            layer.feedback.copy_(matrix)  # type: ignore[union-attr]
+    network = as_module(flow, weights, rule)
     for mine, theirs in zip(conserved(network).values(), observables.conserved(flow, weights), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-13, atol=1e-13)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from sample_problems import as_module
 from test_conservation import random_flow
 from torch import Tensor, nn
 from torch.nn import functional
@@ -73,19 +74,10 @@ def test_errors_of_a_linear_layer_go_back_through_its_feedback(bias: bool, shape
 def test_a_network_of_linear_layers_moves_as_its_flow(rule: Any, hidden_layers: int) -> None:
     """Against `Flow.velocity`, which has its own backward pass."""
     flow, weights = random_flow(rule, "cross-entropy", 3, hidden_layers)
-    parts: list[nn.Module] = []
-    for layer in weights.layers:
-        parts += [nn.Linear(layer.shape[1], layer.shape[0], bias=False, dtype=torch.float64), nn.LeakyReLU(flow.slope)]
-        with torch.no_grad():
-            parts[-2].weight.copy_(layer)  # type: ignore[operator]
-    scale = getattr(flow.rule, "scale", 1.0)
-    network = feedback_alignment(nn.Sequential(*parts[:-1]), rule, scale=scale)
-    layers = list(feedback_layers(network).values())
-    if rule == "fa":
-        for layer, matrix in zip(layers[1:], flow.rule.feedback_matrices(weights), strict=True):
-            layer.feedback.copy_(matrix)  # type: ignore[union-attr]
+    network = as_module(flow, weights, rule)
     dataset = flow.dataset
     functional.cross_entropy(network(dataset.inputs), dataset.labels.long()).backward()
+    layers = feedback_layers(network).values()
     for layer, velocity in zip(layers, flow.velocity(weights).layers, strict=True):
         assert layer.weight.grad is not None
         torch.testing.assert_close(-layer.weight.grad, velocity, rtol=1e-12, atol=1e-13)

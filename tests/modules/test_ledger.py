@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from sample_problems import as_module
 from test_conservation import random_flow
 from torch import Tensor, nn
 from torch.nn import functional
 
 from flowsim import descent
-from flowsim.modules import Ledger, feedback_alignment, feedback_layers
+from flowsim.modules import Ledger, feedback_alignment
 from theorems.weight_sharing import RULES
 from theorems.weight_sharing.networks import Residual, chain, kernels
 
@@ -63,15 +64,7 @@ def test_the_formula_is_the_drift_with_momentum_decay_batches_and_a_schedule(rul
 def test_full_batch_steps_are_those_of_the_flows_descent(rule: Any, hidden_layers: int) -> None:
     """`descent.step` has another backward pass, and decay inside of the direction."""
     flow, weights = random_flow(rule, "cross-entropy", 3, hidden_layers, decay=0.02)
-    parts: list[nn.Module] = []
-    for layer in weights.layers:
-        parts += [nn.Linear(layer.shape[1], layer.shape[0], bias=False, dtype=torch.float64), nn.LeakyReLU(0.7)]
-        parts[-2].load_state_dict({"weight": layer})
-    network = feedback_alignment(nn.Sequential(*parts[:-1]), rule, scale=getattr(flow.rule, "scale", 1.0))
-    if rule == "fa":
-        layers = list(feedback_layers(network).values())[1:]
-        for layer, matrix in zip(layers, flow.rule.feedback_matrices(weights), strict=True):
-            layer.feedback.copy_(matrix)  # type: ignore[union-attr]
+    network = as_module(flow, weights, rule)
     optimizer = sgd(network, momentum=0.4, weight_decay=0.02)
     ledger, state = Ledger(network, optimizer), descent.start(weights)
     for _ in range(40):
