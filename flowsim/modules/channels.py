@@ -30,10 +30,17 @@ class Channels:
 
     Args:
         layers: of the network, by name.
+        parent: the union-find forest of the channels.
+        lost: layers that were also called where they could not be followed.
+        outside: by identity, the tensors that the network uses by themselves, with their names.
+        why: what breaks the law, where something does.
+        sides: which channels each layer reads and writes.
     """
 
     layers: dict[str, nn.Module]
     parent: list[int] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
+    outside: dict[int, str] = field(default_factory=dict)
     why: dict[int, str] = field(default_factory=dict)
     sides: dict[Place, Numbers] = field(default_factory=dict)
 
@@ -94,16 +101,21 @@ class Channels:
         return Term(place[0], channels, places, len(self.sides[place]))
 
     def _break_untrained(self) -> None:
-        """The law needs every parameter of its layers to move, and by itself."""
-        owners: dict[int, str] = {}
-        for (layer, side), name, parameter in list(self._parameters()):
+        """The law needs every parameter of its layers to move, and to do nothing else."""
+        owners: dict[int, list[str]] = defaultdict(list)
+        for name, module in self.layers.items():
+            for parameter in module.parameters(recurse=False):
+                owners[id(parameter)].append(name)
+        for place, name, parameter in self._parameters():
+            layer, others = place[0], [owner for owner in owners[id(parameter)] if owner != place[0]]
             if not parameter.requires_grad:
-                self.break_law(self.sides[layer, side], f"{layer}.{name} is not trained")
-            owner = owners.setdefault(id(parameter), layer)
-            if owner != layer:
-                for one, other in ((layer, owner), (owner, layer)):
-                    for of in ("out", "in"):
-                        self.break_law(self.sides.get((one, of), ()), f"{one}.{name} is that of {other}, too")
+                self.break_law(self.sides[place], f"{layer}.{name} is not trained")
+            if others:
+                self.break_law(self.sides[place], f"{layer}.{name} is that of {others[0]}, too")
+            if id(parameter) in self.outside:
+                self.break_law(self.sides[place], f"{self.outside[id(parameter)]} is used outside of its layer, too")
+            if layer in self.lost:
+                self.break_law(self.sides[place], f"{layer} is also used where it cannot be followed")
 
     def _parameters(self) -> Iterator[tuple[Place, str, Tensor]]:
         """Those that the law is about, with where they are: the bias of a reader plays no part."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from flowsim.modules.groups import Term
+from flowsim.modules.groups import Group, Term
 from flowsim.modules.law import (
     Channels,
     as_weights,
@@ -61,7 +62,8 @@ class Ledger:
             decay for all; the step size may change between steps. The ledger is kept by hooks: train as you would.
 
     Raises:
-        ValueError: if the optimizer is another, has other parameters, or if there is nothing conserved.
+        ValueError: if the optimizer is another, has other parameters, or if there is nothing conserved; at a step, if
+            a parameter has no gradient.
 
     >>> network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).double()
     >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
@@ -83,7 +85,8 @@ class Ledger:
         """The conserved quantities before the first step."""
         self.correction: dict[str, Channels] = {name: torch.zeros_like(value) for name, value in self.start.items()}
         """What the steps so far have added, by the formula."""
-        self.mismatch: dict[str, Channels] = {name: torch.zeros_like(value) for name, value in self.start.items()}
+        self.mismatch: dict[str, Channels] = {group.name: self._mismatch(group) for group in self.groups}
+        """What momentum carries: 0 before the first step of an optimizer."""
         self._before: _Weights | None = None
         self._hooks = [
             optimizer.register_step_pre_hook(lambda *_: self._open()),
@@ -120,6 +123,9 @@ class Ledger:
 
     def _open(self) -> None:
         self._settings()
+        for name, parameter in self._parameters():
+            if parameter.grad is None:
+                raise ValueError(f"{name} must have a gradient at every step, got none: SGD leaves it where it is")
         self._before = self._weights()
 
     def _close(self) -> None:
@@ -173,13 +179,30 @@ class Ledger:
     def _require_covered(self) -> None:
         """The optimizer must move every parameter that the law is about."""
         moved = {id(parameter) for options in self.optimizer.param_groups for parameter in options["params"]}
-        for group in self.groups:
-            for term in (*group.writers, *group.readers):
-                for name, parameter in self.module.get_submodule(term.layer).named_parameters(recurse=False):
-                    if id(parameter) not in moved:
-                        raise ValueError(
-                            f"optimizer must have all parameters of module, got none for {term.layer}.{name}"
-                        )
+        for name, parameter in self._parameters():
+            if id(parameter) not in moved:
+                raise ValueError(f"optimizer must have all parameters of module, got none for {name}")
+
+    def _parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Those of the layers that the law is about."""
+        for layer in dict.fromkeys(term.layer for group in self.groups for term in (*group.writers, *group.readers)):
+            for name, parameter in self.module.get_submodule(layer).named_parameters(recurse=False):
+                yield f"{layer}.{name}", parameter
+
+    def _mismatch(self, group: Group) -> Channels:
+        """That of the optimizer's momentum now: <B, u> over readers less <W, u> over writers."""
+
+        def update(parameter: Tensor) -> Tensor:
+            buffer = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            return torch.zeros_like(parameter) if buffer is None else -buffer
+
+        def along(term: Term) -> Tensor:
+            return (feedback(self.module, term) * outgoing(self.module, term, update)).sum(0)
+
+        def against(term: Term) -> Tensor:
+            return (incoming(self.module, term) * incoming(self.module, term, update)).sum(-1)
+
+        return gather(group, group.readers, along) - gather(group, group.writers, against)
 
 
 def _turned(layer: str, before: _Weights, after: _Weights) -> Tensor:

@@ -20,8 +20,11 @@ happens to a channel breaks this, and is said by name.
 
 from __future__ import annotations
 
+import inspect
+from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from flowsim.modules.channels import Channels
@@ -38,22 +41,31 @@ def read(module: nn.Module) -> Reading:
     dimension of a batch of vectors (`n x features`). The layers that have weights are `nn.Linear`, `nn.Conv2d` and
     those with feedback; a plain one learns by gradient descent.
 
+    The network is followed as it is now: in training or not, with the defaults of what else its `forward` takes, every
+    layer as its class says. What is trained must be a loss of its outputs alone.
+
     Raises:
-        ValueError: if the network cannot be followed because its path depends on the data.
+        ValueError: if the network cannot be followed, as its path depends on the data, or for another reason of
+            `torch.fx`.
 
     >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1))
     >>> reading = read(network)
     >>> [group.name for group in reading.groups]
     ['0 -> 2']
     >>> reading.broken["2 -> other"]
-    'goes into 3 (Tanh), for which J(z) z is not f(z)'
+    'goes into 3 (Tanh), which is not known to act on each channel by itself with J(z) z = f(z)'
     """
     if not isinstance(module, nn.Module):
         raise ValueError(f"module must be a torch.nn.Module, got {shown(module)}")
     if type(module) in CONVERTED:  # a layer by itself
         module = nn.Sequential(module)
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.default is not parameter.empty
+    }
     try:
-        graph = _Tracer().trace(module)
+        graph = _Tracer().trace(module, defaults)
     except Exception as error:
         line = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -61,22 +73,36 @@ def read(module: nn.Module) -> Reading:
         ) from None
     channels, met = Channels(dict(module.named_modules())), dict[fx.Node, Any]()
     for node in graph.nodes:
-        met[node] = _follow(node, channels, met)
+        met[node] = _follow(node, channels, met, module)
     return channels.reading()
+
+
+DETACHED = "detached"
+"""Marks what a network computes without gradients."""
 
 
 class _Tracer(fx.Tracer):
     """Goes into every module but those that are followed as one."""
 
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        self._with_gradients = torch.is_grad_enabled()
+        return super().trace(root, concrete_args)
+
+    def create_node(self, *args: Any, **options: Any) -> fx.Node:
+        node = super().create_node(*args, **options)
+        node.meta[DETACHED] = self._with_gradients and not torch.is_grad_enabled()
+        return node
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) in CONVERTED or super().is_leaf_module(m, module_qualified_name)
 
 
-def _follow(node: fx.Node, channels: Channels, met: dict[fx.Node, Any]) -> Any:
+def _follow(node: fx.Node, channels: Channels, met: dict[fx.Node, Any], root: nn.Module) -> Any:
     """The signal that comes out of a node; None for what is no tensor."""
     if node.op == "placeholder":
         return unknown(channels, "is the network's input")
     if node.op == "get_attr":
+        channels.outside[id(attrgetter(str(node.target))(root))] = str(node.target)
         return unknown(channels, f"is {node.target}, which is not the weight of a layer")
     signals = [met[before] for before in node.all_input_nodes if isinstance(met[before], Signal)]
     if node.op == "output":
@@ -85,6 +111,10 @@ def _follow(node: fx.Node, channels: Channels, met: dict[fx.Node, Any]) -> Any:
         return None
     args: Any = fx.map_arg(node.args, lambda before: met[before])
     options: Any = fx.map_arg(node.kwargs, lambda before: met[before])
+    if node.meta.get(DETACHED):
+        if node.op == "call_module":
+            channels.lost.add(str(node.target))
+        return break_unknown(channels, signals, f"{node.target} without gradients") if signals else None
     if node.op == "call_module":
         out = through_module(channels, str(node.target), *args, **options)
         what = f"{node.target} ({type(channels.layers[str(node.target)]).__name__})"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -24,60 +25,94 @@ Kind = Literal["images", "vectors", "flattened", "unknown"]
 
 @dataclass(frozen=True)
 class Signal:
-    """A tensor inside the network: its channels, one that stands for all where its kind is not known."""
+    """A tensor inside the network.
+
+    Args:
+        channels: one that stands for all where the kind is not known.
+        kind: of the tensor.
+        batch: the same number for signals whose first dimension is the same.
+    """
 
     channels: Numbers
     kind: Kind
+    batch: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What comes out where a network asks for the shape of a signal."""
+
+    batch: int
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """The first number of a shape."""
+
+    batch: int
 
 
 def unknown(channels: Channels, why: str) -> Signal:
     """A signal that nothing is known of but why."""
     numbers = channels.new(1)
     channels.break_law(numbers, why)
-    return Signal(numbers, "unknown")
+    return Signal(numbers, "unknown", batch=numbers[0])
+
+
+NOT_KNOWN = "which is not known to act on each channel by itself with J(z) z = f(z)"
 
 
 def break_unknown(channels: Channels, signals: Sequence[Signal], what: str) -> Signal:
     """What comes out of something that has no law, and breaks that of what goes in."""
     for signal in signals:
-        channels.break_law(signal.channels, f"goes into {what}, for which J(z) z is not f(z)")
-    return unknown(channels, f"comes out of {what}, for which J(z) z is not f(z)")
+        channels.break_law(signal.channels, f"goes into {what}, {NOT_KNOWN}")
+    return unknown(channels, f"comes out of {what}, {NOT_KNOWN}")
 
 
 # --- modules ---
 
-HOMOGENEOUS_MODULES = (
-    nn.Identity, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU,
-    nn.Dropout, nn.Dropout1d, nn.Dropout2d,
+ENTRYWISE = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+"""Act on each entry by itself, with J(z) z = f(z)."""
+
+OF_IMAGES = (
     nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d,
 )  # fmt: skip
-"""Act on each channel by itself, with J(z) z = f(z)."""
+"""Act on each channel of images by itself, with J(z) z = f(z)."""
 
 
-def through_module(channels: Channels, name: str, signal: Any, *others: Any, **options: Any) -> Signal | None:
-    """What comes out of a module of the network."""
+def through_module(channels: Channels, name: str, *signals: Any, **options: Any) -> Signal | None:
+    """What comes out of a module of the network; where that is not known, its weights have no law anywhere."""
     layer: Any = channels.layers[name]
-    if others or options or not isinstance(signal, Signal):
-        return None
-    if type(layer) in (nn.Linear, FeedbackLinear):
-        return _through_weights(channels, name, _neurons(signal, layer.in_features), layer.out_features, "vectors")
-    if type(layer) in (nn.Conv2d, FeedbackConv2d):
+    (signal, *others) = (*signals, *options.values())
+    hooks = layer._forward_hooks or layer._forward_pre_hooks  # they may change anything
+    known = isinstance(signal, Signal) and not others and not hooks
+    out = _through_layer(channels, name, layer, signal) if known else None
+    if out is None:
+        channels.lost.add(name)
+    return out
+
+
+def _through_layer(channels: Channels, name: str, layer: Any, signal: Signal) -> Signal | None:
+    kind = type(layer)
+    if kind in (nn.Linear, FeedbackLinear):
+        written = Signal(channels.new(layer.out_features), "vectors", signal.batch)
+        return _through_weights(channels, name, _neurons(signal, layer.in_features), written)
+    if kind in (nn.Conv2d, FeedbackConv2d):
         read = _spread(signal, layer.in_channels) if signal.kind in ("images", "unknown") else None
-        return _through_weights(channels, name, read, layer.out_channels, "images")
+        return _through_weights(channels, name, read, Signal(channels.new(layer.out_channels), "images", signal.batch))
     if isinstance(layer, SCALES_CHANNELS):
         return _through_norm(channels, name, layer, signal)
-    if type(layer) is nn.Flatten:
+    if kind is nn.Flatten:
         return _flatten(channels, signal, layer.start_dim, layer.end_dim)
-    return signal if type(layer) in HOMOGENEOUS_MODULES else None
+    return signal if kind in ENTRYWISE or (kind in OF_IMAGES and signal.kind == "images") else None
 
 
-def _through_weights(channels: Channels, name: str, read: Numbers | None, count: int, kind: Kind) -> Signal | None:
+def _through_weights(channels: Channels, name: str, read: Numbers | None, written: Signal) -> Signal | None:
     if read is None:
         return None
-    written = channels.new(count)
     channels.attach(name, "in", read)
-    channels.attach(name, "out", written)
-    return Signal(written, kind)
+    channels.attach(name, "out", written.channels)
+    return written
 
 
 def _neurons(signal: Signal, count: int) -> Numbers | None:
@@ -103,7 +138,7 @@ def _through_norm(channels: Channels, name: str, layer: Any, signal: Signal) -> 
         return unknown(channels, f"comes out of {what}, which has no gamma and beta of each channel")
     written = channels.new(len(layer.weight))
     channels.attach(name, "out", written)
-    return Signal(written, kind)
+    return Signal(written, kind, signal.batch)
 
 
 def _kind_after_norm(layer: Any, kind: Kind) -> Kind | None:
@@ -123,25 +158,31 @@ def _kind_after_norm(layer: Any, kind: Kind) -> Kind | None:
 
 
 def _keep(channels: Channels, signal: Signal, *settings: Any, **options: Any) -> Signal | None:
-    """What acts on each channel by itself, with J(z) z = f(z)."""
+    """What acts on each entry by itself, with J(z) z = f(z)."""
     return None if any(isinstance(value, Signal) for value in (*settings, *options.values())) else signal
 
 
-def _scale(channels: Channels, signal: Any, factor: Any, **options: Any) -> Signal | None:
+def _keep_images(channels: Channels, signal: Signal, *settings: Any, **options: Any) -> Signal | None:
+    """What acts on each channel of images by itself, with J(z) z = f(z)."""
+    return _keep(channels, signal, *settings, **options) if signal.kind == "images" else None
+
+
+def _scale(channels: Channels, signal: Any, factor: Any) -> Signal | None:
     """A number times a signal."""
     if isinstance(factor, Signal):
         signal, factor = factor, signal
-    return signal if isinstance(factor, (int, float)) else None
+    return signal if isinstance(signal, Signal) and isinstance(factor, (int, float)) else None
 
 
-def _divide(channels: Channels, signal: Signal, divisor: Any, **options: Any) -> Signal | None:
-    return signal if isinstance(divisor, (int, float)) and not options else None
+def _divide(channels: Channels, signal: Any, divisor: Any) -> Signal | None:
+    return signal if isinstance(signal, Signal) and isinstance(divisor, (int, float)) else None
 
 
-def _add(channels: Channels, one: Any, other: Any, **options: Any) -> Signal | None:
+def _add(channels: Channels, one: Any, other: Any, alpha: float = 1) -> Signal | None:
     """Their channels are one."""
     if not isinstance(one, Signal) or not isinstance(other, Signal):
-        return None
+        signal, number = (one, other) if isinstance(one, Signal) else (other, one)
+        return signal if isinstance(number, int) and number == 0 else None  # as sum() begins
     if one.kind == "unknown":
         one, other = other, one
     numbers = other.channels * (len(one.channels) if other.kind == "unknown" else 1)
@@ -151,77 +192,85 @@ def _add(channels: Channels, one: Any, other: Any, **options: Any) -> Signal | N
     return one
 
 
-def _concatenate(channels: Channels, signals: Any, dim: int = 0) -> Signal | None:
+def _concatenate(channels: Channels, tensors: Any, dim: int = 0) -> Signal | None:
     """One after the other, as channels."""
-    kinds = {part.kind if isinstance(part, Signal) else "unknown" for part in signals}
-    if dim != 1 or kinds not in ({"images"}, {"vectors"}):
+    if dim != 1 or not isinstance(tensors, (tuple, list)):
         return None
-    return Signal(tuple(number for part in signals for number in part.channels), signals[0].kind)
+    kinds = {part.kind if isinstance(part, Signal) else "unknown" for part in tensors}
+    if kinds not in ({"images"}, {"vectors"}):
+        return None
+    return replace(tensors[0], channels=tuple(number for part in tensors for number in part.channels))
 
 
 def _flatten(channels: Channels, signal: Signal, start_dim: int = 0, end_dim: int = -1) -> Signal | None:
     """Each channel becomes a block."""
     if (start_dim, end_dim) != (1, -1):
         return None
-    return Signal(signal.channels, "flattened") if signal.kind == "images" else signal
+    return replace(signal, kind="flattened") if signal.kind == "images" else signal
 
 
 def _reshape(channels: Channels, signal: Signal, *shape: Any) -> Signal | None:
     """The usual way to flatten: x.view(x.size(0), -1)."""
-    return _flatten(channels, signal, 1) if shape in ((BATCH, -1), ((BATCH, -1),)) else None
+    usual = (BatchSize(signal.batch), -1)
+    return _flatten(channels, signal, 1) if shape in (usual, (usual,)) else None
 
 
-def _mean(channels: Channels, signal: Signal, dim: Any = (), keepdim: bool = False, **options: Any) -> Signal | None:
-    """Over whole images: global average pooling."""
+def _reduce(channels: Channels, signal: Signal, dim: Any = (), keepdim: bool = False) -> Signal | None:
+    """The mean or sum over whole images: global average pooling."""
     dims = {number % 4 for number in dim} if isinstance(dim, (tuple, list)) else set()
     if signal.kind != "images" or dims != {2, 3}:
         return None
-    return Signal(signal.channels, "images" if keepdim else "vectors")
+    return replace(signal, kind="images" if keepdim else "vectors")
 
 
 def _pad(
     channels: Channels, signal: Signal, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Signal | None:
     """Pixels around, or channels of zeros in front and behind."""
+    if not all(isinstance(number, int) for number in pad):
+        return None
     pixels, in_front, behind = pad[:4], *(*pad[4:6], 0, 0)[:2]
     zeros = mode == "constant" and value in (None, 0)
     if signal.kind != "images" or len(pad) > 6 or not (zeros or (mode != "constant" and len(pad) == len(pixels))):
         return None
     if in_front < 0 or behind < 0:
         return None
-    return Signal((*channels.new(in_front), *signal.channels, *channels.new(behind)), "images")
+    return replace(signal, channels=(*channels.new(in_front), *signal.channels, *channels.new(behind)))
 
 
-SHAPE, BATCH = "shape", "batch"
-"""What comes out where a network asks for the shape of a signal, and for its first number."""
+Out = Signal | Shape | BatchSize | str | None
+"""What comes out of a function: a signal; something about one; None if it is not known."""
 
 
-def _size(channels: Channels, signal: Any, dim: Any = None) -> str:
+def _size(channels: Channels, signal: Signal, dim: Any = None) -> Out:
     """x.size(), x.size(0)."""
-    return {None: SHAPE, 0: BATCH}.get(dim, "size")
+    return {None: Shape(signal.batch), 0: BatchSize(signal.batch)}.get(dim, "size")
 
 
-def _attribute(channels: Channels, signal: Any, name: str) -> str:
-    """x.shape; nothing happens to a signal where it is asked for another."""
-    return name
+def _attribute(channels: Channels, signal: Signal, name: str) -> Out:
+    """x.shape, x.device: nothing happens to a signal there; x.T, x.data are others."""
+    return Shape(signal.batch) if name == "shape" else name if name in ("ndim", "dtype", "device") else None
 
 
-def _item(channels: Channels, signal: Any, index: Any) -> Signal | str | None:
+def _item(channels: Channels, signal: Any, index: Any) -> Out:
     """Some of the pixels, as x[:, :, ::2, ::2]; the number of images, of a shape."""
-    if isinstance(signal, str):
-        return BATCH if (signal, index) == (SHAPE, 0) else "size"
+    if isinstance(signal, Shape):
+        return BatchSize(signal.batch) if index == 0 else "size"
     if not isinstance(signal, Signal) or signal.kind != "images" or not isinstance(index, tuple) or len(index) > 4:
         return None
     pixels = all(isinstance(part, slice) for part in index) and all(part == slice(None) for part in index[:2])
     return signal if pixels else None
 
 
-_FUNCTIONS: dict[Callable[..., Signal | str | None], Sequence[Any]] = {
+_FUNCTIONS: dict[Callable[..., Out], Sequence[Any]] = {
     _keep: (
         functional.relu, functional.relu_, torch.relu, torch.relu_, functional.leaky_relu, functional.leaky_relu_,
-        functional.rrelu, functional.dropout, functional.dropout2d, functional.max_pool2d, torch.max_pool2d,
-        functional.avg_pool2d, functional.lp_pool2d, functional.adaptive_max_pool2d, functional.adaptive_avg_pool2d,
-        "relu", "relu_", "contiguous", "clone",
+        functional.rrelu, functional.dropout, functional.dropout2d, operator.neg, torch.neg,
+        "relu", "relu_", "contiguous", "clone", "neg",
+    ),
+    _keep_images: (
+        functional.max_pool2d, torch.max_pool2d, functional.avg_pool2d, functional.lp_pool2d,
+        functional.adaptive_max_pool2d, functional.adaptive_avg_pool2d,
     ),
     _scale: (operator.mul, operator.imul, torch.mul, "mul", "mul_"),
     _divide: (operator.truediv, operator.itruediv, torch.div, "div", "div_"),
@@ -232,7 +281,7 @@ _FUNCTIONS: dict[Callable[..., Signal | str | None], Sequence[Any]] = {
     _concatenate: (torch.cat, torch.concat, torch.concatenate),
     _flatten: (torch.flatten, "flatten"),
     _reshape: (torch.reshape, "reshape", "view"),
-    _mean: (torch.mean, "mean"),
+    _reduce: (torch.mean, "mean", torch.sum, "sum"),
     _pad: (functional.pad,),
     _size: ("size",),
     _attribute: (getattr,),
@@ -243,13 +292,18 @@ FUNCTIONS = {target: through for through, targets in _FUNCTIONS.items() for targ
 """Functions, and names of methods, with what happens to the channels there."""
 
 
-def through_function(channels: Channels, target: Any, *args: Any, **options: Any) -> Signal | str | None:
+OF_OTHERS = (_scale, _divide, _add, _concatenate, _item)
+"""Take other things than signals, too, in the first place."""
+
+
+def through_function(channels: Channels, target: Any, *args: Any, **options: Any) -> Out:
     """What comes out of a function, or of a method by its name."""
     through = FUNCTIONS.get(target)
-    if through is None:
+    first = args if args else (options.pop("input", options.pop("tensors", None)),)
+    if through is None or not (isinstance(first[0], Signal) or through in OF_OTHERS):
         return None
-    given = dict(options)
-    first = args if args else (given.pop("input", None),)
-    if not isinstance(first[0], (Signal, str, tuple, list, int, float)):
+    try:
+        arguments = signature(through).bind(channels, *first, **options)
+    except TypeError:  # called in another way than those that are known
         return None
-    return through(channels, *first, **given)
+    return through(*arguments.args, **arguments.kwargs)

@@ -247,3 +247,10 @@ def test_rules_agree_where_they_are_the_same_thing() -> None:
     for one, other in itertools.pairwise(found):
         for mine, theirs in zip(one, other, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+def test_a_weight_of_0_sends_nothing_back_under_sign_feedback() -> None:
+    layer = FeedbackLinear(2, 1, rule="sign-fa")
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0, -2.0]]))
+    assert layer.feedback_weights.tolist() == [[0.0, -1.0]]

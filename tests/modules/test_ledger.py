@@ -176,3 +176,24 @@ def test_a_state_of_another_network_is_refused() -> None:
     ledger = Ledger(network, sgd(network))
     with pytest.raises(ValueError, match="state must have start of this network's groups, got"):
         ledger.load_state_dict(Ledger(other, sgd(other)).state_dict())
+
+
+def test_a_ledger_that_begins_later_counts_what_momentum_carries() -> None:
+    torch.manual_seed(0)
+    network = feedback_alignment(chain(), "fa").double()
+    optimizer = sgd(network)
+    trained(network, range(5), optimizer)
+    ledger = Ledger(network, optimizer)
+    assert largest(ledger.mismatch) > 1e-4
+    trained(network, range(5, 25), optimizer)
+    assert left(ledger) < 1e-13 * max(1, largest(ledger.start), largest(ledger.drift))
+
+
+def test_a_step_that_leaves_a_weight_without_gradient_is_refused() -> None:
+    network = chain()
+    optimizer = sgd(network)
+    Ledger(network, optimizer)
+    functional.cross_entropy(network(batch(0, torch.float32)[0]), batch(0)[1]).backward()
+    network.get_submodule("3").weight.grad = None  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"3.weight must have a gradient at every step, got none"):
+        optimizer.step()
