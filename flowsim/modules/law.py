@@ -25,8 +25,8 @@ def conserved(module: nn.Module) -> dict[str, Channels]:
 
     where Psi(w) = <w, b> under FA and adaFA, s |w|_1 under sign-FA, |w|^2 / 2 under gradient descent, and where a norm
     that writes has gamma_c and beta_c in the place of W[c] and b_c. They are constant along the flow, for any batches
-    and loss of its outputs; what steps of a size add is known, see `Ledger`. Which layers write and read a channel is read off the
-    network, see `read`, which also says what has no such law.
+    and any loss of the outputs; what steps of a size add is known, see `Ledger`. Which layers write and read a channel
+    is read off the network, see `read`, which also says what has no such law.
 
     Args:
         module: a network of `nn.Linear`, `nn.Conv2d`, or their like with feedback, and what may stand between them.
