@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowsim.modules import feedback_alignment, rates, read
+from flowsim.modules.channels import Channels
+from flowsim.modules.signals import BatchSize, Signal, through_function, through_module
 from theorems.weight_sharing.networks import Branches, Residual, chain, kernels, norms
 
 
@@ -334,7 +336,7 @@ FALSE: dict[str, tuple[nn.Module, str]] = {
     "weights of a layer that is not followed": (Dense(lambda net, x: net.b(functional.relu(net.a(x)))), "a -> b"),
     "a second use that is not followed": (
         Dense(lambda net, x: net.b(functional.relu(net.a(x))) + net.b(net.c(x), None)), "a -> b"),
-    "another use without gradients": (Dense(without_gradients), "a -> b"),
+    "another use without gradients": (Dense(without_gradients), "a -> b + c"),
     "transposed": (
         Dense(lambda net, x: net.b(functional.relu(net.a(x))) + net.c(functional.relu(net.a(x)).T)), "a -> b"),
     "data": (Dense(lambda net, x: net.b(functional.relu(net.a(x))) + net.a(x).data), "a -> b"),
@@ -429,3 +431,29 @@ def test_channels_of_zeros_are_where_they_were_padded() -> None:
     assert groups["wide + thin -> head"].readers[0].channels.tolist() == [0, 1]
     assert groups["wide -> head"].readers[0].channels.tolist() == [2, 3]
     assert_rates_agree(Padded())
+
+
+def test_signals_of_other_kinds_are_not_taken_for_the_usual_ones() -> None:
+    layers = {"linear": nn.Linear(5, 1), "conv": nn.Conv2d(2, 1, 1), "relu": nn.ReLU()}
+    channels = Channels(layers)
+    images, vectors, flat = (Signal(channels.new(2), kind, batch=0) for kind in ("images", "vectors", "flattened"))
+    for target, arguments in [
+        (torch.add, (images, vectors)),
+        (torch.cat, ([images, images], 2)),
+        (torch.cat, ([images, vectors], 1)),
+        (torch.mean, (vectors, (2, 3))),
+        (torch.mean, (images, (1, 2))),
+        (functional.leaky_relu, (images, images)),
+        (torch.flatten, (images, 1, 2)),
+        (torch.flatten, (images, 2)),
+        (torch.max_pool2d, (vectors, 2)),
+        ("view", (images, BatchSize(1), -1)),
+    ]:
+        assert through_function(channels, target, *arguments) is None, target
+    for name, signals in [
+        ("linear", (flat,)), ("linear", (vectors,)), ("linear", (images,)), ("conv", (vectors,)), ("conv", (flat,)),
+        ("relu", (images, images)),
+    ]:  # fmt: skip
+        assert through_module(channels, name, *signals) is None, name
+    assert through_module(channels, "conv", images) is not None
+    assert through_function(channels, "view", images, BatchSize(0), -1) is not None
