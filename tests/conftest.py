@@ -1,5 +1,7 @@
 """One thread per test process: the tensors are small, and the tests run in parallel."""
 
+import signal
+
 import pytest
 import torch
 
@@ -7,6 +9,9 @@ from flowsim.integrators.event import compiled
 from flowsim.integrators.event.compiled.kernel import compile_core
 
 torch.set_num_threads(1)
+
+# a shell that runs the tests in the background has Ctrl-C ignored, by them and by what they start; some tests send it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:
