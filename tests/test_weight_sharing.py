@@ -11,8 +11,9 @@ from torch.nn import functional
 from flowsim.modules import feedback_alignment
 from theorems.check import DoesNotApplyError
 from theorems.ensembles import Scope
+from theorems.pictures import pictures
 from theorems.thresholds import FLOAT32_SAFETY
-from theorems.weight_sharing import RULES, Case, cases, measuring, networks
+from theorems.weight_sharing import RULES, STATEMENT, Case, cases, measuring, networks
 from theorems.weight_sharing.measuring import Instance
 
 SCOPE = Scope(1, "cpu")
@@ -109,3 +110,15 @@ def test_batch_norm_keeps_the_norm_of_the_weights_before_it_but_for_epsilon(rule
     variance = conv(images).detach().var((0, 2, 3), unbiased=False)
     moved = [-(p.detach() * p.grad) for p in (conv.weight, norm.weight)]  # type: ignore[operator, union-attr]
     torch.testing.assert_close(moved[0].sum((1, 2, 3)), 0.3 / (variance + 0.3) * moved[1], rtol=1e-11, atol=1e-14)
+
+
+def test_the_report_knows_its_claims_as_equalities() -> None:
+    checks = [
+        case.combined([case.examined(0)]) for case in CASES if case.label in ("as LeNet, every rule and loss", "tanh")
+    ]
+    equalities = [(claim.name, claim.kind) for claim in STATEMENT.claims]
+    for check in checks:
+        ((name, _),) = check.details["claims"].items()
+        assert (name, "equality") in equalities
+    titles = [picture.title for picture in pictures(checks, [(STATEMENT.name, name) for name, _ in equalities])]
+    assert titles == ["Equalities: deviations and their errors", "Controls: violations and their errors"]

@@ -24,20 +24,23 @@ from theorems.weight_sharing import measuring, networks
 from theorems.weight_sharing.measuring import Deviation, Instance, Measure
 from theorems.weight_sharing.networks import Make
 
+RATES = "<B[:,c], dW[:,c]> over readers = <W[c], dW[c]> + b_c db_c over writers"
+ALONG = "c(t) = c(0) on all channels"
+AFTER = "c(n) - c(0) = the correction of n steps, on all channels"
+SOFTMAX = "sums over outputs of the last layer's dW and db are 0"
+
 STATEMENT = Statement(
     name="weight_sharing",
     title="Theorem 5.2 with weight sharing, conservation on channels",
     formula=r"\sum_{\mathrm{readers}} \Psi(W[:,c]) - \tfrac12 \sum_{\mathrm{writers}} (|W[c]|^2 + b_c^2) = "
     r"\mathrm{const}",
     hypotheses=lambda _: [],
-    claims=[],
+    claims=[
+        Claim(name, "equality", lambda _: Compared(torch.zeros(()), torch.ones(())))
+        for name in (RATES, ALONG, AFTER, SOFTMAX)
+    ],
 )
-"""Its hypotheses and claims are those of the cases: they are about networks, not solutions."""
-
-RATES = "<B[:,c], dW[:,c]> over readers = <W[c], dW[c]> + b_c db_c over writers"
-ALONG = "c(t) = c(0) on all channels"
-AFTER = "c(n) - c(0) = the correction of n steps, on all channels"
-SOFTMAX = "sums over outputs of the last layer's dW and db are 0"
+"""A case has one of its claims, and hypotheses of its own: they are about networks, not solutions."""
 
 
 def is_read(instance: Instance) -> Hypothesis:
@@ -100,7 +103,7 @@ class Case:
 
     def combined(self, instances: Sequence[Examined]) -> Check:
         """The check of the case, as `theorems.check` decides on an equality."""
-        claims = [Claim(self.claim, "equality", lambda _: Compared(torch.zeros(()), torch.ones(())))]
+        claims = [claim for claim in self.statement.claims if claim.name == self.claim]
         check = combined(replace(self.statement, claims=claims), self.label, self.role, instances)
         details = {name: value for name, value in check.details.items() if name != "runs"}  # they are no ensembles
         return replace(check, details=details)
