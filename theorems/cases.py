@@ -9,15 +9,15 @@ import contextlib
 import importlib
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from flowsim.shell import submit
 from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2, weight_sharing
 from theorems.check import Case, Check
 from theorems.ensembles import Scope
@@ -137,7 +137,7 @@ def _in_processes(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place
     """
     groups, left = _groups(places, scope), []
     with _workers(min(len(os.sched_getaffinity(0)), len(groups))) as pool:
-        futures = {_submitted(pool, group, scope): group for group in groups}
+        futures = {submit(pool, _of_group, group, scope): group for group in groups}
         for done in as_completed(futures):
             try:
                 yield from done.result()
@@ -150,7 +150,7 @@ def _in_processes(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place
 def _by_itself(place: Place, scope: Scope) -> Check | Finding:
     try:
         with _workers(1) as pool:
-            ((_, result),) = _submitted(pool, [place], scope).result()
+            ((_, result),) = submit(pool, _of_group, [place], scope).result()
             return result
     except BrokenProcessPool:
         why = {"reason": "its process died; the system may have run out of memory"}
@@ -160,22 +160,6 @@ def _by_itself(place: Place, scope: Scope) -> Check | Finding:
         return unanswered(questions(MODULES)[place[1]], why)
     case = _case(place, scope)
     return undecided(case.statement, case.label, case.role, why)
-
-
-def _submitted(pool: ProcessPoolExecutor, group: Sequence[Place], scope: Scope) -> Future[Results]:
-    """What a group will come to; Ctrl-C waits meanwhile, and never gets to processes that are started here.
-
-    It is for this process to act on it, and end the others.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.submit(_of_group, group, scope)
-    except BrokenProcessPool as stop:  # already
-        failed: Future[Results] = Future()
-        failed.set_exception(stop)
-        return failed
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

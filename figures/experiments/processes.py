@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from types import FrameType
 from typing import IO, Any, NoReturn
@@ -17,6 +16,7 @@ from typing import IO, Any, NoReturn
 import torch
 
 from flowsim.progress import reporting
+from flowsim.shell import submit
 
 LOOK_EVERY = 0.5
 """Seconds between looks at how far the runs are."""
@@ -66,7 +66,8 @@ def carried_out(
         started = over = 0
         while over < len(runs):
             while started < len(runs) and len(flying) < count:
-                flying[_submitted(pool, started, waiting[started])] = started
+                run = waiting[started]
+                flying[submit(pool, _carry_out, started, run.function, run.arguments())] = started
                 started += 1
             done, _ = wait(flying, LOOK_EVERY, FIRST_COMPLETED)
             while not told.empty():
@@ -78,23 +79,6 @@ def carried_out(
             tell(spent / sum(run.cost for run in waiting), f"{over} of {len(runs)} runs")
             for future in done:
                 yield waiting[flying.pop(future)], future
-
-
-def _submitted(pool: ProcessPoolExecutor, number: int, run: Run) -> Future[Any]:
-    """What a run will come to; Ctrl-C waits meanwhile, and never gets to processes that are started here.
-
-    It is for this process to act on it, and end the others.
-    """
-    arguments = run.arguments()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.submit(_carry_out, number, run.function, arguments)
-    except BrokenProcessPool as stop:  # already
-        failed: Future[Any] = Future()
-        failed.set_exception(stop)
-        return failed
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 layers      linear and convolutional layers whose errors go back through feedback weights
 reading     the law, read off a network: which layers write each channel, and which read it
+signals     what happens to channels in each module and function
+channels    which channels are one, who writes and reads them, what breaks the law
+groups      what is read: groups of channels
 law         the conserved quantities, and the rates of their two sides
 ledger      what steps of SGD with momentum, decay and mini-batches add to them
 
