@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from markupsafe import escape
 from matplotlib.figure import Figure
+from rich.console import Console
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
@@ -529,3 +530,20 @@ def test_figures_are_not_cut_off_and_their_labels_do_not_overlap(
             overlap = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
             height = min(one[3] - one[1], other[3] - other[1])
             assert not (overlap[0] > 1 and overlap[1] > 0.4 * height), (one, other)
+
+
+def test_what_goes_beyond_the_paper_is_starred_and_only_that() -> None:
+    def shown(*beyond: bool) -> str:
+        checks = [
+            Check("lemma_5_4", f"case {n}", "theorem", "holds", 1.0, 0.1, 1, {}, it) for n, it in enumerate(beyond)
+        ]
+        console = Console(width=100)
+        with console.capture() as captured:
+            console.print(report.table(checks))
+        return captured.get()
+
+    both = shown(True, False)
+    assert "case 0 *" in both
+    assert "case 1 *" not in both
+    assert "* beyond the paper" in both
+    assert "beyond" not in shown(False)

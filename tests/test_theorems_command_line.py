@@ -57,7 +57,7 @@ def test_command_line_writes_json_and_html_and_exits_0(
     assert set(report) == {"version", "device", "dtype", "seconds", "complete", "checks", "findings"}
     assert report["dtype"] == "float64"
     assert report["complete"] is True
-    keys = {"name", "case", "role", "verdict", "margin", "error_bound", "trajectories", "details"}
+    keys = {"name", "case", "role", "verdict", "margin", "error_bound", "trajectories", "details", "beyond"}
     assert all(set(entry) == keys for entry in report["checks"])
     assert {entry["name"] for entry in report["checks"]} == {"proposition_5_3", "lemma_5_4"}
     page = Path(files[1]).read_text()

@@ -24,7 +24,7 @@ Role = Literal["theorem", "control"]
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement of the paper: where it is found, what it assumes, what it claims.
+    """A statement of the paper, or beyond it: where it is found, what it assumes, what it claims.
 
     Args:
         name: the module's name.
@@ -34,6 +34,7 @@ class Statement:
         claims: its conclusions; the first one with a constant is compared with it in tables.
         rate: of the integral that claims use.
         constants: of the statement on a solution, by name, to be reported.
+        beyond: whether it goes beyond the paper.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Statement:
     claims: Sequence[Claim]
     rate: Rate | None = None
     constants: Callable[[Solution], dict[str, Tensor]] = lambda solution: {}
+    beyond: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Check:
     error_bound: float | None
     trajectories: int
     details: dict[str, Any] = field(default_factory=dict)
+    beyond: bool = False
 
     @property
     def as_expected(self) -> bool:
@@ -174,6 +177,7 @@ def combined(statement: Statement, label: str, role: Role, ensembles: Sequence[E
         error_bound=worst["error_bound"],
         trajectories=sum(run["trajectories"] for run in runs),
         details={"hypotheses": slacks, "claims": claims, "runs": runs},
+        beyond=statement.beyond,
     )
 
 

@@ -26,7 +26,7 @@ def guarded(statement: AnyStatement, label: str, role: Role, decide: Callable[[]
 
 def undecided(statement: AnyStatement, label: str, role: Role, why: dict[str, str]) -> Check:
     """The check of a case that could not be solved or measured."""
-    return Check(statement.name, label, role, "undecided", None, None, 0, dict(why))
+    return Check(statement.name, label, role, "undecided", None, None, 0, dict(why), statement.beyond)
 
 
 def reason(stop: Exception) -> dict[str, str]:

@@ -11,6 +11,7 @@ place of S0, its integral in the place of S0 t, and the squared SVM margin of th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -161,7 +162,7 @@ def _misstated(kind: str, mu: Mu) -> Statement:
 SEPARABLE = _of_the_paper("orthogonally separable", mu_separable)
 BOUNDARY = _of_the_paper("boundary", mu_boundary)
 NEARLY_ORTHOGONAL = _of_the_paper("nearly orthogonal", mu_nearly_orthogonal)
-ANY_SEPARABLE = _statement("separable", mu_svm, _svm_claims())
+ANY_SEPARABLE = replace(_statement("separable", mu_svm, _svm_claims()), beyond=True)
 """Beyond the paper: linearly separable data, whatever the signs of x_i.x_k."""
 
 

@@ -39,6 +39,8 @@ MINUS = "\N{MINUS SIGN}"
 def table(checks: Sequence[Check]) -> Table:
     """One row per check, by statement, controls last; a verdict other than expected stands out.
 
+    A star says that what is checked goes beyond the paper.
+
     "proved" and "measured" are the constant of the statement's first claim that has one, on the trajectory that comes
     nearest to it.
     """
@@ -54,7 +56,7 @@ def table(checks: Sequence[Check]) -> Table:
                 verdict = f"[green]{check.verdict}[/]" if check.as_expected else f"[bold red]{check.verdict}?![/]"
                 proved, measured = constants(check)
                 grid.add_row(
-                    f"  {check.case}",
+                    f"  {check.case}{' *' * check.beyond}",
                     verdict,
                     _short(check.margin, ".1e"),
                     _short(check.error_bound, ".0e"),
@@ -63,6 +65,8 @@ def table(checks: Sequence[Check]) -> Table:
                     str(check.trajectories),
                 )
         grid.add_section()
+    if any(check.beyond for check in checks):
+        grid.caption = "* beyond the paper"
     return grid
 
 

@@ -39,6 +39,11 @@ class Statement:
         """Its number and subject."""
         return self.paper.title
 
+    @property
+    def beyond(self) -> bool:
+        """Whether it goes beyond the paper."""
+        return self.paper.beyond
+
 
 @dataclass(frozen=True)
 class Case:
@@ -99,6 +104,7 @@ def _combined(statement: Statement, label: str, role: Role, found: Sequence[Judg
             "claims": claims,
             "runs": [_run(run) for run, _, _ in found],
         },
+        beyond=statement.beyond,
     )
 
 

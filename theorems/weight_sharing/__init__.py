@@ -39,6 +39,7 @@ STATEMENT = Statement(
         Claim(name, "equality", lambda _: Compared(torch.zeros(()), torch.ones(())))
         for name in (RATES, ALONG, AFTER, SOFTMAX)
     ],
+    beyond=True,
 )
 """A case has one of its claims, and hypotheses of its own: they are about networks, not solutions."""
 
