@@ -12,13 +12,23 @@ from flowsim import Flow, Solution, Weights, solve
 from flowsim.__main__ import read_problem
 from flowsim.files import read_npz
 from flowsim.validation import as_finite, require_positive
-from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
+from theorems import (
+    any_start,
+    equation_1,
+    lemma_5_4,
+    margin_growth,
+    proposition_5_3,
+    proposition_5_7,
+    theorem_5_1,
+    theorem_5_2,
+)
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL
 from theorems.hypothesis import Hypothesis
 
 STATEMENTS: list[Statement] = [
     equation_1.STATEMENT,
+    equation_1.ANGLE,
     theorem_5_1.statement(2, theorem_5_1.mu_measured(2, 0.99)),
     theorem_5_2.STATEMENT,
     proposition_5_3.STATEMENT,
@@ -27,6 +37,8 @@ STATEMENTS: list[Statement] = [
     proposition_5_7.BOUNDARY,
     proposition_5_7.NEARLY_ORTHOGONAL,
     proposition_5_7.ANY_SEPARABLE,
+    any_start.STATEMENT,
+    margin_growth.STATEMENT,
 ]
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 

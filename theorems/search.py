@@ -125,8 +125,12 @@ TARGETS: list[Target] = [
     Target(lemma_5_4.STATEMENT, "fa", "any"),
     *(Target(statement, rule, kind) for kind, statement in _NICE_DATA.items() for rule in _RULES),
     *(Target(proposition_5_7.ANY_SEPARABLE, rule, "separable") for rule in _RULES),
+    *(Target(proposition_5_7.LOGISTIC, rule, "separable", loss="logistic") for rule in _RULES),
+    *(Target(equation_1.ANGLE, rule, "any", "positive") for rule in _RULES),
+    Target(any_start.STATEMENT, "fa", "separable", "any"),
+    *(Target(margin_growth.STATEMENT, rule, "any") for rule in _RULES),
 ]
-"""As `--data` checks them, with exponential loss."""
+"""As `--data` checks them, with exponential loss unless said."""
 
 
 class Setting(NamedTuple):
