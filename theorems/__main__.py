@@ -61,6 +61,12 @@ def parser() -> argparse.ArgumentParser:
     )
     main.add_argument("--data", metavar="FILE.npz", help="check the statements on a problem of your own")
     main.add_argument(
+        "--loss",
+        choices=["exponential", "logistic", "squared"],
+        default="exponential",
+        help="of the problem of your own (default exponential)",
+    )
+    main.add_argument(
         "--search",
         type=float,
         metavar="MINUTES",
@@ -91,6 +97,8 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
             raise ValueError(f"--{option} is for {what}: {', '.join(takes)}, got {others[0]!r}")
     if options.seeds is not None:
         require_count("--seeds", options.seeds)
+    if options.loss != "exponential" and not options.data:
+        raise ValueError(f"--loss is for --data: every case has its own, got {options.loss!r}")
     if options.search is not None:
         require_positive("--search", options.search)
         if options.data:
@@ -142,7 +150,7 @@ def commanded(options: argparse.Namespace, names: Sequence[str], scope: Scope, e
     if options.rigorous:
         return proved(options, names, scope)
     if options.data:
-        runs = own_data.runs(options.data, scope.device, progress=True)
+        runs = own_data.runs(options.data, scope.device, options.loss, progress=True)
         return carried_out(partial(check_data, own_data, runs, names), f"data {options.data}")
     if options.search is not None:
         arguments = (options.search, names, scope.device, Path(options.output), err)
@@ -157,7 +165,7 @@ def proved(options: argparse.Namespace, names: Sequence[str], scope: Scope) -> O
     from theorems.rigorous.report import versions  # noqa: PLC0415, optional
 
     if options.data:
-        runs = rigorous.runs(*own_data.problems(options.data, scope.device))
+        runs = rigorous.runs(*own_data.problems(options.data, scope.device, options.loss))
         outcome = carried_out(partial(check_data, rigorous, runs, names), f"data {options.data}")
         if options.certificate:
             write_certificates(certificate_paths(options.certificate, runs), runs, outcome.failed)

@@ -26,7 +26,7 @@ from theorems.check import Case, Statement
 from theorems.constants import each, svm_margin
 from theorems.ensembles import DIMENSION, SLOPE, Scope, Shape, solved
 from theorems.hypothesis import Hypothesis, fact, has_loss, slope_positive, two_layers
-from theorems.measurement import Claim, Compared, integrals_before, ratio
+from theorems.measurement import Claim, Compared, integrals_before
 from theorems.observation import Observation
 from theorems.theorem_5_1 import EARLY
 
@@ -143,19 +143,24 @@ class Claims(NamedTuple):
         return Compared(excess.unsqueeze(-1), size.square().unsqueeze(-1))
 
     def descends(self, seen: Observation) -> Compared:
-        """<grad, fa> + R^2 C L^2 above gamma^2 margin^2 (S + C) L^2 with S = v.b and C = sum_j max(0, -c_j)."""
+        """<grad, fa> + R^2 C L^2 above gamma^2 margin^2 (S + C) L^2, relative to R^2 (S + 2C) L^2, with S = v.b."""
         start = seen_start(seen)
         total = (start.feedback * seen.weights.layers[1].squeeze(-2)).sum(-1)
         low, high = (seen.of(rate(seen.solution)).square() for rate in (self.lower, self.upper))
-        squared = seen.risk.square()
-        return ratio(seen.factors.product + high * start.shortfall * squared, low * (total + start.shortfall) * squared)
+        promised = low * (total + start.shortfall) - high * start.shortfall
+        excess = seen.factors.product - promised * seen.risk.square()
+        size = high * (total + 2 * start.shortfall) * seen.risk.square()
+        return Compared(excess.unsqueeze(-1), size.unsqueeze(-1))
 
     def lasts(self, seen: Observation) -> Compared:
-        """U(G) = R sum_j (|c_j| + h_j^2 / 2) h_j / |b_j| above log(1/L), with h_j = R |b_j| G + |w_j(0)|."""
+        """U(G) = R sum_j (|c_j| + h_j^2 / 2) h_j / |b_j| above log(1/L), relative to 1 + U.
+
+        h_j = R |b_j| G + |w_j(0)|.
+        """
         start, largest = seen_start(seen), seen.of(self.upper(seen.solution))
         high = (largest * seen.integral).unsqueeze(-1) * start.feedback.abs() + start.norm
         most = largest * ((start.gap.abs() + 0.5 * high.square()) * high / start.feedback.abs()).sum(-1)
-        return Compared((most + seen.risk.log()).unsqueeze(-1), most.unsqueeze(-1))
+        return Compared((most + seen.risk.log()).unsqueeze(-1), (1 + most).unsqueeze(-1))
 
 
 def hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:

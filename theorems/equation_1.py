@@ -20,7 +20,7 @@ from theorems import ensembles, lemma_5_4
 from theorems.check import Case, Statement
 from theorems.ensembles import Scope, solved
 from theorems.hypothesis import Hypothesis, fact, two_layers
-from theorems.measurement import Claim, Compared, infimum, ratio
+from theorems.measurement import Claim, Compared, alone, infimum, ratio
 from theorems.observation import Observation
 
 
@@ -68,7 +68,7 @@ def angle_hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis
     setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
     if not all(hypothesis.holds for hypothesis in setting):
         return setting
-    products = infimum(lemma_5_4.products, solution)
+    products = infimum(lambda seen: alone(lemma_5_4.products(seen).excess), solution)
     return [*setting, Hypothesis("b_j v_j(t) > 0", products, strict=True), fact("bound as stated", stated)]
 
 

@@ -293,9 +293,9 @@ def _logistic_cases(scope: Scope) -> list[Case]:
 
     one = partial(ensembles.tight_run, "single", scope.device, loss="logistic")
     return [
-        Case(LOGISTIC, "FA, logistic loss", "theorem", [run("fa")]),
-        Case(LOGISTIC, "sign-FA, logistic loss", "theorem", [run("sign-fa")]),
-        Case(LOGISTIC, "FA, logistic loss, tight", "theorem", [one]),
-        Case(_logistic(_overstated(mu_svm, 1.01), stated=False), "FA, logistic loss, 1.01 mu", "control", [one]),
-        Case(LOGISTIC, "FA, (1+u)^-2 to t = 1e8", "control", [run("fa", POLYNOMIAL, 1e8)]),
+        Case(LOGISTIC, "FA, logistic, separable", "theorem", [run("fa")]),
+        Case(LOGISTIC, "sign-FA, logistic, separable", "theorem", [run("sign-fa")]),
+        Case(LOGISTIC, "FA, logistic, tight", "theorem", [one]),
+        Case(_logistic(_overstated(mu_svm, 1.01), stated=False), "FA, logistic, 1.01 mu", "control", [one]),
+        Case(LOGISTIC, "FA, logistic stated, (1+u)^-2 true, to t = 1e8", "control", [run("fa", POLYNOMIAL, 1e8)]),
     ]
