@@ -54,8 +54,8 @@ class Observation:
     weights: NetworkWeights
     feedback: tuple[Tensor, ...]
     sides: tuple[Int[Tensor, "pieces n m"], ...] | None = None
-    integral: Float[Tensor, "nodes pieces"] = field(init=False)
-    integral_error: Float[Tensor, "nodes pieces"] = field(init=False)
+    integral: Float[Tensor, "nodes pieces *parts"] = field(init=False)
+    integral_error: Float[Tensor, "nodes pieces *parts"] = field(init=False)
 
     @cached_property
     def start(self) -> NetworkWeights:
