@@ -37,13 +37,13 @@ def deviation_without_bias(seen: Observation) -> Compared:
 
 
 def _deviation(flow: Flow, weights: NetworkWeights, start: NetworkWeights) -> Compared:
-    (now, size_now), (first, size_first) = (_gaps(flow, at) for at in (weights, start))
+    (now, size_now), (first, size_first) = (gaps(flow, at) for at in (weights, start))
     size = torch.maximum(size_now, size_first)
     # a neuron without weights has size 0 and must not move either
     return Compared(now - first, torch.where(size > 0, size, 1.0))
 
 
-def _gaps(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, Tensor]:
+def gaps(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, Tensor]:
     """c and |Psi| + |w|^2 / 2 of all hidden neurons."""
     values = torch.cat(conserved(flow, weights), -1)
     norms = torch.cat([0.5 * layer.square().sum(-1) for layer in weights.layers[:-1]], -1)
