@@ -227,6 +227,14 @@ QUESTIONS = [
         lemma_5_4.STATEMENT.hypotheses,
     ),
     Question(
+        "lemma_5_4",
+        "3 outputs, c_j > 0 (no column turns obtuse to its feedback, section 14.8)",
+        "no output weight changes its sign",
+        [Claim("V(t) sign(V(0)) > 0", "inequality", lemma_5_4.entries_same_sign)],
+        partial(lemma_5_4.aligned_run, outputs=3),
+        lemma_5_4.DEEP.hypotheses,
+    ),
+    Question(
         "proposition_5_3",
         "adaFA in the place of sign-FA",
         "cos(v, b) >= 1 / sqrt(m)",
