@@ -166,6 +166,15 @@ ANY_SEPARABLE = replace(_statement("separable", mu_svm, _svm_claims()), beyond=T
 """Beyond the paper: linearly separable data, whatever the signs of x_i.x_k."""
 
 
+LONG = 1e8
+"""Where 1/L(0) is nothing beside mu t, so that the bound is L(t) < 1 / (mu t)."""
+
+
+def faster_than_linear(seen: Observation) -> Compared:
+    """1/L(t) - 1/L(0) and mu t (1 + t)^(1/2), both over t."""
+    return ratio(mean_ratio(seen, 2), seen.of(mu_separable(seen.solution)) * (1 + seen.times).sqrt())
+
+
 def _overstated(mu: Mu) -> Mu:
     return lambda solution: 1.1 * mu(solution)
 
@@ -226,6 +235,7 @@ def cases(scope: Scope) -> list[Case]:
             Case(stated, f"FA, {label}, tight", "theorem", [tight]),
             Case(_misstated(kind, _overstated(mu)), f"FA, {label}, 1.1 mu", "control", [tight]),
         ]
+    found += _long_cases(scope)
     tight = partial(ensembles.tight_run, "identical", scope.device)
 
     def control(label: str, mu: Mu, run: Callable[[], Solution]) -> Case:
@@ -238,4 +248,20 @@ def cases(scope: Scope) -> list[Case]:
         control("zero gap", _presumed(total=WIDTH * GAP), partial(tight, gap=0.0)),
         control("one wrong sign", mu_separable, partial(ensembles.one_wrong_sign_run, scope.device)),
         control("logistic loss", mu_separable, partial(tight, loss="logistic")),
+    ]
+
+
+def _long_cases(scope: Scope) -> list[Case]:
+    """Runs on which L falls to 1e-9: as 1/t it does, and not as t^(-3/2)."""
+
+    def long(kind: ensembles.DataKind, rule: ensembles.MarginRule) -> list[Callable[[], Solution]]:
+        return [partial(ensembles.margin_run, kind, rule, SMALL, scope.seeds, scope.device, t_final=LONG)]
+
+    claim = Claim("1/L(t) > 1/L(0) + mu t (1 + t)^(1/2)", "inequality", faster_than_linear)
+    faster = _statement("orthogonally separable", mu_separable, [claim], stated=False)
+    return [
+        Case(SEPARABLE, "FA, separable, T = 1e8", "theorem", long("separable", "fa")),
+        Case(BOUNDARY, "sign-FA, boundary, T = 1e8", "theorem", long("boundary", "sign-fa")),
+        Case(NEARLY_ORTHOGONAL, "FA, nearly orthogonal, T = 1e8", "theorem", long("nearly orthogonal", "fa")),
+        Case(faster, "FA, separable, T = 1e8, t^(3/2)", "control", long("separable", "fa")),
     ]
