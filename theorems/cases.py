@@ -19,8 +19,10 @@ import torch
 
 from flowsim.shell import submit
 from theorems import (
+    direct_feedback,
     equation_1,
     lemma_5_4,
+    linear_networks,
     proposition_5_3,
     proposition_5_7,
     theorem_5_1,
@@ -47,6 +49,8 @@ MODULES = {
     "proposition_5_7": proposition_5_7,
     "weight_sharing": weight_sharing,
     "weight_decay": weight_decay,
+    "linear_networks": linear_networks,
+    "direct_feedback": direct_feedback,
 }
 
 OF_FLOWS = tuple(name for name in MODULES if name != "weight_sharing")

@@ -1,7 +1,7 @@
 """Lemma 5.4: FA with initial gaps c_j >= 0 keeps the output weights' signs and their alignment (section 6).
 
 Corollary, Dale's principle: no output weight ever changes sign. Beyond the paper (section 14.8): the same at the last
-hidden layer of deep networks; and with vector output no column of W_{l+1}, at any layer, is ever obtuse to its feedback.
+hidden layer of deep networks; with vector output no column of W_{l+1}, at any layer, is ever obtuse to its feedback.
 """
 
 from __future__ import annotations
