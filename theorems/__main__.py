@@ -22,7 +22,7 @@ from flowsim.files import make_folder, require_distinct, require_writable
 from flowsim.shell import add_version, complain, leave
 from flowsim.validation import require_count, require_positive
 from theorems import own_data, report, search
-from theorems.cases import MODULES, OF_FLOWS
+from theorems.cases import MODULES, OF_FLOWS, OF_PAPER
 from theorems.ensembles import Scope
 from theorems.outcome import Outcome, carried_out, check_cases, check_data, search_targets
 
@@ -81,10 +81,11 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     unknown = [name for name in options.names if name not in MODULES]
     if unknown:
         raise ValueError(f"NAME must be one of {', '.join(MODULES)}, got {unknown[0]!r}")
-    for option in ("data", "search", "rigorous"):
-        others = [name for name in options.names if name not in OF_FLOWS]
-        if getattr(options, option) not in (None, False) and others:
-            raise ValueError(f"--{option} is for statements on flows: {', '.join(OF_FLOWS)}, got {others[0]!r}")
+    taken = {"data": OF_FLOWS, "search": OF_PAPER, "rigorous": OF_PAPER}
+    for option in [option for option in taken if getattr(options, option) not in (None, False)]:
+        others = [name for name in options.names if name not in taken[option]]
+        if others:
+            raise ValueError(f"--{option} is for statements on flows: {', '.join(taken[option])}, got {others[0]!r}")
     if options.seeds is not None:
         require_count("--seeds", options.seeds)
     if options.search is not None:
@@ -105,8 +106,8 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     require_distinct(outputs, {"--data": options.data})
     default = SEEDS_FULL if options.full else SEEDS
     seeds = options.seeds or (1 if options.rigorous else default)
-    own = options.rigorous or options.data or options.search is not None
-    names = options.names or list(OF_FLOWS if own else MODULES)
+    paper = options.rigorous or options.search is not None
+    names = options.names or list(OF_PAPER if paper else OF_FLOWS if options.data else MODULES)
     return names, Scope(seeds, device_of(options.device), options.full, options.rigorous)
 
 

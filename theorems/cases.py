@@ -20,6 +20,7 @@ import torch
 from flowsim.shell import submit
 from theorems import (
     direct_feedback,
+    discrete_signs,
     equation_1,
     lemma_5_4,
     linear_networks,
@@ -38,7 +39,7 @@ from theorems.guarded import guarded, reason, undecided
 if TYPE_CHECKING:
     from theorems.rigorous import statement as rigorous
 
-    AnyCase = Case | weight_sharing.Case | rigorous.Case
+    AnyCase = Case | weight_sharing.Case | discrete_signs.Case | rigorous.Case
 
 MODULES = {
     "equation_1": equation_1,
@@ -51,10 +52,14 @@ MODULES = {
     "weight_decay": weight_decay,
     "linear_networks": linear_networks,
     "direct_feedback": direct_feedback,
+    "discrete_signs": discrete_signs,
 }
 
-OF_FLOWS = tuple(name for name in MODULES if name != "weight_sharing")
-"""Statements on flows of fully connected networks: they can be checked on data of one's own, searched, and proved."""
+OF_FLOWS = tuple(name for name in MODULES if name not in ("weight_sharing", "discrete_signs"))
+"""Statements on flows of fully connected networks: they can be checked on data of one's own."""
+
+OF_PAPER = ("equation_1", "theorem_5_1", "theorem_5_2", "proposition_5_3", "lemma_5_4", "proposition_5_7")
+"""The paper's, of these: they can be searched, and proved."""
 
 FEW = 25
 """So many cases are run in this process: starting others takes as long."""

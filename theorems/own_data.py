@@ -12,7 +12,17 @@ from flowsim import Flow, Solution, Weights, solve
 from flowsim.__main__ import read_problem
 from flowsim.files import read_npz
 from flowsim.validation import as_finite, require_positive
-from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
+from theorems import (
+    direct_feedback,
+    equation_1,
+    lemma_5_4,
+    linear_networks,
+    proposition_5_3,
+    proposition_5_7,
+    theorem_5_1,
+    theorem_5_2,
+    weight_decay,
+)
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL
 from theorems.hypothesis import Hypothesis
@@ -27,6 +37,11 @@ STATEMENTS: list[Statement] = [
     proposition_5_7.BOUNDARY,
     proposition_5_7.NEARLY_ORTHOGONAL,
     proposition_5_7.ANY_SEPARABLE,
+    lemma_5_4.COLUMNS,
+    linear_networks.MATRIX,
+    linear_networks.STATEMENT,
+    weight_decay.STATEMENT,
+    direct_feedback.SHADOW,
 ]
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 
