@@ -283,9 +283,7 @@ def cases(scope: Scope) -> list[Case]:
 
     return [
         matrix("matrix, 2 layers, logistic", partial(any_run, "fa", seeds, device, shape=two)),
-        matrix(
-            "matrix, 3 layers, cross-entropy", partial(any_run, "fa", seeds, device, shape=three, **deep)
-        ),
+        matrix("matrix, 3 layers, cross-entropy", partial(any_run, "fa", seeds, device, shape=three, **deep)),
         control("matrix, 3 layers, gamma = 0.3", MATRIX, partial(any_run, "fa", seeds, device, **deep)),
         control("matrix, GD", MATRIX, partial(any_run, "gd", seeds, device, shape=two)),
         Case(STATEMENT, "smallest norm, v(0) along b", "theorem", [linear]),

@@ -1,4 +1,4 @@
-"""Lemma 5.4 in deep networks and for columns: starts with given gaps, the edge of the bound, planted mistakes."""
+"""Columns and their feedback, and deep networks: starts with given gaps, the edge of the bound, planted mistakes."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,10 +9,10 @@ import torch
 from flowsim import DeepWeights, FeedbackAlignment, Solution
 from flowsim.initialization import deep_gaussian
 from flowsim.observables import conserved
-from theorems import ensembles, lemma_5_4
+from theorems import ensembles, lemma_5_4, never_obtuse
 from theorems.check import Statement, check, hypotheses_of
-from theorems.lemma_5_4 import COLUMNS, DEEP, aligned_run, with_column_gaps
 from theorems.measurement import Claim
+from theorems.never_obtuse import COLUMNS, DEEP, aligned_run, with_column_gaps
 
 
 def broken(statement: Statement, solution: Solution) -> set[str]:
@@ -46,7 +46,7 @@ def test_columns_gain_half_of_what_the_squared_norms_of_rows_gain() -> None:
 
 
 def verdict(share: float) -> str:
-    claim = Claim("x", "inequality", partial(lemma_5_4.columns, share=share))
+    claim = Claim("x", "inequality", partial(never_obtuse.columns, share=share))
     tight = aligned_run(1, "cpu", outputs=3, scale=0.01, t_final=0.01)
     return check(replace(COLUMNS, claims=[claim]), "x", "theorem", [tight]).verdict
 
