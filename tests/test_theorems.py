@@ -34,7 +34,7 @@ from theorems import (
     theorem_5_1,
     theorem_5_2,
 )
-from theorems.cases import MODULES, OF_FLOWS, outcome
+from theorems.cases import MODULES, outcome
 from theorems.check import Case, DoesNotApplyError, Statement, check, hypotheses_of
 from theorems.ensembles import Scope, Shape
 from theorems.measurement import infimum, measure
@@ -42,7 +42,12 @@ from theorems.observation import Observation, observe
 
 SCOPE = Scope(1, "cpu")
 CASES = [(name, case.label) for name, module in MODULES.items() for case in module.cases(SCOPE)]
-CONTROLS = [(name, case.label) for name in OF_FLOWS for case in MODULES[name].cases(SCOPE) if case.role == "control"]
+CONTROLS = [
+    (name, case.label)
+    for name, module in MODULES.items()
+    for case in module.cases(SCOPE)
+    if isinstance(case, Case) and case.role == "control"
+]
 SHAPE = Shape(5, 6, 0.3)
 
 

@@ -57,8 +57,9 @@ MODULES = {
     "discrete_signs": discrete_signs,
 }
 
-OF_FLOWS = tuple(name for name in MODULES if name not in ("weight_sharing", "discrete_signs"))
-"""Statements on flows of fully connected networks: they can be checked on data of one's own."""
+_NOT_OF_FILES = "weight_sharing", "weight_decay", "direct_feedback", "discrete_signs"
+OF_FLOWS = tuple(name for name in MODULES if name not in _NOT_OF_FILES)
+"""Statements on the flows that a file of data describes: they can be checked on data of one's own."""
 
 OF_PAPER = ("equation_1", "theorem_5_1", "theorem_5_2", "proposition_5_3", "lemma_5_4", "proposition_5_7")
 """The paper's, of these: they can be searched, and proved."""

@@ -67,10 +67,15 @@ def _setting(last: bool, solution: Solution) -> list[Hypothesis]:
     ]
 
 
+FORMULA = (
+    r"\langle W_{H+1}[:,i], B_H[:,i] \rangle - \tfrac12 |W_H[i,:]|^2 = \mathrm{const}, \qquad "
+    r"\langle M_l[:,i], B_l[:,i] \rangle - \tfrac12 |W_l[i,:]|^2 = \mathrm{const}, \quad \dot M_l = \sum e \, a_l^T"
+)
+
 LAST = Statement(
     name="direct_feedback",
     title="Direct feedback, the law of the last hidden layer",
-    formula=r"\langle W_{H+1}[:,i], B_H[:,i] \rangle - \tfrac12 |W_H[i,:]|^2 = \mathrm{const}",
+    formula=FORMULA,
     hypotheses=partial(_setting, True),
     claims=[Claim("<W_{H+1}, B_H> - |w|^2 / 2 is constant", "equality", partial(law_at, layer=-1))],
     beyond=True,
@@ -78,8 +83,7 @@ LAST = Statement(
 SHADOW = Statement(
     name="direct_feedback",
     title="Direct feedback, the law of a shadow read-out at every layer",
-    formula=r"\langle M_l[:,i], B_l[:,i] \rangle - \tfrac12 |W_l[i,:]|^2 = \mathrm{const}, \qquad "
-    r"\dot M_l = \sum e \, a_l^T",
+    formula=FORMULA,
     hypotheses=partial(_setting, True),
     claims=[Claim("<M_l, B_l> - |w|^2 / 2 is constant", "equality", shadow_law)],
     rate=shadow_rate,

@@ -60,10 +60,17 @@ def is_linear(solution: Solution) -> Hypothesis:
     return fact("gamma = 1", solution.flow.activation.leaky_slope == 1)
 
 
+FORMULA = (
+    r"B_{l+1}^T W_{l+1} + W_{l+1}^T B_{l+1} - W_l W_l^T = \mathrm{const}, \qquad "
+    r"W(0) = 0: \ \ |\beta(t) - X^+y|^2 \lambda_{\min}(K) \le 2 n L(0) e^{-\mu t}, \qquad "
+    r"\cos(v, b) - \cos(v(0), b) \le \left(1 - \cos^2(v(0), b)\right) \frac{|b|}{2|v(0)|} "
+    r"\left(\frac{2|\beta|}{|b|^2}\right)^{2/3}"
+)
+
 MATRIX = Statement(
     name="linear_networks",
     title="Linear networks, a conserved matrix at every hidden layer",
-    formula=r"B_{l+1}^T W_{l+1} + W_{l+1}^T B_{l+1} - W_l W_l^T = \mathrm{const}",
+    formula=FORMULA,
     hypotheses=lambda solution: [is_rule(solution, FeedbackAlignment), is_linear(solution)],
     claims=[Claim("B^T W_{l+1} + W_{l+1}^T B - W_l W_l^T is constant", "equality", matrix_law)],
     beyond=True,
@@ -180,9 +187,7 @@ def _alignment_setting(solution: Solution) -> list[Hypothesis]:
 STATEMENT = Statement(
     name="linear_networks",
     title="Linear networks, FA from W(0) = 0 finds the interpolant of smallest norm",
-    formula=r"W = b s^T, \quad v = v(0) + \tfrac12|s|^2 b, \quad \beta = W^T v = (b \cdot v) s, \qquad "
-    r"|\beta(t) - X^+y|^2 \lambda_{\min}(K) \le 2 n L(0) e^{-\mu t}, \quad "
-    r"\mu = \tfrac2n (b \cdot v(0)) \lambda_{\min}(K)",
+    formula=FORMULA,
     hypotheses=_setting,
     claims=[
         Claim("|beta - X^+ y|^2 lambda_min(K) < 2 n L(0) e^(-mu t)", "inequality", distance),
@@ -195,8 +200,7 @@ STATEMENT = Statement(
 ALIGNMENT = Statement(
     name="linear_networks",
     title="Linear networks, alignment gains little where the network is wide",
-    formula=r"\cos(v, b) - \cos(v(0), b) \le \left(1 - \cos^2(v(0), b)\right) \frac{|b|}{2|v(0)|} "
-    r"\left(\frac{2|\beta|}{|b|^2}\right)^{2/3}",
+    formula=FORMULA,
     hypotheses=_alignment_setting,
     claims=[Claim("gain of cos(v, b) < k (2 |beta| / |b|^2)^(2/3)", "inequality", little_alignment)],
     beyond=True,

@@ -121,14 +121,14 @@ def cases(scope: Scope) -> list[Case]:
 
     short = {"t_final": 0.01, "outputs": 3}
     return [
-        Case(DEEP, "3 layers, only the last c_j >= 0", "theorem", aligned(hidden_layers=2, first=1)),
-        Case(DEEP, "4 layers, c_j > 0", "theorem", aligned(hidden_layers=3)),
-        Case(
-            DEEP, "3 layers, c_j < 0, wrong signs", "control", aligned(hidden_layers=2, first=1, gap=-3.0, t_final=0.01)
-        ),
         Case(COLUMNS, "3 outputs", "theorem", aligned(outputs=3)),
         Case(COLUMNS, "3 layers, 3 outputs", "theorem", aligned(outputs=3, hidden_layers=2)),
         Case(COLUMNS, "3 outputs, small weights, tight", "theorem", aligned(scale=0.01, **short)),
         Case(OVERSTATED, "3 outputs, small weights, 1.01 c_j", "control", aligned(scale=0.01, **short)),
         Case(COLUMNS, "3 layers, 3 outputs, c_j < 0", "control", aligned(hidden_layers=2, gap=-3.0, **short)),
+        Case(DEEP, "3 layers, only the last c_j >= 0", "theorem", aligned(hidden_layers=2, first=1)),
+        Case(DEEP, "4 layers, c_j > 0", "theorem", aligned(hidden_layers=3)),
+        Case(
+            DEEP, "3 layers, c_j < 0, wrong signs", "control", aligned(hidden_layers=2, first=1, gap=-3.0, t_final=0.01)
+        ),
     ]

@@ -13,7 +13,6 @@ from flowsim.__main__ import read_problem
 from flowsim.files import read_npz
 from flowsim.validation import as_finite, require_positive
 from theorems import (
-    direct_feedback,
     equation_1,
     lemma_5_4,
     linear_networks,
@@ -22,7 +21,6 @@ from theorems import (
     proposition_5_7,
     theorem_5_1,
     theorem_5_2,
-    weight_decay,
 )
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL
@@ -40,9 +38,6 @@ STATEMENTS: list[Statement] = [
     proposition_5_7.ANY_SEPARABLE,
     never_obtuse.COLUMNS,
     linear_networks.MATRIX,
-    linear_networks.STATEMENT,
-    weight_decay.STATEMENT,
-    direct_feedback.SHADOW,
 ]
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 

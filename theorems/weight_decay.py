@@ -85,11 +85,13 @@ def _setting(stated: bool, rules: tuple[type[Rule], ...], solution: Solution) ->
     ]
 
 
-def _statement(title: str, formula: str, rules: tuple[type[Rule], ...], claims: list[Claim]) -> Statement:
+def _statement(title: str, rules: tuple[type[Rule], ...], claims: list[Claim]) -> Statement:
     return Statement(
         name="weight_decay",
         title=f"Weight decay, {title}",
-        formula=formula,
+        formula=r"\mathrm{FA}, \mathrm{sign\text{-}FA}: \ "
+        r"c(t) = e^{-\lambda t} c(0) + \lambda \int_0^t e^{-\lambda(t-s)} \tfrac12|w(s)|^2 ds, \qquad "
+        r"\Psi(t) \ge e^{-\lambda t} c(0) + \tfrac12|w(t)|^2, \qquad \mathrm{GD}: \ c(t) = e^{-2 \lambda t} c(0)",
         hypotheses=partial(_setting, True, rules),
         claims=claims,
         rate=lambda seen: since(seen).exp() * norms(seen),
@@ -101,8 +103,6 @@ def _statement(title: str, formula: str, rules: tuple[type[Rule], ...], claims: 
 FORGOTTEN = Claim("Psi(t) > e^(-lambda t) c(0) + |w(t)|^2 / 2", "inequality", mean_norm)
 STATEMENT = _statement(
     "FA and sign-FA forget gaps and remember norms",
-    r"c(t) = e^{-\lambda t} c(0) + \lambda \int_0^t e^{-\lambda(t-s)} \tfrac12|w(s)|^2 ds, \qquad "
-    r"\Psi(t) \ge e^{-\lambda t} c(0) + \tfrac12|w(t)|^2",
     (FeedbackAlignment, SignFeedbackAlignment),
     [
         Claim("c(t) = e^(-lambda t) c(0) + lambda int e^(-lambda (t-s)) |w|^2 / 2", "equality", with_memory),
@@ -111,7 +111,6 @@ STATEMENT = _statement(
 )
 DESCENT = _statement(
     "GD forgets gaps twice as fast",
-    r"c(t) = e^{-2 \lambda t} c(0)",
     (GradientDescent,),
     [Claim("c(t) = e^(-2 lambda t) c(0)", "equality", partial(gained, rate=2.0))],
 )
