@@ -20,7 +20,7 @@ from flowsim.activation import Activation, Tanh
 from flowsim.initialization import deep_gaussian
 from flowsim.losses import named
 from theorems.check import Case, Statement
-from theorems.ensembles import DEEP, T_FINAL, Scope, any_problem, any_run, solved
+from theorems.ensembles import DEEP, Scope, any_problem, any_run, solved
 from theorems.hypothesis import Hypothesis, fact, is_rule
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
@@ -117,7 +117,7 @@ def direct_run(
         for level in range(hidden_layers)
     ]
     rule = DirectFeedbackAlignment(tuple(torch.stack(matrices) for matrices in drawn))
-    return solved(replace(flow, rule=rule), start, T_FINAL if activation is None else 0.5, device)
+    return solved(replace(flow, rule=rule), start, 10.0 if activation is None else 0.1, device)
 
 
 def cases(scope: Scope) -> list[Case]:

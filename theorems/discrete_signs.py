@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -190,8 +190,9 @@ def _margin(compared: Compared, run: Descent, equality: bool) -> Margin:
 # --- descents ---
 
 
+@cache
 def shrinking(seed: int, eta: float, activation: Activation | None = None) -> Descent:
-    """Exponential loss, orthonormal inputs, w_j near -0.3 b_j sum_i y_i x_i, c_j = 0.02, up to the time 20.
+    """Exponential loss, orthonormal inputs, w_j near -0.3 b_j sum_i y_i x_i, c_j = 0.02, up to the time 10.
 
     Each |w_j| shrinks first, and where it is 0 only c_j less what was spent is left of b_j v_j.
     """
@@ -202,7 +203,7 @@ def shrinking(seed: int, eta: float, activation: Activation | None = None) -> De
     hidden = hidden + 0.03 * gaussian(WIDTH, dataset.dimension, seed).hidden
     slope = SLOPE if activation is None else None
     flow = Flow(dataset, rule, slope=slope, activation=activation)
-    return Descent(flow, with_gaps(hidden, rule, 0.02), eta, round(20 / eta))
+    return Descent(flow, with_gaps(hidden, rule, 0.02), eta, round(10 / eta))
 
 
 def onto_zero(share: float) -> Descent:

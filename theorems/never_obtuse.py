@@ -20,7 +20,7 @@ from theorems import lemma_5_4
 from theorems.check import Case, Statement
 from theorems.constants import gaps_not_negative
 from theorems.ensembles import DEEP as DEEP_SHAPE
-from theorems.ensembles import GAP, GAUSSIAN, T_FINAL, Scope, any_problem, solved
+from theorems.ensembles import GAP, GAUSSIAN, Scope, any_problem, solved
 from theorems.hypothesis import Hypothesis, fact, is_rule
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
@@ -102,7 +102,7 @@ def aligned_run(
     gap: float = GAP,
     first: int = 0,
     scale: float = 1.0,
-    t_final: float = T_FINAL,
+    t_final: float = 10.0,
 ) -> Solution:
     """As `ensembles.any_run` under FA, with first-layer weights scaled, and c_j = gap at hidden layers from `first`."""
     loss = "logistic" if outputs is None else "cross-entropy"
