@@ -50,13 +50,13 @@ def shadow_rate(seen: Observation) -> Float[Tensor, "nodes pieces entries"]:
 
 def shadow_law(seen: Observation) -> Compared:
     """<M_l[:, i], B_l[:, i]> with M_l(0) = 0 less the gain of |W_l[i, :]|^2 / 2, of all hidden neurons; their sizes."""
-    products, norms = [], []
+    hidden, initial = (
+        torch.cat([0.5 * layer.square().sum(-1) for layer in at.layers[:-1]], -1) for at in (seen.weights, seen.start)
+    )
     shadows = seen.integral.split([matrix.shape[-2:].numel() for matrix in seen.feedback], -1)
-    for shadow, matrix, now, first in zip(shadows, seen.feedback, seen.weights.layers, seen.start.layers, strict=False):
-        products.append((shadow.unflatten(-1, matrix.shape[-2:]) * matrix).sum(-2))
-        norms.append(torch.stack(torch.broadcast_tensors(*(0.5 * w.square().sum(-1) for w in (now, first)))))
-    product, (gained, initial) = torch.cat(products, -1), torch.cat(norms, -1)
-    return Compared(product - gained + initial, product.abs() + gained + initial)
+    pairs = zip(shadows, seen.feedback, strict=True)
+    products = torch.cat([(shadow.unflatten(-1, matrix.shape[-2:]) * matrix).sum(-2) for shadow, matrix in pairs], -1)
+    return Compared(products - hidden + initial, products.abs() + hidden + initial)
 
 
 def _setting(last: bool, solution: Solution) -> list[Hypothesis]:
@@ -113,7 +113,7 @@ def direct_run(
     shape = DEEP._replace(width=width)
     flow, start = any_problem("fa", seeds, shape, loss, 3, hidden_layers, activation=activation)
     drawn = [
-        [deep_gaussian((width, width, 3), 100 * level + seed).layers[1] for seed in range(seeds)]
+        [deep_gaussian((width, width, 3), 900 + 100 * level + seed).layers[1] for seed in range(seeds)]
         for level in range(hidden_layers)
     ]
     rule = DirectFeedbackAlignment(tuple(torch.stack(matrices) for matrices in drawn))
