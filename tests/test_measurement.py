@@ -291,6 +291,23 @@ def test_integrals_are_right_in_halved_pieces_too() -> None:
     assert found.margin.item() == pytest.approx(exact.fun, rel=2e-6)
 
 
+def test_a_rate_may_have_parts_each_with_an_integral_of_its_own() -> None:
+    """The same margins as of one after the other, where integrals are those of halved pieces too."""
+    powers = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+
+    def values(seen: Observation) -> Compared:
+        return alone((seen.times.unsqueeze(-1) - 3) ** 2 + 1 / (1 + seen.integral))
+
+    def rate(seen: Observation, powers: torch.Tensor) -> torch.Tensor:
+        return seen.times.unsqueeze(-1) ** powers
+
+    claim = Claim("int", "inequality", values)
+    (found,) = measure([claim], separable(2), lambda seen: rate(seen, powers))
+    each = [measure([claim], separable(2), lambda seen, power=power: rate(seen, power))[0] for power in powers]
+    torch.testing.assert_close(found.margin, torch.stack([one.margin for one in each]).amin(0), rtol=1e-12, atol=0)
+    assert (found.part == 2).all()
+
+
 def test_the_infimum_of_an_observable_is_not_above_it() -> None:
     solution = separable(2)
     low = infimum(dominance_of_two, solution)

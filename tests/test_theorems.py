@@ -34,7 +34,7 @@ from theorems import (
     theorem_5_1,
     theorem_5_2,
 )
-from theorems.cases import MODULES, OF_FLOWS, outcome
+from theorems.cases import MODULES, outcome
 from theorems.check import Case, DoesNotApplyError, Statement, check, hypotheses_of
 from theorems.ensembles import Scope, Shape
 from theorems.measurement import infimum, measure
@@ -42,7 +42,12 @@ from theorems.observation import Observation, observe
 
 SCOPE = Scope(1, "cpu")
 CASES = [(name, case.label) for name, module in MODULES.items() for case in module.cases(SCOPE)]
-CONTROLS = [(name, case.label) for name in OF_FLOWS for case in MODULES[name].cases(SCOPE) if case.role == "control"]
+CONTROLS = [
+    (name, case.label)
+    for name, module in MODULES.items()
+    for case in module.cases(SCOPE)
+    if isinstance(case, Case) and case.role == "control"
+]
 SHAPE = Shape(5, 6, 0.3)
 
 
@@ -451,7 +456,7 @@ def test_planted_mistakes_turn_a_theorem_into_a_violation(monkeypatch: pytest.Mo
     if owner in (rounds, series):
         monkeypatch.setattr(compiled, "has_compiled_series", lambda flow: False)
     monkeypatch.setattr(owner, attribute, planted)
-    monkeypatch.setattr(check_module, "along_the_run", lambda solution: ())  # which would notice most of them
+    monkeypatch.setattr(check_module, "along_the_run", lambda *_: ())  # which would notice most of them
     try:
         # with the quadrature halved the two rules differ as much
         assert outcome(case_of(name, label)).verdict == ("undecided" if "quadrature" in mistake else "violated")

@@ -22,7 +22,7 @@ from flowsim.files import make_folder, require_distinct, require_writable
 from flowsim.shell import add_version, complain, leave
 from flowsim.validation import require_count, require_positive
 from theorems import own_data, report, search
-from theorems.cases import MODULES, OF_FLOWS, OF_THE_PAPER
+from theorems.cases import MODULES, OF_FLOWS, OF_PAPER
 from theorems.ensembles import Scope
 from theorems.outcome import Outcome, carried_out, check_cases, check_data, search_targets
 
@@ -87,14 +87,16 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     unknown = [name for name in options.names if name not in MODULES]
     if unknown:
         raise ValueError(f"NAME must be one of {', '.join(MODULES)}, got {unknown[0]!r}")
-    for option, takes, what in [
-        ("rigorous", OF_THE_PAPER, "statements of the paper"),
-        ("data", OF_FLOWS, "statements on flows"),
-        ("search", OF_FLOWS, "statements on flows"),
-    ]:
-        others = [name for name in options.names if name not in takes]
-        if getattr(options, option) not in (None, False) and others:
-            raise ValueError(f"--{option} is for {what}: {', '.join(takes)}, got {others[0]!r}")
+    taken = {
+        "data": (OF_FLOWS, "statements on flows"),
+        "search": (search.SEARCHED, "bounds and laws that have instances"),
+        "rigorous": (OF_PAPER, "statements of the paper"),
+    }
+    for option in [option for option in taken if getattr(options, option) not in (None, False)]:
+        names, what = taken[option]
+        others = [name for name in options.names if name not in names]
+        if others:
+            raise ValueError(f"--{option} is for {what}: {', '.join(names)}, got {others[0]!r}")
     if options.seeds is not None:
         require_count("--seeds", options.seeds)
     if options.loss != "exponential" and not options.data:
@@ -117,9 +119,9 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     require_distinct(outputs, {"--data": options.data})
     default = SEEDS_FULL if options.full else SEEDS
     seeds = options.seeds or (1 if options.rigorous else default)
-    own = options.data or options.search is not None
-    every = OF_THE_PAPER if options.rigorous else OF_FLOWS if own else MODULES
-    names = options.names or list(every)
+    every = {"rigorous": OF_PAPER, "search": search.SEARCHED, "data": OF_FLOWS}
+    own = [every[option] for option in every if getattr(options, option) not in (None, False)]
+    names = options.names or list(own[0] if own else MODULES)
     return names, Scope(seeds, device_of(options.device), options.full, options.rigorous)
 
 

@@ -20,13 +20,18 @@ import torch
 from flowsim.shell import submit
 from theorems import (
     any_start,
+    direct_feedback,
+    discrete_signs,
     equation_1,
     lemma_5_4,
+    linear_networks,
     margin_growth,
+    never_obtuse,
     proposition_5_3,
     proposition_5_7,
     theorem_5_1,
     theorem_5_2,
+    weight_decay,
     weight_sharing,
 )
 from theorems.check import Case, Check
@@ -37,7 +42,7 @@ from theorems.guarded import guarded, reason, undecided
 if TYPE_CHECKING:
     from theorems.rigorous import statement as rigorous
 
-    AnyCase = Case | weight_sharing.Case | rigorous.Case
+    AnyCase = Case | weight_sharing.Case | discrete_signs.Case | rigorous.Case
 
 MODULES = {
     "equation_1": equation_1,
@@ -49,13 +54,19 @@ MODULES = {
     "any_start": any_start,
     "margin_growth": margin_growth,
     "weight_sharing": weight_sharing,
+    "never_obtuse": never_obtuse,
+    "weight_decay": weight_decay,
+    "linear_networks": linear_networks,
+    "direct_feedback": direct_feedback,
+    "discrete_signs": discrete_signs,
 }
 
-OF_FLOWS = tuple(name for name in MODULES if name != "weight_sharing")
-"""Statements on flows of fully connected networks: they can be checked on data of one's own, and searched."""
+_NOT_OF_FILES = "weight_sharing", "weight_decay", "direct_feedback", "discrete_signs"
+OF_FLOWS = tuple(name for name in MODULES if name not in _NOT_OF_FILES)
+"""Statements on the flows that a file of data describes: they can be checked on data of one's own."""
 
-OF_THE_PAPER = tuple(name for name in OF_FLOWS if name not in ("any_start", "margin_growth"))
-"""Statements with a module in `theorems.rigorous`: they can be proved on runs that are enclosed."""
+OF_PAPER = ("equation_1", "theorem_5_1", "theorem_5_2", "proposition_5_3", "lemma_5_4", "proposition_5_7")
+"""The paper's, of these: they can be proved on runs that are enclosed."""
 
 FEW = 25
 """So many cases are run in this process: starting others takes as long."""

@@ -35,6 +35,7 @@ class Statement:
         rate: of the integral that claims use.
         constants: of the statement on a solution, by name, to be reported.
         beyond: whether it goes beyond the paper.
+        decay: whether it is about flows with their weight decay, which else is no part of what should move the weights.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Statement:
     rate: Rate | None = None
     constants: Callable[[Solution], dict[str, Tensor]] = lambda solution: {}
     beyond: bool = False
+    decay: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def combined(statement: Statement, label: str, role: Role, ensembles: Sequence[E
 
 def hypotheses_of(statement: Statement, solution: Solution) -> list[Hypothesis]:
     """What a statement assumes, and what every statement does: that the run is a solution of its flow."""
-    return [*statement.hypotheses(solution), *along_the_run(solution)]
+    return [*statement.hypotheses(solution), *along_the_run(solution, statement.decay)]
 
 
 def _described(statement: Statement, solution: Solution, margins: Sequence[Margin]) -> dict[str, Any]:

@@ -21,20 +21,23 @@ def each(solution: Solution, values: Float[Tensor, "*batch"]) -> Float[Tensor, "
     return values.expand(solution.batch_shape).reshape(-1)
 
 
-def gaps_not_negative(solution: Solution) -> Hypothesis:
-    """The hypothesis c_j >= 0 for all j, up to the rounding of |w_j|^2 / 2 as a sum of d squares."""
-    gaps = conserved(solution.flow, solution.start)[0]
-    return Hypothesis("c_j >= 0", gaps.amin(-1), rounding=_rounding_of_gaps(solution).amax(-1))
+def gaps_not_negative(solution: Solution, first: int = 0) -> Hypothesis:
+    """The hypothesis c_j >= 0 for all j, up to the rounding of |w_j|^2 / 2 as a sum of d squares.
+
+    In deep networks for all hidden layers, or those from the given one on.
+    """
+    gaps = torch.cat(conserved(solution.flow, solution.start)[first:], -1)
+    rounding = torch.cat([_rounding_of_gaps(layer) for layer in solution.start.layers[:-1][first:]], -1)
+    return Hypothesis("c_j >= 0", gaps.amin(-1), rounding=rounding.amax(-1))
 
 
 def total_gap_positive(solution: Solution) -> Hypothesis:
     """The hypothesis S0 = sum_j c_j > 0, by more than the rounding of the c_j."""
-    rounding = each(solution, _rounding_of_gaps(solution).sum(-1))
+    rounding = each(solution, _rounding_of_gaps(solution.start.layers[0]).sum(-1))
     return Hypothesis("S0 = sum c_j > 0", total_gap(solution), strict=True, rounding=rounding)
 
 
-def _rounding_of_gaps(solution: Solution) -> Float[Tensor, "*batch m"]:
-    hidden = solution.start.layers[0]
+def _rounding_of_gaps(hidden: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m"]:
     return 2 * hidden.shape[-1] * torch.finfo(hidden.dtype).eps * 0.5 * hidden.square().sum(-1)
 
 

@@ -226,11 +226,11 @@ def any_run(
     """
     long = activation is None
     shape = (shape or (DEEP if hidden_layers > 1 else GAUSSIAN)) if long else SMOOTH
-    flow, start = _any_problem(rule, seeds, shape, loss, outputs, hidden_layers, bias, activation, decay)
+    flow, start = any_problem(rule, seeds, shape, loss, outputs, hidden_layers, bias, activation, decay)
     return solved(flow, start, T_FINAL if long else 0.5, device)
 
 
-def _any_problem(
+def any_problem(
     rule: RuleName,
     seeds: int,
     shape: Shape,
@@ -241,6 +241,7 @@ def _any_problem(
     activation: Activation | None = None,
     decay: float = 0.0,
 ) -> tuple[Flow, DeepWeights]:
+    """The flow and the start of `any_run`."""
     samples = shape.samples
     widths = (DIMENSION, *[shape.width] * hidden_layers, outputs or 1)
     datasets = []
@@ -274,7 +275,7 @@ def _any_problem(
 @cache
 def changed_feedback_run(seeds: int, device: str) -> Solution:
     """FA whose feedback changes from B to another matrix midway; the solution's flow has B."""
-    flow, start = _any_problem("fa", seeds, Shape(SAMPLES, 4, SLOPE), "logistic", None, 1)
+    flow, start = any_problem("fa", seeds, Shape(SAMPLES, 4, SLOPE), "logistic", None, 1)
     other = FeedbackAlignment(deep_gaussian((DIMENSION, 4, 1), 900).layers[1])
 
     def at(looser: float) -> Solution:

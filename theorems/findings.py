@@ -24,7 +24,7 @@ from flowsim import (
 from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
 from flowsim.rules import Rule
 from flowsim.weights import Weights, stack
-from theorems import lemma_5_4, proposition_5_3, proposition_5_7
+from theorems import lemma_5_4, never_obtuse, proposition_5_3, proposition_5_7
 from theorems.check import Statement, holds
 from theorems.constants import each, gaps_not_negative, mu_separable, total_gap
 from theorems.ensembles import GAP, KAPPA, SCALE, SLOPE, T_FINAL, solved
@@ -225,6 +225,14 @@ QUESTIONS = [
         lemma_5_4.STATEMENT.claims,
         partial(_margin_problem, _boundary, lambda norms: -0.1 * norms, "fa"),
         lemma_5_4.STATEMENT.hypotheses,
+    ),
+    Question(
+        "never_obtuse",
+        "3 outputs, c_j > 0 (no column turns obtuse to its feedback, section 14.8)",
+        "no output weight changes its sign",
+        [Claim("V(t) sign(V(0)) > 0", "inequality", never_obtuse.entries_same_sign)],
+        partial(never_obtuse.aligned_run, outputs=3),
+        never_obtuse.DEEP.hypotheses,
     ),
     Question(
         "proposition_5_3",

@@ -29,10 +29,12 @@ def hypotheses(solution: Solution) -> list[Hypothesis]:
     """FA with b_j != 0, scalar output, two layers, and c_j = b_j v_j(0) - |w_j(0)|^2 / 2 >= 0."""
     start = solution.start
     scalar = len(start.layers) == 2 and start.layers[-1].shape[-2] == 1
-    shape = [
-        is_rule(solution, FeedbackAlignment),
-        fact("two layers, scalar output", scalar),
-    ]
+    return of_scalar(solution, fact("two layers, scalar output", scalar))
+
+
+def of_scalar(solution: Solution, setting: Hypothesis) -> list[Hypothesis]:
+    """The same for networks of another setting with scalar output, with the c_j of the last hidden layer."""
+    shape = [is_rule(solution, FeedbackAlignment), setting]
     if not all(hypothesis.holds for hypothesis in shape):
         return shape
     return [
@@ -40,7 +42,7 @@ def hypotheses(solution: Solution) -> list[Hypothesis]:
         Hypothesis("b_j != 0", _feedback(solution).abs().amin(-1), strict=True),
         homogeneous(solution),
         layers_not_zero(solution),
-        gaps_not_negative(solution),
+        gaps_not_negative(solution, len(solution.start.layers) - 2),
     ]
 
 

@@ -54,7 +54,8 @@ def ratio(numerator: Float[Tensor, "nodes pieces"], denominator: Float[Tensor, "
 
 
 Values = Callable[[Observation], Compared]
-Rate = Callable[[Observation], Float[Tensor, "nodes pieces"]]
+Rate = Callable[[Observation], Float[Tensor, "nodes pieces *parts"]]
+"""What is integrated over time: a number, or several, such as one for each neuron."""
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,8 @@ def infimum(values: Values, solution: Solution) -> Float[Tensor, " ensemble"]:
 
 
 def along(
-    values: Float[Tensor, " pieces"], trajectory: Int[Tensor, " pieces"], scan: Callable[[Tensor], Tensor]
-) -> Float[Tensor, " pieces"]:
+    values: Float[Tensor, "pieces *parts"], trajectory: Int[Tensor, " pieces"], scan: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "pieces *parts"]:
     """A cumulative operation (over dimension 1) along each trajectory.
 
     >>> along(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 1]), lambda rows: rows.cumsum(1))
@@ -172,7 +173,7 @@ def along(
     """
     counts = torch.bincount(trajectory)
     place = torch.arange(len(trajectory), device=trajectory.device) - (counts.cumsum(0) - counts)[trajectory]
-    table = values.new_zeros(len(counts), int(counts.max()))
+    table = values.new_zeros(len(counts), int(counts.max()), *values.shape[1:])
     table[trajectory, place] = values
     return scan(table)[trajectory, place]
 
@@ -185,9 +186,9 @@ def halves(pieces: Pieces) -> Pieces:
     return Pieces(twice(pieces.trajectory), start, end)
 
 
-def twice(columns: Float[Tensor, "*some pieces"]) -> Float[Tensor, "*some halves"]:
-    """Every entry two times, one after the other, as the halves of pieces stand."""
-    return torch.repeat_interleave(columns, 2, -1)
+def twice(columns: Tensor, dimension: int = -1) -> Tensor:
+    """Every entry two times along the dimension of the pieces, one after the other, as their halves stand."""
+    return torch.repeat_interleave(columns, 2, dimension)
 
 
 def extreme(
@@ -201,23 +202,25 @@ def extreme(
 # --- integrals over time ---
 
 
-def integrals_before(rate: Rate, solution: Solution) -> tuple[Float[Tensor, " pieces"], Float[Tensor, " pieces"]]:
+def integrals_before(
+    rate: Rate, solution: Solution
+) -> tuple[Float[Tensor, "pieces *parts"], Float[Tensor, "pieces *parts"]]:
     """The integral of the rate from 0 to the start of each piece, and its quadrature error so far."""
     parts = [_integrated(seen, rate) for _, seen in in_turn(solution)]
     return _summed_before(parts, solution.pieces.trajectory)
 
 
 def _summed_before(
-    parts: Sequence[tuple[Tensor, Tensor]], trajectory: Int[Tensor, " pieces"]
-) -> tuple[Float[Tensor, " pieces"], Float[Tensor, " pieces"]]:
-    """The integral before each piece and its error, from those over each piece of all parts."""
-    over = [torch.cat([column[-1] for column in columns]) for columns in zip(*parts, strict=True)]
+    chunks: Sequence[tuple[Tensor, Tensor]], trajectory: Int[Tensor, " pieces"]
+) -> tuple[Float[Tensor, "pieces *parts"], Float[Tensor, "pieces *parts"]]:
+    """The integral before each piece and its error, from those over each piece of all chunks."""
+    over = [torch.cat([column[-1] for column in columns]) for columns in zip(*chunks, strict=True)]
     integral, error = (along(column, trajectory, lambda rows: rows.cumsum(1)) - column for column in over)
     return integral, error
 
 
 def add_integral(
-    observation: Observation, rate: Rate, before: Float[Tensor, " pieces"], error: Float[Tensor, " pieces"]
+    observation: Observation, rate: Rate, before: Float[Tensor, "pieces *parts"], error: Float[Tensor, "pieces *parts"]
 ) -> None:
     """Give the observation its `integral`: that of the rate from 0 to the start of each piece, and on to its nodes."""
     over, quadrature = _integrated(observation, rate)
@@ -226,9 +229,10 @@ def add_integral(
 
 def _integrated(observation: Observation, rate: Rate) -> tuple[Tensor, Tensor]:
     """The integral of the rate from the start of each piece to its nodes, and how far a rule of lower degree is off."""
-    lengths, values = observation.pieces.end - observation.pieces.start, rate(observation)
-    over = INTEGRALS.to(values) @ values * lengths
-    off = over - FEWER.to(values) @ values * lengths
+    values = rate(observation)
+    lengths = (observation.pieces.end - observation.pieces.start).reshape(-1, *[1] * (values.ndim - 2))
+    over, fewer = (torch.tensordot(table.to(values), values, 1) * lengths for table in (INTEGRALS, FEWER))
+    off = over - fewer
     return over, off.abs().cummax(0).values
 
 
@@ -237,7 +241,7 @@ class _Before:
     """The integral of a rate from 0 to the start of each piece and its error, along the solution and the companion."""
 
     rate: Rate
-    values: Float[Tensor, "curves 2 pieces"]
+    values: Float[Tensor, "curves 2 pieces *parts"]
 
     @classmethod
     def of(cls, rate: Rate, solution: Solution) -> _Before:
@@ -248,13 +252,13 @@ class _Before:
 
     def some(self, which: slice | Tensor) -> _Before:
         """Of some of the pieces."""
-        return replace(self, values=self.values[..., which])
+        return replace(self, values=self.values[:, :, which])
 
     def of_halves(self, pair: tuple[Observation, Observation]) -> _Before:
         """Of halves, given that of their whole pieces twice: the second half starts where the first ends."""
         over = torch.stack([torch.stack([column[-1] for column in _integrated(seen, self.rate)]) for seen in pair])
         values = self.values.clone()
-        values[..., 1::2] += over[..., ::2]
+        values[:, :, 1::2] += over[:, :, ::2]
         return replace(self, values=values)
 
 
@@ -273,7 +277,7 @@ class _Parts:
 
     def halves(self) -> _Parts:
         """Both halves of each, `before` still that of what was halved."""
-        before = self.before and replace(self.before, values=twice(self.before.values))
+        before = self.before and replace(self.before, values=twice(self.before.values, 2))
         return _Parts(halves(self.pieces), Pieces(*map(twice, self.whole)), before)
 
     @classmethod
@@ -286,7 +290,7 @@ class _Parts:
         before = several[0].before
         if before is not None:
             known = [parts.before.values for parts in several if parts.before is not None]
-            before = replace(before, values=torch.cat(known, -1))
+            before = replace(before, values=torch.cat(known, 2))
         return cls(pieces, whole, before)
 
     @contextmanager

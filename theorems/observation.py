@@ -54,8 +54,8 @@ class Observation:
     weights: NetworkWeights
     feedback: tuple[Tensor, ...]
     sides: tuple[Int[Tensor, "pieces n m"], ...] | None = None
-    integral: Float[Tensor, "nodes pieces"] = field(init=False)
-    integral_error: Float[Tensor, "nodes pieces"] = field(init=False)
+    integral: Float[Tensor, "nodes pieces *parts"] = field(init=False)
+    integral_error: Float[Tensor, "nodes pieces *parts"] = field(init=False)
 
     @cached_property
     def start(self) -> NetworkWeights:
@@ -73,6 +73,11 @@ class Observation:
         return self.flow.forward(self.weights)
 
     @property
+    def outputs(self) -> Float[Tensor, "nodes pieces n k"]:
+        """f(x_i)."""
+        return self._forward[0]
+
+    @property
     def pre_activations(self) -> tuple[Float[Tensor, "nodes pieces n m"], ...]:
         """z_l of each hidden layer."""
         return self._forward[1]
@@ -87,7 +92,7 @@ class Observation:
     @cached_property
     def risk(self) -> Float[Tensor, "nodes pieces"]:
         """L(t)."""
-        return self.flow.risk_of(self._forward[0])
+        return self.flow.risk_of(self.outputs)
 
     @cached_property
     def initial_risk(self) -> Float[Tensor, " pieces"]:

@@ -16,7 +16,9 @@ from theorems import (
     any_start,
     equation_1,
     lemma_5_4,
+    linear_networks,
     margin_growth,
+    never_obtuse,
     proposition_5_3,
     proposition_5_7,
     theorem_5_1,
@@ -40,6 +42,8 @@ STATEMENTS: list[Statement] = [
     proposition_5_7.LOGISTIC,
     any_start.STATEMENT,
     margin_growth.STATEMENT,
+    never_obtuse.COLUMNS,
+    linear_networks.MATRIX,
 ]
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 

@@ -211,6 +211,15 @@ def _overstated(mu: Mu, factor: float = 1.1) -> Mu:
     return lambda solution: factor * mu(solution)
 
 
+LONG = 1e8
+"""Where 1/L(0) is nothing beside mu t, so that the bound is L(t) < 1 / (mu t)."""
+
+
+def faster_than_linear(seen: Observation) -> Compared:
+    """1/L(t) - 1/L(0) and mu t (1 + t)^(1/2), both over t."""
+    return ratio(mean_ratio(seen, 2), seen.of(mu_separable(seen.solution)) * (1 + seen.times).sqrt())
+
+
 def _presumed(slope: float | None = None, total: float | None = None) -> Mu:
     """gamma^2 S0 kappa with another slope, or another sum of gaps, than the run has."""
 
@@ -267,6 +276,7 @@ def cases(scope: Scope) -> list[Case]:
             Case(stated, f"FA, {label}, tight", "theorem", [tight]),
             Case(_misstated(kind, _overstated(mu)), f"FA, {label}, 1.1 mu", "control", [tight]),
         ]
+    found += _long_cases(scope)
     tight = partial(ensembles.tight_run, "identical", scope.device)
 
     def control(label: str, mu: Mu, run: Callable[[], Solution]) -> Case:
@@ -298,4 +308,20 @@ def _logistic_cases(scope: Scope) -> list[Case]:
         Case(LOGISTIC, "FA, logistic, tight", "theorem", [one]),
         Case(_logistic(_overstated(mu_svm, 1.01), stated=False), "FA, logistic, 1.01 mu", "control", [one]),
         Case(LOGISTIC, "FA, logistic stated, (1+u)^-2 true, to t = 1e8", "control", [run("fa", POLYNOMIAL, 1e8)]),
+    ]
+
+
+def _long_cases(scope: Scope) -> list[Case]:
+    """Runs on which L falls to 1e-9: as 1/t it does, and not as t^(-3/2)."""
+
+    def long(kind: ensembles.DataKind, rule: ensembles.MarginRule) -> list[Callable[[], Solution]]:
+        return [partial(ensembles.margin_run, kind, rule, SMALL, scope.seeds, scope.device, t_final=LONG)]
+
+    claim = Claim("1/L(t) > 1/L(0) + mu t (1 + t)^(1/2)", "inequality", faster_than_linear)
+    faster = _statement("orthogonally separable", mu_separable, [claim], stated=False)
+    return [
+        Case(SEPARABLE, "FA, separable, T = 1e8", "theorem", long("separable", "fa")),
+        Case(BOUNDARY, "sign-FA, boundary, T = 1e8", "theorem", long("boundary", "sign-fa")),
+        Case(NEARLY_ORTHOGONAL, "FA, nearly orthogonal, T = 1e8", "theorem", long("nearly orthogonal", "fa")),
+        Case(faster, "FA, separable, T = 1e8, t^(3/2)", "control", long("separable", "fa")),
     ]

@@ -144,6 +144,9 @@ TARGETS: list[Target] = [
 ]
 """As `--data` checks them, with exponential loss unless said."""
 
+SEARCHED = tuple(dict.fromkeys(target.statement.name for target in TARGETS))
+"""The names of the statements that are searched."""
+
 
 class Setting(NamedTuple):
     """What the instances of an ensemble share. They have n + 1 dimensions, so that any Gram matrix of theirs exists."""

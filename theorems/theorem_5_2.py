@@ -26,6 +26,13 @@ def deviation(seen: Observation) -> Compared:
     return _deviation(seen.flow, seen.weights, seen.start)
 
 
+def layer_deviation(seen: Observation) -> Compared:
+    """The same summed over the neurons of each hidden layer."""
+    excess, size = deviation(seen)
+    widths = [layer.shape[-2] for layer in seen.weights.layers[:-1]]
+    return Compared(*(torch.stack([part.sum(-1) for part in sums.split(widths, -1)], -1) for sums in (excess, size)))
+
+
 def deviation_without_bias(seen: Observation) -> Compared:
     """The same with the last input, a bias, left out of |w|^2."""
 
@@ -37,13 +44,13 @@ def deviation_without_bias(seen: Observation) -> Compared:
 
 
 def _deviation(flow: Flow, weights: NetworkWeights, start: NetworkWeights) -> Compared:
-    (now, size_now), (first, size_first) = (_gaps(flow, at) for at in (weights, start))
+    (now, size_now), (first, size_first) = (gaps(flow, at) for at in (weights, start))
     size = torch.maximum(size_now, size_first)
     # a neuron without weights has size 0 and must not move either
     return Compared(now - first, torch.where(size > 0, size, 1.0))
 
 
-def _gaps(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, Tensor]:
+def gaps(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, Tensor]:
     """c and |Psi| + |w|^2 / 2 of all hidden neurons."""
     values = torch.cat(conserved(flow, weights), -1)
     norms = torch.cat([0.5 * layer.square().sum(-1) for layer in weights.layers[:-1]], -1)
@@ -63,7 +70,10 @@ STATEMENT = Statement(
     r"\Psi(w) = \langle w, b \rangle \ (\mathrm{FA}), \quad s|w|_1 \ (\mathrm{sign\text{-}FA}), \quad "
     r"\tfrac12|w|^2 \ (\mathrm{GD})",
     hypotheses=lambda solution: [homogeneous(solution), has_law(solution)],
-    claims=[Claim("Psi(t) - |w(t)|^2 / 2 = Psi(0) - |w(0)|^2 / 2", "equality", deviation)],
+    claims=[
+        Claim("Psi(t) - |w(t)|^2 / 2 = Psi(0) - |w(0)|^2 / 2", "equality", deviation),
+        Claim("the same summed over each layer", "equality", layer_deviation),
+    ],
 )
 
 BIAS_LEFT_OUT = Statement(

@@ -6,6 +6,8 @@ in the error estimate. So every statement assumes of a run, on the whole of it:
     side_ij z_ij >= 0     between events a neuron stays on the side of each kink that it is on
     d theta/dt = -fa      it moves as the rule prescribes on those sides, and by nothing else
 
+Statements about flows with weight decay assume -fa - lambda theta, with the decay of the flow, in the place of -fa.
+
 Nothing here asks the integrator for more than weights at times.
 """
 
@@ -27,26 +29,29 @@ from theorems.thresholds import FOLLOWS, HALVINGS, ROUNDING_PER_STEP
 
 
 @lru_cache(maxsize=32)
-def along_the_run(solution: Solution) -> tuple[Hypothesis, Hypothesis]:
-    """What every statement assumes of a run. Kept, since all statements on it ask for the same."""
-    return keeps_its_sides(solution), follows_its_rule(solution)
+def along_the_run(solution: Solution, decay: bool = False) -> tuple[Hypothesis, Hypothesis]:
+    """What every statement assumes of a run, with the flow's decay or without. Kept, since all on it ask the same."""
+    return keeps_its_sides(solution, decay), follows_its_rule(solution, decay)
 
 
-def follows_its_rule(solution: Solution) -> Hypothesis:
+def follows_its_rule(solution: Solution, decay: bool = False) -> Hypothesis:
     """The hypothesis that weights move as the rule says and by nothing else (decay, other feedback), all along.
+
+    With `decay` they move by that of the flow besides.
 
     On each piece theta(t) - theta(start) is compared with the integral of the prescribed velocity. The differences are
     added up over the pieces, and the slack is minus their sum, relative to the largest weight of the layer in the run.
     """
     trajectory, count = solution.pieces.trajectory, solution.batch_shape.numel()
-    drifts, sizes = _read(solution)[:2]
+    drifts, sizes = _read(solution, decay)[:2]
     drift = drifts.new_zeros(count, drifts.shape[1]).index_add(0, trajectory, drifts)
     size = torch.stack([extreme(column, trajectory, count, "amax") for column in sizes.T], -1)
     relative = drift / torch.where(size > 0, size, 1.0)
-    return Hypothesis("d theta/dt = -fa", -relative.amax(-1), rounding=FOLLOWS)
+    name = "d theta/dt = -fa - lambda theta" if decay else "d theta/dt = -fa"
+    return Hypothesis(name, -relative.amax(-1), rounding=FOLLOWS)
 
 
-def keeps_its_sides(solution: Solution) -> Hypothesis:
+def keeps_its_sides(solution: Solution, decay: bool = False) -> Hypothesis:
     """The hypothesis that no pre-activation changes its sign between events, nor, under sign-FA, an outgoing weight.
 
     The slack is the smallest side_ij z_ij of the run, relative to |a| |w|, by lower bounds on its pieces, which are
@@ -56,7 +61,7 @@ def keeps_its_sides(solution: Solution) -> Hypothesis:
     pieces, count = solution.pieces, solution.batch_shape.numel()
     if not _has_sides(solution.flow):
         return fact(name, True)
-    lowest, seen, error = _read(solution)[2:]
+    lowest, seen, error = _read(solution, decay)[2:]  # the same with decay and without, but then read already
     eps = torch.finfo(error.dtype).eps
     rounding = ROUNDING_PER_STEP * eps * solution.statistics["steps"].reshape(-1)
     allowed = rounding + extreme(error, pieces.trajectory, count, "amax")
@@ -80,21 +85,22 @@ def _has_sides(flow: Flow) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _read(solution: Solution) -> tuple[Tensor, ...]:
+def _read(solution: Solution, decay: bool) -> tuple[Tensor, ...]:
     """What both hypotheses ask of all pieces, which are observed once for the two: `_drift`, and `_lowest` if any."""
     if _has_sides(solution.flow):
-        found = [(*_drift(here), *_lowest(here, there)) for _, (here, there) in in_pairs(solution)]
+        found = [(*_drift(here, decay), *_lowest(here, there)) for _, (here, there) in in_pairs(solution)]
     else:
-        found = [_drift(here) for _, here in in_turn(solution)]
+        found = [_drift(here, decay) for _, here in in_turn(solution)]
     return tuple(torch.cat(column) for column in zip(*found, strict=True))
 
 
-def _drift(seen: Observation) -> tuple[Float[Tensor, "pieces layers"], Float[Tensor, "pieces layers"]]:
-    """How far weights move otherwise than the rule says on a piece; the largest weight."""
+def _drift(seen: Observation, decay: bool) -> tuple[Float[Tensor, "pieces layers"], Float[Tensor, "pieces layers"]]:
+    """How far weights move otherwise than the rule says on a piece, with the flow's decay or without; the largest."""
     length = (seen.pieces.end - seen.pieces.start).reshape(-1, 1, 1)
     drifts, sizes = [], []
     for layer, says in zip(seen.weights.layers, seen.velocity.layers, strict=True):
-        moves = length * torch.tensordot(INTEGRALS.to(says), says, 1)
+        prescribed = says - seen.flow.decay * layer if decay else says
+        moves = length * torch.tensordot(INTEGRALS.to(says), prescribed, 1)
         drifts.append((layer - layer[0] - moves).abs().amax((0, 2, 3)))
         sizes.append(layer.abs().amax((0, 2, 3)))
     return torch.stack(drifts, -1), torch.stack(sizes, -1)
