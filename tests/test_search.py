@@ -16,7 +16,7 @@ from rich.console import Console
 from flowsim import Dataset, Weights, progress
 from theorems import equation_1, lemma_5_4, own_data, proposition_5_7, search
 from theorems.__main__ import main
-from theorems.cases import OF_PAPER
+from theorems.cases import OF_FLOWS
 from theorems.check import Statement
 from theorems.constants import mu_svm
 from theorems.measurement import measure
@@ -62,8 +62,9 @@ def test_instances_meet_the_hypotheses_wherever_the_point_is(target: Target, set
         assert hypothesis.holds, (hypothesis.name, hypothesis.slack.min())
 
 
-def test_every_statement_of_the_paper_that_data_checks_is_searched() -> None:
-    titles = {item.title for item in own_data.STATEMENTS if item.name in OF_PAPER}
+def test_every_statement_that_data_checks_is_searched_but_for_those_that_others_cover_or_without_instances() -> None:
+    names = set(OF_FLOWS) - {"never_obtuse", "linear_networks", "no_plateau", "implicit_bias"}
+    titles = {item.title for item in own_data.STATEMENTS if item.name in names}
     assert {target.statement.title for target in TARGETS} == titles
     assert len({target.file for target in TARGETS}) == len(TARGETS)
 

@@ -33,6 +33,9 @@ SEEDS, SEEDS_FULL = 3, 6
 RULES = "fa", "sign-fa", "gd"
 """Those that own data are run under."""
 
+TAKEN = {"rigorous": OF_PAPER, "search": search.SEARCHED, "data": OF_FLOWS}
+"""Statements that options take; of two options that are given the first says which."""
+
 WIDTH = 100
 """Columns where the output is no terminal."""
 
@@ -78,6 +81,11 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
+def given(options: argparse.Namespace, option: str) -> bool:
+    """Whether an option is given."""
+    return getattr(options, option) not in (None, False)
+
+
 def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     """The names of the statements, and how much to run.
 
@@ -87,16 +95,10 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     unknown = [name for name in options.names if name not in MODULES]
     if unknown:
         raise ValueError(f"NAME must be one of {', '.join(MODULES)}, got {unknown[0]!r}")
-    taken = {
-        "data": (OF_FLOWS, "statements on flows"),
-        "search": (search.SEARCHED, "bounds and laws that have instances"),
-        "rigorous": (OF_PAPER, "statements of the paper"),
-    }
-    for option in [option for option in taken if getattr(options, option) not in (None, False)]:
-        names, what = taken[option]
-        others = [name for name in options.names if name not in names]
-        if others:
-            raise ValueError(f"--{option} is for {what}: {', '.join(names)}, got {others[0]!r}")
+    for option, taken in TAKEN.items():
+        others = [name for name in options.names if name not in taken]
+        if given(options, option) and others:
+            raise ValueError(f"--{option} takes {', '.join(taken)}, got {others[0]!r}")
     if options.seeds is not None:
         require_count("--seeds", options.seeds)
     if options.loss != "exponential" and not options.data:
@@ -119,8 +121,7 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     require_distinct(outputs, {"--data": options.data})
     default = SEEDS_FULL if options.full else SEEDS
     seeds = options.seeds or (1 if options.rigorous else default)
-    every = {"rigorous": OF_PAPER, "search": search.SEARCHED, "data": OF_FLOWS}
-    own = [every[option] for option in every if getattr(options, option) not in (None, False)]
+    own = [taken for option, taken in TAKEN.items() if given(options, option)]
     names = options.names or list(own[0] if own else MODULES)
     return names, Scope(seeds, device_of(options.device), options.full, options.rigorous)
 
