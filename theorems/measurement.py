@@ -212,8 +212,13 @@ def _summed_before(
 ) -> tuple[Float[Tensor, " pieces"], Float[Tensor, " pieces"]]:
     """The integral before each piece and its error, from those over each piece of all parts."""
     over = [torch.cat([column[-1] for column in columns]) for columns in zip(*parts, strict=True)]
-    integral, error = (along(column, trajectory, lambda rows: rows.cumsum(1)) - column for column in over)
+    integral, error = (along(column, trajectory, _of_those_before) for column in over)
     return integral, error
+
+
+def _of_those_before(rows: Float[Tensor, "ensemble pieces"]) -> Float[Tensor, "ensemble pieces"]:
+    """Sums of the entries before each: the sum up to it, less it, would be rounding where the entries grow fast."""
+    return torch.nn.functional.pad(rows, (1, -1)).cumsum(1)
 
 
 def add_integral(
