@@ -22,7 +22,7 @@ from flowsim.files import make_folder, require_distinct, require_writable
 from flowsim.shell import add_version, complain, leave
 from flowsim.validation import require_count, require_positive
 from theorems import own_data, report, search
-from theorems.cases import MODULES, OF_FLOWS
+from theorems.cases import MODULES, OF_FLOWS, PROVED
 from theorems.ensembles import Scope
 from theorems.outcome import Outcome, carried_out, check_cases, check_data, search_targets
 
@@ -82,9 +82,10 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     if unknown:
         raise ValueError(f"NAME must be one of {', '.join(MODULES)}, got {unknown[0]!r}")
     for option in ("data", "search", "rigorous"):
-        others = [name for name in options.names if name not in OF_FLOWS]
+        among = OF_FLOWS if option == "data" else PROVED
+        others = [name for name in options.names if name not in among]
         if getattr(options, option) not in (None, False) and others:
-            raise ValueError(f"--{option} is for statements on flows: {', '.join(OF_FLOWS)}, got {others[0]!r}")
+            raise ValueError(f"--{option} is for statements on flows: {', '.join(among)}, got {others[0]!r}")
     if options.seeds is not None:
         require_count("--seeds", options.seeds)
     if options.search is not None:
@@ -105,8 +106,8 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     require_distinct(outputs, {"--data": options.data})
     default = SEEDS_FULL if options.full else SEEDS
     seeds = options.seeds or (1 if options.rigorous else default)
-    own = options.rigorous or options.data or options.search is not None
-    names = options.names or list(OF_FLOWS if own else MODULES)
+    proved = options.rigorous or options.search is not None
+    names = options.names or list(PROVED if proved else OF_FLOWS if options.data else MODULES)
     return names, Scope(seeds, device_of(options.device), options.full, options.rigorous)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -50,7 +51,10 @@ MODULES = {
 }
 
 OF_FLOWS = tuple(name for name in MODULES if name != "weight_sharing")
-"""Statements on flows of fully connected networks: they can be checked on data of one's own, searched, and proved."""
+"""Statements on flows of fully connected networks: they can be checked on data of one's own."""
+
+PROVED = tuple(name for name in MODULES if importlib.util.find_spec(f"theorems.rigorous.{name}"))
+"""Those that can be searched, and proved on runs that are enclosed."""
 
 FEW = 25
 """So many cases are run in this process: starting others takes as long."""

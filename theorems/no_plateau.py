@@ -224,7 +224,7 @@ def statement(lower_of: LowerOf = lower, *, stated: bool = True) -> Statement:
         claims=halving_claims(lower_of),
         rate=_ratio,
         constants=lambda solution: {
-            "time to L = 1/2, at most": half_time_at_most(lower_of(solution), _initial_loss(solution)),
+            "time to L = 1/2, at most": half_time_at_most(lower_of(solution), initial_loss(solution)),
             "time to L = 1/2": half_time(solution),
         },
         beyond=True,
@@ -241,7 +241,8 @@ def _loss(seen: Observation) -> Float[Tensor, "nodes pieces"]:
     return seen.risk
 
 
-def _initial_loss(solution: Solution) -> Float[Tensor, " ensemble"]:
+def initial_loss(solution: Solution) -> Float[Tensor, " ensemble"]:
+    """L(0)."""
     return each(solution, solution.flow.risk(solution.start))
 
 
@@ -253,7 +254,7 @@ def half_time_at_most(known: Lower, initial: Float[Tensor, " ensemble"]) -> Floa
     def below(time: Tensor) -> Tensor:
         return HALF * time * known.mean_product(HALF * time) < wanted
 
-    return _bisected(below, highest)
+    return _bisected(below, highest, halvings=110)  # from 1e17, where S0 is 1e-16
 
 
 def half_time(solution: Solution) -> Float[Tensor, " ensemble"]:
@@ -265,20 +266,19 @@ def half_time(solution: Solution) -> Float[Tensor, " ensemble"]:
         return flow.risk(solution.evaluate(time, whose)) > HALF
 
     end = torch.full(whose.shape, solution.t_final, dtype=torch.float64, device=whose.device)
-    return torch.where(above(end), torch.inf, _bisected(above, end))
+    return torch.where(above(end), torch.inf, _bisected(above, end, halvings=50))
 
 
-def _bisected(below: Callable[[Tensor], Tensor], highest: Float[Tensor, " some"]) -> Float[Tensor, " some"]:
+def _bisected(
+    below: Callable[[Tensor], Tensor], highest: Float[Tensor, " some"], halvings: int
+) -> Float[Tensor, " some"]:  # fmt: skip
     """The largest argument in [0, highest] that is below, which is so up to there and not beyond."""
     low, high = torch.zeros_like(highest), highest
-    for _ in range(BISECTIONS):
+    for _ in range(halvings):
         middle = (low + high) / 2
-        low, high = torch.where(below(middle), middle, low), torch.where(below(middle), high, middle)
+        is_below = below(middle)
+        low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
     return high
-
-
-BISECTIONS = 100
-"""From 1e10, where S0 is 1e-10, down to rounding."""
 
 
 # --- GD ---
@@ -335,7 +335,7 @@ def descent_statement(radius: Constant = largest_input, *, stated: bool = True) 
 def half_time_at_least(solution: Solution, radius: Constant = largest_input) -> Float[Tensor, " ensemble"]:
     """log(2 log 2 / (R |theta(0)|^2)) / (2 R L(0)), for GD."""
     largest, size = radius(solution), each(solution, squared_weights(solution.start.layers))
-    return (2 * math.log(2) / (largest * size)).log().clamp(min=0) / (2 * largest * _initial_loss(solution))
+    return (2 * math.log(2) / (largest * size)).log().clamp(min=0) / (2 * largest * initial_loss(solution))
 
 
 GROWTH, STATEMENT, DESCENT = growth_statement(), statement(), descent_statement()

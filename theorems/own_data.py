@@ -12,7 +12,7 @@ from flowsim import Flow, Solution, Weights, solve
 from flowsim.__main__ import read_problem
 from flowsim.files import read_npz
 from flowsim.validation import as_finite, require_positive
-from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
+from theorems import equation_1, lemma_5_4, no_plateau, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL
 from theorems.hypothesis import Hypothesis
@@ -27,6 +27,9 @@ STATEMENTS: list[Statement] = [
     proposition_5_7.BOUNDARY,
     proposition_5_7.NEARLY_ORTHOGONAL,
     proposition_5_7.ANY_SEPARABLE,
+    no_plateau.GROWTH,
+    no_plateau.STATEMENT,
+    no_plateau.DESCENT,
 ]
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 
