@@ -21,6 +21,7 @@ import torch
 from flowsim.shell import submit
 from theorems import (
     equation_1,
+    kernel_regime,
     lemma_5_4,
     no_plateau,
     proposition_5_3,
@@ -48,10 +49,11 @@ MODULES = {
     "proposition_5_7": proposition_5_7,
     "weight_sharing": weight_sharing,
     "no_plateau": no_plateau,
+    "kernel_regime": kernel_regime,
 }
 
-OF_FLOWS = tuple(name for name in MODULES if name != "weight_sharing")
-"""Statements on flows of fully connected networks: they can be checked on data of one's own."""
+OF_FLOWS = tuple(name for name in MODULES if name not in ("weight_sharing", "kernel_regime"))
+"""Statements that can be checked on data of one's own, which are run with the exponential loss."""
 
 PROVED = tuple(name for name in MODULES if importlib.util.find_spec(f"theorems.rigorous.{name}"))
 """Those that can be searched, and proved on runs that are enclosed."""

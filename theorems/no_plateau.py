@@ -344,7 +344,7 @@ GROWTH, STATEMENT, DESCENT = growth_statement(), statement(), descent_statement(
 # --- runs ---
 
 SCALES = (1e-1, 1e-2, 1e-4, 1e-8)
-T_FEEDBACK, T_DESCENT = 20.0, 80.0
+T_FEEDBACK, T_DESCENT = 8.0, 60.0
 
 RuleName = Literal["gd", "fa", "adafa", "sign-fa"]
 

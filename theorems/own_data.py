@@ -12,7 +12,15 @@ from flowsim import Flow, Solution, Weights, solve
 from flowsim.__main__ import read_problem
 from flowsim.files import read_npz
 from flowsim.validation import as_finite, require_positive
-from theorems import equation_1, lemma_5_4, no_plateau, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
+from theorems import (
+    equation_1,
+    lemma_5_4,
+    no_plateau,
+    proposition_5_3,
+    proposition_5_7,
+    theorem_5_1,
+    theorem_5_2,
+)
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL
 from theorems.hypothesis import Hypothesis
