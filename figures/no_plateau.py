@@ -1,10 +1,10 @@
 """How long the loss takes to halve from small weights: FA has no plateau.
 
 The time to L = 1/2 over the size ε of the initial weights, three seeds each, on orthogonally separable data (n = 5, m =
-6, γ = 0.3, exponential loss). FA and sign-FA, with |b_j| = 1, take no longer however small the weights are; the blue
-line is what is proved, no plateau beyond the theorem’s root τ, and tends to (24/(γ⁴ margin⁴ |b|²))^(1/3). GD takes a
-time that grows like log(1/ε): the black line is proved from below. Under adaFA the feedback is as small as the weights,
-and the time, below the green line that is proved, grows like ε^(−2/3). Lines are for the first seed.
+6, γ = 0.3, exponential loss). Under FA and sign-FA with |b_j| = 1 it does not grow however small the weights are; the
+theorem bounds it by the blue line, which tends to (24/(γ⁴ margin⁴ |b|²))^(1/3). Under GD it grows like log(1/ε), as it
+must: it is above the black line. Under adaFA the feedback is as small as the weights, and the time, which the same
+theorem bounds by the green line, grows like ε^(−2/3). Bounds are those of the first seed.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad, solve_ivp
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, Solution, Weights, solve
 from flowsim.data import orthogonally_separable
@@ -38,6 +38,10 @@ def summed(clock: float) -> float:
     return quad(least, 0, clock, points=[2 / 3, 9 / 7], epsabs=0, epsrel=1e-12)[0]
 
 
+def zero(function: Callable[[float], float], end: float) -> float:
+    return root_scalar(function, bracket=(0, end), xtol=1e-13).root
+
+
 @pytest.mark.parametrize("clock", [0.1, 1.0, 2.0, 7.0])
 def test_sigma_is_the_integral_of_s_low(clock: float) -> None:
     assert KNOWN.product(of(clock)).item() == pytest.approx(least(clock), rel=1e-13)
@@ -47,7 +51,7 @@ def test_sigma_is_the_integral_of_s_low(clock: float) -> None:
 
 @pytest.mark.parametrize("initial", [0.6, 1.0, 3.0])
 def test_the_bound_of_the_time_is_the_root_that_another_method_finds(initial: float) -> None:
-    root = brentq(lambda tau: 0.09 * summed(tau / 2) - (1 - 0.5 / initial), 0, 1e3, xtol=1e-12)
+    root = zero(lambda tau: 0.09 * summed(tau / 2) - (1 - 0.5 / initial), 1e3)
     assert no_plateau.half_time_at_most(KNOWN, of(initial)).item() == pytest.approx(root, rel=1e-9)
 
 
@@ -70,7 +74,7 @@ def test_one_sample_from_zero_hidden_weights_is_solved_in_closed_form() -> None:
     def descended(clock: float) -> float:
         return R2 * S0 * clock + R2**2 * b2 * clock**3 / 2
 
-    half = brentq(lambda clock: descended(clock) - np.log(2), 0, 10, xtol=1e-14)
+    half = zero(lambda clock: descended(clock) - np.log(2), 10)
     time = quad(lambda clock: np.exp(descended(clock)), 0, half, epsrel=1e-12)[0]
     assert no_plateau.half_time(solution).item() == pytest.approx(time, rel=1e-9)
     hidden = solution.evaluate(time).hidden
