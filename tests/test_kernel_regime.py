@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Weights, solve
+from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution, Weights, solve
 from flowsim.initialization import adafa, gaussian
 from flowsim.observables import descent_factors
 from theorems import ensembles, kernel_regime
@@ -17,9 +17,9 @@ from theorems.ensembles import Scope
 CASES = {case.label: case for case in kernel_regime.cases(Scope(1, "cpu"))}
 
 
-def terms(solution: object, rate: float, paired: bool) -> tuple[float, float, float, float]:
+def terms(solution: Solution, rate: float, paired: bool) -> tuple[float, float, float, float]:
     """|X| |b| |r| / rate, D, the right side of the condition, and the sine, in numpy."""
-    flow, start = solution.flow, solution.start  # type: ignore[attr-defined]
+    flow, start = solution.flow, solution.start
     X, y = flow.dataset.inputs[0].numpy(), flow.dataset.labels[0].numpy()
     W, v = start.hidden[0].numpy(), start.output[0].numpy()
     b = flow.rule.feedback_matrices(start)[0].numpy().reshape(-1)
@@ -30,7 +30,7 @@ def terms(solution: object, rate: float, paired: bool) -> tuple[float, float, fl
     output = (values[0] + norm * hidden) * r / rate
     taken = output**2 / 4 if paired else (np.linalg.norm(v) + output) * np.linalg.norm(b)
     left = values[-1] - norm * hidden
-    return hidden, output, left**2 - norm**2 * taken, norm * output / left
+    return float(hidden), float(output), float(left**2 - norm**2 * taken), float(norm * output / left)
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -121,8 +121,8 @@ def test_every_control_breaks_exactly_one_hypothesis(label: str) -> None:
 def test_a_constant_1_percent_off_is_caught(field: str) -> None:
     case, factor = CASES["adaFA, one sample, tight"], {"rate": 1.01, "output": 0.99}[field]
 
-    def wrong(solution: object) -> kernel_regime.Bounds:
-        known = kernel_regime.bounds(solution)  # type: ignore[arg-type]
+    def wrong(solution: Solution) -> kernel_regime.Bounds:
+        known = kernel_regime.bounds(solution)
         return known._replace(**{field: factor * getattr(known, field)})
 
     assert outcome(case).verdict == "holds"
