@@ -20,6 +20,7 @@ from figures import (
     conserved_manifold,
     convergence,
     dominance,
+    no_plateau,
     signs,
     work_precision,
 )
@@ -37,6 +38,7 @@ MODULES: dict[str, ModuleType] = {
     "signs": signs,
     "dominance": dominance,
     "convergence": convergence,
+    "no_plateau": no_plateau,
     "activations": activations,
     "work_precision": work_precision,
     "calibration": calibration,

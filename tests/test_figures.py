@@ -32,6 +32,7 @@ from figures import (
     conservation,
     convergence,
     dominance,
+    no_plateau,
     peers,
     signs,
 )
@@ -47,6 +48,7 @@ from flowsim.observables import conserved, dominance_ratio
 from flowsim.weights import NetworkWeights
 from theorems.constants import mu_nearly_orthogonal, mu_separable, mu_svm, total_gap
 from theorems.ensembles import Shape, margin_run
+from theorems.no_plateau import scaled_run
 from theorems.theorem_5_1 import mu_kernel
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +63,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "signs": {"width": 6, "times": 200},
     "dominance": {"shape": Shape(3, 4, 0.3), "t_final": 100.0},
     "convergence": {"samples": 3, "width": 4, "seeds": (0, 1), "t_final": 1e3},
+    "no_plateau": {"scales": (1e-1, 1e-3), "seeds": (0, 1)},
     "activations": {"samples": 6, "width": 3, "t_final": 100.0},
     "work_precision": {"samples": 3, "width": 3, "t_final": 5.0, "rtols": (1e-4, 1e-8)},
     "calibration": {},
@@ -406,6 +409,23 @@ def test_signs_caption_counts_right() -> None:
     assert "Five of these six change their sign" in title_and_caption(signs)[1]
     assert (found[signs.BROKEN].product[-1] > 0).all(), "they change it back"
     assert (found[signs.BROKEN].product[0] > 0).all(), "all agree with b at the start"
+
+
+def test_no_plateau_plots_times_on_the_proved_side_of_their_bounds() -> None:
+    found, figure = small("no_plateau")
+    (axes,) = figure.axes
+    for name, times in found.times.items():
+        above = times > found.proved[name]
+        assert above.all() if name == "GD" else not above.any()
+        plotted = line(axes, name)
+        np.testing.assert_array_equal(data_of(plotted)[0], [1e-1, 1e-3])
+        np.testing.assert_array_equal(data_of(plotted)[1], times[:, 0])
+        for scale, time in zip(found.scales, times[:, 1].tolist(), strict=True):
+            rule = no_plateau.NAMES[name]
+            run = scaled_run(rule, scale, 2, "cpu", no_plateau._long_enough(rule, scale))
+            assert run.flow.risk(run.evaluate(time))[1].item() == pytest.approx(0.5, rel=1e-9)
+    dashed = [each for each in axes.get_lines() if each.get_linestyle() == "--" and len(data_of(each)[0])]
+    assert len(dashed) == 3
 
 
 def test_dominance_plots_the_ratio_of_eq_1_above_what_is_promised() -> None:

@@ -164,7 +164,8 @@ def test_own_data_that_starts_at_zero_output_weights_is_checked_where_it_can_be(
     write_npz(path, {**arrays, "output": 0 * arrays["output"]})
     assert main(["--data", path, "--json", str(report)]) == 0
     found = json.loads(report.read_text())
-    assert {entry["name"] for entry in found["checks"]} == {"equation_1", "theorem_5_1", "theorem_5_2", "any_start"}
+    names = {"equation_1", "theorem_5_1", "theorem_5_2", "any_start", "no_plateau"}
+    assert {entry["name"] for entry in found["checks"]} == names
     refused = [item["hypotheses"] for item in found["inapplicable"] if item["case"].startswith("sign-fa, alignment")]
     assert not refused[0]["W_l != 0"]["holds"]
     assert refused[0]["rule is SignFeedbackAlignment"]["holds"]

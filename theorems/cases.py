@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -23,10 +24,12 @@ from theorems import (
     direct_feedback,
     discrete_signs,
     equation_1,
+    kernel_regime,
     lemma_5_4,
     linear_networks,
     margin_growth,
     never_obtuse,
+    no_plateau,
     proposition_5_3,
     proposition_5_7,
     theorem_5_1,
@@ -59,14 +62,16 @@ MODULES = {
     "linear_networks": linear_networks,
     "direct_feedback": direct_feedback,
     "discrete_signs": discrete_signs,
+    "no_plateau": no_plateau,
+    "kernel_regime": kernel_regime,
 }
 
-_NOT_OF_FILES = "weight_sharing", "weight_decay", "direct_feedback", "discrete_signs"
+_NOT_OF_FILES = "weight_sharing", "weight_decay", "direct_feedback", "discrete_signs", "kernel_regime"
 OF_FLOWS = tuple(name for name in MODULES if name not in _NOT_OF_FILES)
 """Statements on the flows that a file of data describes: they can be checked on data of one's own."""
 
-OF_PAPER = ("equation_1", "theorem_5_1", "theorem_5_2", "proposition_5_3", "lemma_5_4", "proposition_5_7")
-"""The paper's, of these: they can be proved on runs that are enclosed."""
+PROVED = tuple(name for name in MODULES if importlib.util.find_spec(f"theorems.rigorous.{name}"))
+"""Those that can be proved on runs that are enclosed."""
 
 FEW = 25
 """So many cases are run in this process: starting others takes as long."""

@@ -295,6 +295,31 @@ def wide_run(seeds: int, device: str) -> Solution[Weights]:
 
 
 @cache
+def kernel_run(
+    width: int, paired: bool, seeds: int, device: str, *, times: float = 1.0, output: float = 1.0,
+    loss: str = "squared",
+) -> Solution[Weights]:  # fmt: skip
+    """Four orthonormal inputs in six dimensions, Gaussian weights; b = v(0), or independent of it.
+
+    Args:
+        width: m.
+        paired: whether b = v(0).
+        seeds: trajectories.
+        device: to solve on.
+        times: the run ends at this over the width, times 128.
+        output: factor of v(0) and b, whose entries have variance 1 / m.
+        loss: of the flow.
+    """
+    dataset = data.stack([data.nearly_orthogonal(4, DIMENSION, 0.0, seed) for seed in range(seeds)])
+    first, other = (
+        stack([gaussian(width, DIMENSION, start + seed) for seed in range(seeds)]) for start in (0, 500)
+    )  # fmt: skip
+    weights = Weights(first.hidden, output * first.output)
+    rule = adafa(weights) if paired else FeedbackAlignment(output * other.output)
+    return solved(Flow(dataset, rule, loss, SLOPE), weights, 128 * times / width, device)
+
+
+@cache
 def linear_run(seeds: int, device: str) -> Solution[Weights]:
     """Linear networks from zero hidden weights, FA, squared loss (section 8, solution 3)."""
     generator = torch.Generator().manual_seed(7)

@@ -24,10 +24,10 @@ from flowsim import (
 from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
 from flowsim.rules import Rule
 from flowsim.weights import Weights, stack
-from theorems import lemma_5_4, never_obtuse, proposition_5_3, proposition_5_7
+from theorems import kernel_regime, lemma_5_4, never_obtuse, proposition_5_3, proposition_5_7
 from theorems.check import Statement, holds
 from theorems.constants import each, gaps_not_negative, mu_separable, total_gap
-from theorems.ensembles import GAP, KAPPA, SCALE, SLOPE, T_FINAL, solved
+from theorems.ensembles import GAP, KAPPA, SCALE, SLOPE, T_FINAL, kernel_run, solved
 from theorems.guarded import reason
 from theorems.hypothesis import Hypothesis
 from theorems.measurement import Claim, Rate, measure
@@ -36,6 +36,10 @@ from theorems.theorem_5_1 import dominance_ratio_of
 SAMPLES, DIMENSION, WIDTH = 6, 8, 10
 NEAR_LIMIT = 0.9
 """rho: ten times gamma^2, which is what Proposition 5.7 allows, but the inputs are linearly independent."""
+
+NEAR_GRADIENT = 0.9
+"""A cosine of at least that is near. With w_ij of variance 1/d, and v_j and b_j of variance 1, that of wide networks
+tends to about 0.13 at the start (section 14.10)."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,10 @@ def _adafa_run(seeds: int, device: str) -> Solution:
     return solved(Flow(dataset, adafa(weights)), weights, T_FINAL, device)
 
 
+def _independent_run(width: int, seeds: int, device: str) -> Solution:
+    return kernel_run(width, False, seeds, device, output=width**0.5)
+
+
 def _of_paper(statement: Statement) -> list[Claim]:
     return list(statement.claims[:2])
 
@@ -241,6 +249,17 @@ QUESTIONS = [
         proposition_5_3.STATEMENT.claims,
         _adafa_run,
         proposition_5_3.STATEMENT.hypotheses,
+    ),
+    *(
+        Question(
+            "kernel_regime",
+            f"B independent of v(0), entries of variance 1, m = {width}",
+            f"cos(grad, fa) > {NEAR_GRADIENT}",
+            [kernel_regime.angle_claim("cos", lambda run: torch.full_like(total_gap(run), NEAR_GRADIENT))],
+            partial(_independent_run, width),
+            kernel_regime.ANGLE.hypotheses,
+        )
+        for width in (16, 256)
     ),
 ]
 

@@ -215,8 +215,13 @@ def _summed_before(
 ) -> tuple[Float[Tensor, "pieces *parts"], Float[Tensor, "pieces *parts"]]:
     """The integral before each piece and its error, from those over each piece of all chunks."""
     over = [torch.cat([column[-1] for column in columns]) for columns in zip(*chunks, strict=True)]
-    integral, error = (along(column, trajectory, lambda rows: rows.cumsum(1)) - column for column in over)
+    integral, error = (along(column, trajectory, _of_those_before) for column in over)
     return integral, error
+
+
+def _of_those_before(rows: Float[Tensor, "ensemble pieces *parts"]) -> Float[Tensor, "ensemble pieces *parts"]:
+    """Sums of the entries before each: the sum up to it, less it, would be rounding where the entries grow fast."""
+    return torch.nn.functional.pad(rows, (0, 0) * (rows.ndim - 2) + (1, -1)).cumsum(1)
 
 
 def add_integral(

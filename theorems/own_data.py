@@ -19,6 +19,7 @@ from theorems import (
     linear_networks,
     margin_growth,
     never_obtuse,
+    no_plateau,
     proposition_5_3,
     proposition_5_7,
     theorem_5_1,
@@ -44,6 +45,9 @@ STATEMENTS: list[Statement] = [
     margin_growth.STATEMENT,
     never_obtuse.COLUMNS,
     linear_networks.MATRIX,
+    no_plateau.GROWTH,
+    no_plateau.STATEMENT,
+    no_plateau.DESCENT,
 ]
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 

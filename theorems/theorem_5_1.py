@@ -143,9 +143,16 @@ def cases(scope: Scope) -> list[Case]:
     def case(label: str, alpha: float, mu: Mu, solution: Callable[[], Solution], role: Role = "theorem") -> Case:
         return Case(statement(alpha, mu), label, role, [solution])
 
+    def kernel(paired: bool) -> list[Callable[[], Solution]]:
+        return [partial(ensembles.kernel_run, width, paired, seeds, device) for width in (16, 64, 256)]
+
     runs = ensembles.margin_runs(scope, "separable", "fa")
     return [
         case("alpha = 1, wide adaFA", 1, mu_kernel, partial(ensembles.wide_run, seeds, device)),
+        *(
+            Case(statement(1, mu_kernel), f"alpha = 1, {label}, m = 16 to 256", "theorem", kernel(paired))
+            for label, paired in [("adaFA", True), ("FA, independent B", False)]
+        ),
         case("alpha = 1, linear FA", 1, mu_linear, partial(ensembles.linear_run, seeds, device)),
         Case(statement(2, mu_separable), "alpha = 2, FA, exponential", "theorem", runs),
         case("alpha = 3, FA, (1+u)^-2", 3, lambda run: 4 * mu_separable(run), separable(POLYNOMIAL)),

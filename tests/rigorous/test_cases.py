@@ -23,7 +23,7 @@ from theorems.rigorous.ensembles import margin_instance
 from theorems.rigorous.instance import Instance
 
 SCOPE = Scope(1, "cpu", rigorous=True)
-PLACES = cases.places(list(cases.OF_PAPER), SCOPE)
+PLACES = cases.places(list(cases.PROVED), SCOPE)
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place[0]}-{place[1]}")
@@ -43,12 +43,12 @@ def test_theorems_are_proved_and_controls_refuted(place: cases.Place) -> None:
 
 
 def test_each_statement_has_theorem_cases_and_controls() -> None:
-    for name in cases.OF_PAPER:
+    for name in cases.PROVED:
         assert {case.role for case in cases.cases_of(name, SCOPE)} == {"theorem", "control"}
 
 
 def test_instances_cover_slides_large_networks_and_long_times() -> None:
-    every: list[Any] = [case for name in cases.OF_PAPER for case in cases.cases_of(name, SCOPE)]
+    every: list[Any] = [case for name in cases.PROVED for case in cases.cases_of(name, SCOPE)]
     runs = [case.runs[0]() for case in every]
     assert max(run.samples for run in runs) == 8
     assert max(run.width for run in runs) == 10

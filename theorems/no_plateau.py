@@ -1,0 +1,461 @@
+"""No plateau: under FA and sign-FA the loss halves in a time that no small initial weights prolong (section 14.4).
+
+With G = int L, l_j = gamma margin |b_j| G - |w_j(0)|, S_low(G) = S0 + sum_j max(0, l_j)^2 / 2, Sigma = int_0^G S_low:
+
+    FA, sign-FA   gamma margin |b_j| G <= |w_j(t) - w_j(0)| <= R |b_j| G,   S(t) >= S_low(G) >= S_low(t L(t))
+                  1 - L(t)/L(0) >= gamma^2 margin^2 Sigma(t L(t))
+    GD            |theta(t)|^2 <= |theta(0)|^2 exp(2 R G),  so that its time grows like log(1 / |theta(0)|)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flowsim import (
+    Dataset,
+    FeedbackAlignment,
+    Flow,
+    GradientDescent,
+    Rule,
+    SignFeedbackAlignment,
+    Solution,
+    Weights,
+    data,
+)
+from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
+from flowsim.losses import named
+from flowsim.observables import conserved
+from flowsim.rules import is_one_of
+from theorems import ensembles
+from theorems.check import Case, Statement
+from theorems.constants import each, gaps_not_negative, svm_margin, total_gap, total_gap_positive
+from theorems.ensembles import KAPPA, SLOPE, SMALL, WIDTH, Scope, solved
+from theorems.hypothesis import Hypothesis, fact, is_rule
+from theorems.measurement import Claim, Compared, ratio
+from theorems.observation import Observation, has_kinks
+from theorems.proposition_5_7 import total_product
+from theorems.theorem_5_1 import EARLY
+
+HALF = 0.5
+"""The loss whose time is bounded."""
+
+
+class Lower(NamedTuple):
+    """S_low and its integral, as functions of G; one entry per trajectory, or per piece.
+
+    Args:
+        speed: gamma margin |b_j|, at which |w_j| grows at least.
+        norms: |w_j(0)|.
+        total: S0.
+        factor: gamma^2 margin^2.
+    """
+
+    speed: Float[Tensor, "*some m"]
+    norms: Float[Tensor, "*some m"]
+    total: Float[Tensor, "*some"]
+    factor: Float[Tensor, "*some"]
+
+    def product(self, clock: Float[Tensor, "*some"]) -> Float[Tensor, "*some"]:
+        """S_low(G), which S is not below."""
+        return self.total + 0.5 * self._grown(clock).square().sum(-1)
+
+    def mean_product(self, clock: Float[Tensor, "*some"]) -> Float[Tensor, "*some"]:
+        """Sigma(G) / G, the mean of S_low over [0, G]; at G = 0 its limit."""
+        cubes = (self._grown(clock).pow(3) / (6 * self.speed)).sum(-1)
+        return self.total + torch.where(clock > 0, cubes / clock, 0.0)
+
+    def _grown(self, clock: Float[Tensor, "*some"]) -> Float[Tensor, "*some m"]:
+        """max(0, l_j)."""
+        return (clock.unsqueeze(-1) * self.speed - self.norms).clamp(min=0)
+
+
+LowerOf = Callable[[Solution], Lower]
+Constant = Callable[[Solution], Float[Tensor, " ensemble"]]
+
+
+def feedback_sizes(solution: Solution) -> Float[Tensor, "ensemble m"]:
+    """|b_j| at the start."""
+    feedback = solution.flow.rule.feedback_matrices(solution.start)[0].abs()
+    return feedback.expand(*solution.batch_shape, *feedback.shape[-2:]).reshape(-1, feedback.shape[-1])
+
+
+def largest_input(solution: Solution) -> Float[Tensor, " ensemble"]:
+    """R = max_i |x_i|."""
+    return each(solution, solution.flow.dataset.inputs.norm(dim=-1).amax(-1))
+
+
+def lower(
+    solution: Solution,
+    *,
+    slope: float | None = None,
+    margin: Constant = svm_margin,
+    feedback: Callable[[Solution], Float[Tensor, "ensemble m"]] = feedback_sizes,
+) -> Lower:
+    """S_low of a run, with its own slope, SVM margin and feedback if no others are presumed."""
+    pull = (solution.flow.slope if slope is None else slope) * margin(solution)
+    norms = solution.start.layers[0].norm(dim=-1)
+    return Lower(
+        pull.unsqueeze(-1) * feedback(solution),
+        norms.reshape(-1, norms.shape[-1]),
+        total_gap(solution),
+        pull.square(),
+    )
+
+
+def growth_claims(lower_of: LowerOf, radius: Constant) -> list[Claim]:
+    """|w_j(t) - w_j(0)| between gamma margin |b_j| G and R |b_j| G."""
+
+    def moved(seen: Observation) -> Tensor:
+        """|w_j(t) - w_j(0)|^2 / G^2, and |dw_j/dt|^2 / L^2 where the difference is rounding."""
+        clock, known = seen.integral.unsqueeze(-1), _of(lower_of, seen)
+        early = clock * known.speed <= EARLY * known.norms
+        rate = seen.velocity.layers[0].square().sum(-1) / seen.risk.square().unsqueeze(-1)
+        return torch.where(early, rate, _moved(seen).square().sum(-1) / clock.square())
+
+    def moves(seen: Observation) -> Compared:
+        least = _of(lower_of, seen).speed.square().expand(len(seen.times), -1, -1)
+        return Compared(moved(seen) - least, least)
+
+    def moves_no_more(seen: Observation) -> Compared:
+        most = (seen.of(radius(seen.solution)).unsqueeze(-1) * seen.feedback[0].squeeze(-2)).square()
+        most = most.expand(len(seen.times), -1, -1)
+        return Compared(most - moved(seen), most)
+
+    return [
+        Claim(
+            "|w_j(t) - w_j(0)| > gamma margin |b_j| G(t)", "inequality", moves, lambda run: lower_of(run).speed, True
+        ),
+        Claim("|w_j(t) - w_j(0)| < R |b_j| G(t)", "inequality", moves_no_more),
+    ]
+
+
+def halving_claims(lower_of: LowerOf) -> list[Claim]:
+    """S is not below S_low, nor 1/L - 1/L(0) below what follows for it; G(t) is at least t L(t)."""
+
+    def product(seen: Observation) -> Compared:
+        return ratio(total_product(seen), _of(lower_of, seen).product(seen.times * seen.risk))
+
+    def descent(seen: Observation) -> Compared:
+        """(1/L(t) - 1/L(0)) / t, as the mean of <grad, fa> / L^2: the difference is rounding for long."""
+        known = _of(lower_of, seen)
+        mean = torch.where(seen.times > 0, seen.integral / seen.times, seen.dominance(2))
+        return ratio(mean, known.factor * known.mean_product(seen.times * seen.risk))
+
+    return [
+        Claim("S(t) > S_low(t L(t))", "inequality", product),
+        Claim("1 - L(t)/L(0) > gamma^2 margin^2 Sigma(t L(t))", "inequality", descent),
+    ]
+
+
+def _of(lower_of: LowerOf, seen: Observation) -> Lower:
+    """S_low of each piece's trajectory."""
+    return Lower(*(seen.of(part) for part in lower_of(seen.solution)))
+
+
+def _moved(seen: Observation) -> Float[Tensor, "nodes pieces m d"]:
+    """w_j(t) - w_j(0)."""
+    return seen.weights.layers[0] - seen.start.layers[0]
+
+
+def _setting(solution: Solution, *rules: type[Rule]) -> list[Hypothesis]:
+    flow = solution.flow
+    return [
+        is_rule(solution, *rules),
+        fact("two layers, labels +-1", len(solution.start.layers) == 2 and flow.dataset.classes is None),
+        fact("leaky ReLU", has_kinks(flow)),
+    ]
+
+
+def _exponential(solution: Solution) -> Hypothesis:
+    return fact("exponential loss", named(solution.flow.loss).name == "exponential")
+
+
+def _hypotheses(stated: bool, descends: bool, solution: Solution) -> list[Hypothesis]:
+    """With `descends`, those that let the loss decrease as well."""
+    setting = _setting(solution, FeedbackAlignment, SignFeedbackAlignment)
+    if not all(hypothesis.holds for hypothesis in setting):
+        return setting
+    fixed = is_one_of(solution.flow.rule, FeedbackAlignment)
+    gaps = conserved(solution.flow, solution.start)[0]
+    signs = [] if fixed else [Hypothesis("c_j > 0", gaps.amin(-1), strict=True)]
+    return [
+        *setting,
+        _exponential(solution),
+        Hypothesis("gamma > 0", torch.tensor(solution.flow.slope, dtype=torch.float64), strict=True),
+        fact("constants as stated", stated),
+        Hypothesis("b_j != 0", feedback_sizes(solution).amin(-1), strict=True),
+        Hypothesis("SVM margin > 0", svm_margin(solution), strict=True),
+        *signs,
+        *([gaps_not_negative(solution)] if fixed and descends else []),
+        *([total_gap_positive(solution)] if descends else []),
+    ]
+
+
+def growth_statement(
+    lower_of: LowerOf = lower, radius: Constant = largest_input, *, stated: bool = True
+) -> Statement:  # fmt: skip
+    """How fast hidden weights grow under FA and sign-FA, with these constants."""
+    return Statement(
+        name="no_plateau",
+        title="No plateau, hidden weights grow at a rate whatever their size",
+        formula=r"\gamma m_\ast |b_j| G(t) \le |w_j(t) - w_j(0)| \le R |b_j| G(t), \qquad G(t) = \int_0^t L",
+        hypotheses=partial(_hypotheses, stated, False),
+        claims=growth_claims(lower_of, radius),
+        rate=_loss,
+        beyond=True,
+    )
+
+
+def statement(lower_of: LowerOf = lower, *, stated: bool = True) -> Statement:
+    """How fast the loss decreases under FA and sign-FA, with these constants."""
+    return Statement(
+        name="no_plateau",
+        title="No plateau, the loss halves in a time that small weights do not prolong",
+        formula=r"1 - \frac{L(t)}{L(0)} \ge \gamma^2 m_\ast^2 \int_0^{tL(t)} S_{\mathrm{low}}, \qquad "
+        r"S_{\mathrm{low}}(G) = S_0 + \tfrac12 \sum_j \max(0, \gamma m_\ast |b_j| G - |w_j(0)|)^2",
+        hypotheses=partial(_hypotheses, stated, True),
+        claims=halving_claims(lower_of),
+        rate=_ratio,
+        constants=lambda solution: {
+            "time to L = 1/2, at most": half_time_at_most(lower_of(solution), initial_loss(solution)),
+            "time to L = 1/2": half_time(solution),
+        },
+        beyond=True,
+    )
+
+
+def _ratio(seen: Observation) -> Float[Tensor, "nodes pieces"]:
+    """<grad, fa> / L^2, the rate of 1/L."""
+    return seen.dominance(2)
+
+
+def _loss(seen: Observation) -> Float[Tensor, "nodes pieces"]:
+    """dG/dt = L."""
+    return seen.risk
+
+
+def initial_loss(solution: Solution) -> Float[Tensor, " ensemble"]:
+    """L(0)."""
+    return each(solution, solution.flow.risk(solution.start))
+
+
+def half_time_at_most(known: Lower, initial: Float[Tensor, " ensemble"]) -> Float[Tensor, " ensemble"]:
+    """The time tau with gamma^2 margin^2 Sigma(tau / 2) = 1 - 1 / (2 L(0)); 0 where L(0) <= 1/2."""
+    wanted = (1 - HALF / initial).clamp(min=0) / known.factor
+    highest = wanted / (HALF * known.total)  # Sigma(G) >= S0 G
+
+    def below(time: Tensor) -> Tensor:
+        return HALF * time * known.mean_product(HALF * time) < wanted
+
+    return _bisected(below, highest, halvings=110)  # from 1e17, where S0 is 1e-16
+
+
+def half_time(solution: Solution) -> Float[Tensor, " ensemble"]:
+    """The time at which L = 1/2, if L does not increase; infinity where that is not reached."""
+    whose = torch.arange(solution.batch_shape.numel(), device=solution.flow.dataset.inputs.device)
+    flow = solution.flow_of(whose)
+
+    def above(time: Tensor) -> Tensor:
+        return flow.risk(solution.evaluate(time, whose)) > HALF
+
+    end = torch.full(whose.shape, solution.t_final, dtype=torch.float64, device=whose.device)
+    return torch.where(above(end), torch.inf, _bisected(above, end, halvings=50))
+
+
+def _bisected(
+    below: Callable[[Tensor], Tensor], highest: Float[Tensor, " some"], halvings: int
+) -> Float[Tensor, " some"]:  # fmt: skip
+    """The largest argument in [0, highest] that is below, which is so up to there and not beyond."""
+    low, high = torch.zeros_like(highest), highest
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        is_below = below(middle)
+        low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
+    return high
+
+
+# --- GD ---
+
+
+def squared_weights(layers: Sequence[Tensor]) -> Float[Tensor, "*some"]:
+    """|theta|^2."""
+    return sum((layer.square().sum((-2, -1)) for layer in layers), torch.zeros(()))
+
+
+def _descent_hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
+    setting = _setting(solution, GradientDescent)
+    if not all(hypothesis.holds for hypothesis in setting):
+        return setting
+    size = each(solution, squared_weights(solution.start.layers))
+    return [
+        *setting,
+        _exponential(solution),
+        Hypothesis("theta(0) != 0", size, strict=True),
+        fact("constants as stated", stated),
+    ]
+
+
+def descent_statement(radius: Constant = largest_input, *, stated: bool = True) -> Statement:
+    """What is said of GD, with this R."""
+
+    def grows_no_faster(seen: Observation) -> Compared:
+        """The rate of log |theta|^2 in G, its mean since the start where that is more than rounding, below 2 R."""
+        size, initial = squared_weights(seen.weights.layers), squared_weights(seen.start.layers)
+        rate = 2 * sum(
+            (w * u).sum((-2, -1)) for w, u in zip(seen.weights.layers, seen.velocity.layers, strict=True)
+        ) / (size * seen.risk)  # fmt: skip
+        early = (size / initial - 1).abs() <= EARLY
+        mean = torch.where(early, rate, (size / initial).log() / seen.integral)
+        most = 2 * seen.of(radius(seen.solution)).expand_as(mean)
+        return Compared((most - mean).unsqueeze(-1), most.unsqueeze(-1))
+
+    return Statement(
+        name="no_plateau",
+        title="Plateau of GD, its weights grow exponentially at most",
+        formula=r"|\theta(t)|^2 \le |\theta(0)|^2 e^{2 R G(t)}, \qquad R = \max_i |x_i|, \qquad "
+        r"L(t) \le \tfrac12 \ \Rightarrow\ t \ge \frac{1}{2 R L(0)} \log\frac{2 \log 2}{R |\theta(0)|^2}",
+        hypotheses=partial(_descent_hypotheses, stated),
+        claims=[Claim("|theta(t)|^2 < |theta(0)|^2 exp(2 R G(t))", "inequality", grows_no_faster)],
+        rate=_loss,
+        constants=lambda solution: {
+            "time to L = 1/2, at least": half_time_at_least(solution, radius),
+            "time to L = 1/2": half_time(solution),
+        },
+        beyond=True,
+    )
+
+
+def half_time_at_least(solution: Solution, radius: Constant = largest_input) -> Float[Tensor, " ensemble"]:
+    """log(2 log 2 / (R |theta(0)|^2)) / (2 R L(0)), for GD."""
+    largest, size = radius(solution), each(solution, squared_weights(solution.start.layers))
+    return (2 * math.log(2) / (largest * size)).log().clamp(min=0) / (2 * largest * initial_loss(solution))
+
+
+GROWTH, STATEMENT, DESCENT = growth_statement(), statement(), descent_statement()
+
+
+# --- runs ---
+
+SCALES = (1e-1, 1e-2, 1e-4, 1e-8)
+T_FEEDBACK, T_DESCENT = 8.0, 60.0
+
+RuleName = Literal["gd", "fa", "adafa", "sign-fa"]
+
+
+@cache
+def scaled_run(rule: RuleName, scale: float, seeds: int, device: str, t_final: float) -> Solution[Weights]:
+    """Weights of the size of the scale, |b_j| = 1 under FA and sign-FA, on orthogonally separable data.
+
+    c_j = scale^2 under FA and sign-FA; |v_j| = 2 scale under GD and adaFA, so that c_j > 0.
+    """
+    dataset = data.stack([ensembles.dataset_of("separable", SMALL, seed) for seed in range(seeds)])
+    hidden = scale * torch.stack([gaussian(WIDTH, dataset.dimension, seed).hidden for seed in range(seeds)])
+    signs = torch.stack([random_signs(WIDTH, seed) for seed in range(seeds)])
+    small = Weights(hidden, 2 * scale * signs)
+    rules: dict[RuleName, Rule] = {
+        "gd": GradientDescent(),
+        "fa": FeedbackAlignment(signs),
+        "adafa": adafa(small),
+        "sign-fa": SignFeedbackAlignment(1.0),
+    }
+    learning = rules[rule]
+    if rule in ("fa", "sign-fa"):
+        small = with_gaps(hidden, learning, scale**2, signs if rule == "sign-fa" else None)
+    return solved(Flow(dataset, learning, slope=SLOPE), small, t_final, device)
+
+
+@cache
+def tight_run(
+    rule: Literal["fa", "gd"], device: str, *, slope: float, start: float, gap: float, t_final: float,
+    feedback: float = 1.0, loss: str = "exponential",
+) -> Solution[Weights]:  # fmt: skip
+    """Inputs 1 and 0.999 of the real line, labels +1, all w_j = start."""
+    dataset = Dataset(torch.tensor([[[1.0], [0.999]]]), torch.ones(1, 2))
+    hidden = torch.full((1, WIDTH, 1), start, dtype=torch.float64)
+    learning = GradientDescent() if rule == "gd" else FeedbackAlignment(torch.full((1, WIDTH), feedback))
+    return solved(Flow(dataset, learning, loss, slope), with_gaps(hidden, learning, gap), t_final, device)
+
+
+def at_rest(device: str, *, slope: float = SLOPE, loss: str = "exponential") -> Solution[Weights]:
+    """Inactive neurons that hardly move: S stays near S0, and the least of all that is bounded is attained to 0.5 %."""
+    return tight_run("fa", device, slope=slope, start=-0.01, gap=0.05, t_final=1e-3, loss=loss)
+
+
+def from_almost_zero(device: str) -> Solution[Weights]:
+    """Linear neurons that grow to 1e4 times what they start from before the loss moves: S attains S_low to 0.5 %."""
+    return tight_run("fa", device, slope=1.0, start=1e-6, gap=1e-12, t_final=1.0, feedback=0.01)
+
+
+def balanced(device: str) -> Solution[Weights]:
+    """GD with v_j a little more than w_j: |theta| grows as fast as it may."""
+    return tight_run("gd", device, slope=SLOPE, start=1e-3, gap=1e-8, t_final=20.0)
+
+
+def cases(scope: Scope) -> list[Case]:
+    """All initial scales; tight instances; controls for every hypothesis, each constant, and GD in FA's place."""
+    seeds, device = scope.seeds, scope.device
+
+    def scaled(rule: RuleName) -> list[Callable[[], Solution]]:
+        t_final = T_DESCENT if rule == "gd" else T_FEEDBACK
+        return [partial(scaled_run, rule, scale, seeds, device, t_final) for scale in SCALES]
+
+    def control(label: str, statement: Statement, run: Callable[[], Solution]) -> Case:
+        return Case(statement, label, "control", [run])
+
+    rest, almost_zero, even = (partial(run, device) for run in (at_rest, from_almost_zero, balanced))
+    linear = SMALL._replace(slope=1.0)
+    contradictory = partial(ensembles.margin_run, "contradictory", "fa", linear, seeds, device, t_final=300.0)
+    too_large, too_small = _scaled(1.01, svm_margin), _scaled(0.99, largest_input)
+    return [
+        *(
+            Case(stated, f"{label}, {what}, scales 1e-1 to 1e-8", "theorem", scaled(rule))
+            for rule, label in RULES.items()
+            for what, stated in [("growth", GROWTH), ("loss", STATEMENT)]
+        ),
+        Case(GROWTH, "FA, growth at rest, tight", "theorem", [rest]),
+        Case(STATEMENT, "FA, loss at rest, tight", "theorem", [rest]),
+        Case(STATEMENT, "FA, from almost 0, tight", "theorem", [almost_zero]),
+        Case(DESCENT, "GD, scales 1e-1 to 1e-8", "theorem", scaled("gd")),
+        Case(DESCENT, "GD, balanced, tight", "theorem", [even]),
+        control("growth, 1.01 margin", growth_statement(partial(lower, margin=too_large), stated=False), rest),
+        control("growth, 0.99 R", growth_statement(radius=too_small, stated=False), almost_zero),
+        control("loss at rest, 1.01 margin", statement(partial(lower, margin=too_large), stated=False), rest),
+        control("from almost 0, 1.01 margin", statement(partial(lower, margin=too_large), stated=False), almost_zero),
+        control("growth, gamma = 0", growth_statement(_with_slope), partial(at_rest, device, slope=0.0)),
+        control("loss, gamma = 0", statement(_with_slope), partial(at_rest, device, slope=0.0)),
+        control("one wrong sign", STATEMENT, partial(ensembles.one_wrong_sign_run, device)),
+        control("logistic loss", STATEMENT, partial(at_rest, device, loss="logistic")),
+        control("contradictory labels", statement(_with_margin), contradictory),
+        control("GD in the place of FA", statement(_with_feedback), scaled("gd")[2]),
+        control("GD, 0.99 R", descent_statement(too_small, stated=False), even),
+        control("FA in the place of GD", DESCENT, scaled("fa")[2]),
+    ]
+
+
+RULES: dict[RuleName, str] = {"fa": "FA", "sign-fa": "sign-FA"}
+
+
+def _scaled(factor: float, constant: Constant) -> Constant:
+    return lambda solution: factor * constant(solution)
+
+
+def _with_slope(solution: Solution) -> Lower:
+    """S_low as with gamma > 0."""
+    return lower(solution, slope=SLOPE)
+
+
+def _with_margin(solution: Solution) -> Lower:
+    """S_low of the data without the input that is repeated: M_ik >= kappa, so the margin's square is at least kappa."""
+    return lower(solution, margin=lambda run: torch.full_like(total_gap(run), KAPPA**0.5))
+
+
+def _with_feedback(solution: Solution) -> Lower:
+    """S_low as with |b_j| = 1."""
+    return lower(solution, feedback=lambda run: torch.ones_like(feedback_sizes(run)))
