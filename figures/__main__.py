@@ -20,6 +20,7 @@ from figures import (
     conserved_manifold,
     convergence,
     dominance,
+    implicit_bias,
     signs,
     work_precision,
 )
@@ -40,6 +41,7 @@ MODULES: dict[str, ModuleType] = {
     "activations": activations,
     "work_precision": work_precision,
     "calibration": calibration,
+    "implicit_bias": implicit_bias,
 }
 
 GALLERY = "figures/gallery"

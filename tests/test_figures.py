@@ -23,6 +23,7 @@ from matplotlib.text import Annotation, Text
 from PIL import Image
 from sample_problems import gaussian_data, sliding
 from scipy.integrate import solve_ivp
+from scipy.optimize import minimize
 
 from figures import __main__ as command
 from figures import (
@@ -32,6 +33,7 @@ from figures import (
     conservation,
     convergence,
     dominance,
+    implicit_bias,
     peers,
     signs,
 )
@@ -42,9 +44,9 @@ from figures.noisy_digits.protocol import Protocol
 from figures.peers import PEERS, velocity
 from figures.style import STYLE, title_and_caption
 from flowsim import Dataset, DeepWeights, FeedbackAlignment, Flow, IntegrationError, Weights, progress, solve
-from flowsim.initialization import deep_gaussian
+from flowsim.initialization import deep_gaussian, gaussian
 from flowsim.observables import conserved, dominance_ratio
-from flowsim.weights import NetworkWeights
+from flowsim.weights import NetworkWeights, stack
 from theorems.constants import mu_nearly_orthogonal, mu_separable, mu_svm, total_gap
 from theorems.ensembles import Shape, margin_run
 from theorems.theorem_5_1 import mu_kernel
@@ -64,6 +66,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "activations": {"samples": 6, "width": 3, "t_final": 100.0},
     "work_precision": {"samples": 3, "width": 3, "t_final": 5.0, "rtols": (1e-4, 1e-8)},
     "calibration": {},
+    "implicit_bias": {"slopes": (0.3, 0.6), "seeds": (0, 1), "decades": 100.0, "samples": 3},
 }  # fmt: skip
 
 
@@ -580,3 +583,103 @@ def test_peers_other_problems_are_refused() -> None:
         start = Weights(weights.hidden[0], weights.output[0])
         with pytest.raises(ValueError, match="must be FA with exponential loss"):
             peers.problem(alone, start, 1.0)
+
+
+# --- implicit bias ---
+
+
+def test_ratios_of_one_sample_are_those_of_the_exact_solution() -> None:
+    """Under FA w_+ = w_+(0) + tau and w_- = w_-(0) - gamma tau, where u and log t tell tau; under GD hyperbolic."""
+    found, figure = small("implicit_bias")
+    gap, decades = implicit_bias.OUTPUT_GAP, found.decades[-1].item()
+    for (rule, slope), ratio in found.ratio.items():
+        solution = implicit_bias.one_sample_run(rule, slope, decades)
+        for place, (plus, minus) in enumerate(implicit_bias.STARTS):
+            hidden = solution.evaluate(solution.t_final).hidden[place, :, 0]
+            if rule == "FA":
+                tau = hidden[0].item() - plus
+                expected = ((minus - slope * tau) ** 2 / 2 + gap) / ((plus + tau) ** 2 / 2 + gap)
+                limit = slope**2 * (1 + 2 * (abs(minus) / slope - plus) / tau)
+                assert ratio[-1, place].item() == pytest.approx(limit, rel=20 / tau**2)
+            else:
+                v, w = (plus**2 / 2 + gap, abs(minus) ** 2 / 2 + gap)
+                tau = math.log((hidden[0].item() + (hidden[0].item() ** 2 + v**2 - plus**2) ** 0.5) / (plus + v))
+                expected = math.cosh(slope * tau) * w + math.sinh(slope * tau) * abs(minus)
+                expected /= math.cosh(tau) * v + math.sinh(tau) * plus
+                assert ratio[-1, place].item() > 2e-3
+            assert ratio[-1, place].item() == pytest.approx(expected, rel=1e-8)
+    drawn = [data_of(each)[1] for each in figure.axes[0].get_lines() + figure.axes[1].get_lines()]
+    for ratio in found.ratio.values():
+        for curve in ratio.T:
+            assert any(np.array_equal(each, curve) for each in drawn)
+
+
+def test_gradient_descent_forgets_at_the_rate_that_the_caption_says() -> None:
+    decades = 1000.0
+    for slope in (0.3, 0.7):
+        times = torch.tensor([decades / 2, decades], dtype=torch.float64) * math.log(10)
+        ratio = implicit_bias.ratios(implicit_bias.one_sample_run("GD", slope, decades), times)
+        power = (ratio[0] / ratio[1]).log2()
+        torch.testing.assert_close(power, torch.full_like(power, (1 - slope) / 2), rtol=0.05, atol=0)
+
+
+def primal(flow: Flow, feedback: np.ndarray) -> float:
+    """The largest margin over |v|^(3/2), by h_j = v_j w_j: least sum |v_j|^2 of (|h_j|^2 / (2 |b_j|))^(2/3)."""
+    x, y = flow.dataset.inputs.numpy(), flow.dataset.labels.numpy()
+    slopes = np.where(np.outer(y, feedback) > 0, 1.0, flow.slope)
+    pushes = slopes[:, :, None] * (y[:, None] * x)[:, None, :]
+    shape = pushes.shape[1:]
+
+    def cost(flat: np.ndarray) -> float:
+        return ((np.square(flat.reshape(shape)).sum(1) / (2 * abs(feedback))) ** (2 / 3)).sum()
+
+    found = minimize(
+        cost, pushes.sum(0).ravel(), method="SLSQP", options={"ftol": 1e-14, "maxiter": 1000},
+        constraints={"type": "ineq", "fun": lambda flat: np.einsum("jd,ijd->i", flat.reshape(shape), pushes) - 1},
+    )  # fmt: skip
+    assert found.success
+    return found.fun**-0.75
+
+
+@pytest.mark.parametrize("sizes", [[1.0, -1.0, 1.0], [2.0, -0.5, 0.7]])
+def test_the_limit_solves_the_primal_problem_too(sizes: list[float]) -> None:
+    """Margins are equal on those samples that bear, larger elsewhere; the value is that of another formulation."""
+    flow = implicit_bias.separable_run(3, (0,), 1.0).flow
+    feedback = torch.tensor(sizes, dtype=torch.float64)
+    own = Flow(flow.dataset, FeedbackAlignment(feedback), slope=flow.slope)
+    best = implicit_bias.limit(flow.dataset, feedback, flow.slope)
+    value = implicit_bias.normalised_margin(own, best).item()
+    assert value == pytest.approx(primal(own, feedback.numpy()), rel=1e-5)
+    for seed in range(5):  # no other direction is as good
+        other = best + 0.05 * best.norm() * torch.randn(3, 5, generator=torch.Generator().manual_seed(seed)).double()
+        assert implicit_bias.normalised_margin(own, other).item() < value
+
+
+@pytest.mark.parametrize("sizes", [[1.0, -1.0, 1.0], [2.0, -0.5, 0.7]])
+def test_directions_tend_to_the_limit_from_every_start_and_to_no_other_point(sizes: list[float]) -> None:
+    """Whatever |b_j|, like (log t)^(-1/3); the limit of another slope, or with a wrong weight of |b_j|, is farther."""
+    flow = implicit_bias.separable_run(3, (0,), 1.0).flow
+    feedback = torch.tensor(sizes, dtype=torch.float64)
+    own, decades = Flow(flow.dataset, FeedbackAlignment(feedback), slope=flow.slope), torch.tensor([125.0, 1000.0])
+    weights = stack([gaussian(3, 5, seed) for seed in range(3)])
+    hidden = solve(own, weights, 1000 * math.log(10), time="log").evaluate(decades.double() * math.log(10)).hidden
+
+    def distance(to: torch.Tensor) -> torch.Tensor:
+        directions = hidden / hidden.square().sum((-2, -1), keepdim=True).sqrt()
+        return (directions - to / to.norm()).square().sum((-2, -1)).sqrt()
+
+    here = distance(implicit_bias.limit(flow.dataset, feedback, flow.slope))
+    assert (here[1] < 0.12).all()
+    torch.testing.assert_close(here[0] / here[1], torch.full((3,), 2.0).double(), rtol=0.1, atol=0)
+    assert (distance(implicit_bias.limit(flow.dataset, feedback, 0.6))[1] > 1.3 * here[1]).all()
+    if sizes[0] != 1:
+        assert (distance(implicit_bias.limit(flow.dataset, feedback.sign(), flow.slope))[1] > 1.3 * here[1]).all()
+
+
+def test_distances_and_deficits_are_drawn() -> None:
+    found, figure = small("implicit_bias")
+    drawn = [data_of(each)[1] for each in figure.axes[2].get_lines()]
+    for curve in (*found.distance.T, *found.deficit.T):
+        assert any(np.array_equal(each, curve) for each in drawn)
+    assert (found.deficit > 0).all()
+    assert (found.distance[-1] < 0.6 * found.distance[len(found.decades) // 2]).all()
