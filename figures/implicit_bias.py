@@ -14,11 +14,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from scipy.optimize import minimize
 from torch import Tensor
 
 from figures.style import BLACK, BLUE, PURPLE, RULES, SHADE, grid, panels
@@ -26,6 +24,7 @@ from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution,
 from flowsim.initialization import gaussian, random_signs
 from flowsim.rules import Rule
 from flowsim.weights import stack
+from theorems.implicit_bias import find_limit
 
 SEEDS = (0, 1, 2, 3)
 SLOPES = (0.3, 0.5, 0.7)
@@ -66,7 +65,7 @@ def measure(
     ratio = {(rule, slope): ratios(one_sample_run(rule, slope, decades), times) for rule in LABELS for slope in slopes}
     solution = separable_run(samples, seeds, decades)
     weights = solution.evaluate(times)
-    best = limit(solution.flow.dataset, solution.flow.rule.feedback_matrices(weights)[0][0], SLOPE)
+    best = direction(solution.flow)
     directions = weights.hidden / weights.hidden.square().sum((-2, -1), keepdim=True).sqrt()
     distance = (directions - best / best.norm()).square().sum((-2, -1)).sqrt()
     margins = normalised_margin(solution.flow, weights.hidden)
@@ -100,27 +99,11 @@ def separable_run(samples: int, seeds: tuple[int, ...], decades: float) -> Solut
     return solve(flow, weights, decades * math.log(10), time="log")
 
 
-def limit(dataset: Dataset, feedback: Float[Tensor, " m"], slope: float) -> Float[Tensor, "m d"]:
-    """Where W / |W| tends under FA on orthogonally separable data, up to a factor (theorems/README.md, section 14.12).
-
-    w_j = b_j p_j with p_j = sum_i a_i sigma_ij y_i x_i, sigma_ij = 1 if y_i b_j > 0, else the slope; a >= 0 minimises
-    the convex function sum_j b_j^2 |p_j|^4 / 8 - sum_i a_i.
-    """
-    b, labels = feedback.numpy(), dataset.labels.numpy()
-    slopes = np.where(np.outer(labels, b) > 0, 1.0, slope)
-    pushes = slopes[:, :, None] * (labels[:, None] * dataset.inputs.numpy())[:, None, :]
-
-    def cost(a: np.ndarray) -> tuple[float, np.ndarray]:
-        p = np.einsum("i,ijd->jd", a, pushes)
-        square = b**2 * (p**2).sum(1)
-        return float((square * (p**2).sum(1)).sum() / 8 - a.sum()), np.einsum("j,jd,ijd->i", square, p, pushes) / 2 - 1
-
-    start = np.full(len(labels), 0.5)
-    found = minimize(
-        cost, start, jac=True, bounds=[(0, None)] * len(labels), method="L-BFGS-B",
-        options={"ftol": 1e-16, "gtol": 1e-10, "maxiter": 10_000},
-    )  # fmt: skip
-    return torch.from_numpy(b[:, None] * np.einsum("i,ijd->jd", found.x, pushes))
+def direction(flow: Flow) -> Float[Tensor, "m d"]:
+    """Where W / |W| tends under FA on orthogonally separable data, up to a factor: w_j = b_j p_j."""
+    assert isinstance(flow.rule, FeedbackAlignment) and isinstance(flow.rule.feedback, Tensor)
+    feedback = flow.rule.feedback
+    return feedback.unsqueeze(-1) * torch.from_numpy(find_limit(flow.dataset, feedback, flow.slope).point)
 
 
 def normalised_margin(flow: Flow, hidden: Float[Tensor, "*times m d"]) -> Float[Tensor, "*times"]:

@@ -23,7 +23,6 @@ from matplotlib.text import Annotation, Text
 from PIL import Image
 from sample_problems import gaussian_data, sliding
 from scipy.integrate import solve_ivp
-from scipy.optimize import minimize
 
 from figures import __main__ as command
 from figures import (
@@ -623,38 +622,6 @@ def test_gradient_descent_forgets_at_the_rate_that_the_caption_says() -> None:
         torch.testing.assert_close(power, torch.full_like(power, (1 - slope) / 2), rtol=0.05, atol=0)
 
 
-def primal(flow: Flow, feedback: np.ndarray) -> float:
-    """The largest margin over |v|^(3/2), by h_j = v_j w_j: least sum |v_j|^2 of (|h_j|^2 / (2 |b_j|))^(2/3)."""
-    x, y = flow.dataset.inputs.numpy(), flow.dataset.labels.numpy()
-    slopes = np.where(np.outer(y, feedback) > 0, 1.0, flow.slope)
-    pushes = slopes[:, :, None] * (y[:, None] * x)[:, None, :]
-    shape = pushes.shape[1:]
-
-    def cost(flat: np.ndarray) -> float:
-        return ((np.square(flat.reshape(shape)).sum(1) / (2 * abs(feedback))) ** (2 / 3)).sum()
-
-    found = minimize(
-        cost, pushes.sum(0).ravel(), method="SLSQP", options={"ftol": 1e-14, "maxiter": 1000},
-        constraints={"type": "ineq", "fun": lambda flat: np.einsum("jd,ijd->i", flat.reshape(shape), pushes) - 1},
-    )  # fmt: skip
-    assert found.success
-    return found.fun**-0.75
-
-
-@pytest.mark.parametrize("sizes", [[1.0, -1.0, 1.0], [2.0, -0.5, 0.7]])
-def test_the_limit_solves_the_primal_problem_too(sizes: list[float]) -> None:
-    """Margins are equal on those samples that bear, larger elsewhere; the value is that of another formulation."""
-    flow = implicit_bias.separable_run(3, (0,), 1.0).flow
-    feedback = torch.tensor(sizes, dtype=torch.float64)
-    own = Flow(flow.dataset, FeedbackAlignment(feedback), slope=flow.slope)
-    best = implicit_bias.limit(flow.dataset, feedback, flow.slope)
-    value = implicit_bias.normalised_margin(own, best).item()
-    assert value == pytest.approx(primal(own, feedback.numpy()), rel=1e-5)
-    for seed in range(5):  # no other direction is as good
-        other = best + 0.05 * best.norm() * torch.randn(3, 5, generator=torch.Generator().manual_seed(seed)).double()
-        assert implicit_bias.normalised_margin(own, other).item() < value
-
-
 @pytest.mark.parametrize("sizes", [[1.0, -1.0, 1.0], [2.0, -0.5, 0.7]])
 def test_directions_tend_to_the_limit_from_every_start_and_to_no_other_point(sizes: list[float]) -> None:
     """Whatever |b_j|, like (log t)^(-1/3); the limit of another slope, or with a wrong weight of |b_j|, is farther."""
@@ -668,12 +635,12 @@ def test_directions_tend_to_the_limit_from_every_start_and_to_no_other_point(siz
         directions = hidden / hidden.square().sum((-2, -1), keepdim=True).sqrt()
         return (directions - to / to.norm()).square().sum((-2, -1)).sqrt()
 
-    here = distance(implicit_bias.limit(flow.dataset, feedback, flow.slope))
+    here = distance(implicit_bias.direction(own))
     assert (here[1] < 0.12).all()
     torch.testing.assert_close(here[0] / here[1], torch.full((3,), 2.0).double(), rtol=0.1, atol=0)
-    assert (distance(implicit_bias.limit(flow.dataset, feedback, 0.6))[1] > 1.3 * here[1]).all()
-    if sizes[0] != 1:
-        assert (distance(implicit_bias.limit(flow.dataset, feedback.sign(), flow.slope))[1] > 1.3 * here[1]).all()
+    for slope, other in [(0.6, feedback), *([(flow.slope, feedback.sign())] if sizes[0] != 1 else [])]:
+        wrong = implicit_bias.direction(Flow(flow.dataset, FeedbackAlignment(other), slope=slope))
+        assert (distance(wrong)[1] > 1.3 * here[1]).all()
 
 
 def test_distances_and_deficits_are_drawn() -> None:

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from flowsim.shell import submit
-from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2, weight_sharing
+from theorems import (
+    equation_1,
+    implicit_bias,
+    lemma_5_4,
+    proposition_5_3,
+    proposition_5_7,
+    theorem_5_1,
+    theorem_5_2,
+    weight_sharing,
+)
 from theorems.check import Case, Check
 from theorems.ensembles import Scope
 from theorems.findings import Finding, answered, questions, unanswered
@@ -37,6 +46,7 @@ MODULES = {
     "lemma_5_4": lemma_5_4,
     "proposition_5_7": proposition_5_7,
     "weight_sharing": weight_sharing,
+    "implicit_bias": implicit_bias,
 }
 
 OF_FLOWS = tuple(name for name in MODULES if name != "weight_sharing")
