@@ -164,7 +164,7 @@ def test_own_data_that_starts_at_zero_output_weights_is_checked_where_it_can_be(
     write_npz(path, {**arrays, "output": 0 * arrays["output"]})
     assert main(["--data", path, "--json", str(report)]) == 0
     found = json.loads(report.read_text())
-    assert {entry["name"] for entry in found["checks"]} == {"equation_1", "theorem_5_1", "theorem_5_2"}
+    assert {entry["name"] for entry in found["checks"]} == {"equation_1", "theorem_5_1", "theorem_5_2", "any_start"}
     refused = [item["hypotheses"] for item in found["inapplicable"] if item["case"].startswith("sign-fa, alignment")]
     assert not refused[0]["W_l != 0"]["holds"]
     assert refused[0]["rule is SignFeedbackAlignment"]["holds"]
@@ -178,7 +178,7 @@ def test_own_data_on_which_one_rule_stops_keeps_the_verdicts_of_the_others(
 
     path = write_problem(tmp_path / "own.npz", SEPARABLE.labels, t_final=0.1)
     runs = {**own_data.runs(path, "cpu"), "gd": stop}
-    monkeypatch.setattr(own_data, "runs", lambda path, device, progress: runs)
+    monkeypatch.setattr(own_data, "runs", lambda path, device, loss, progress: runs)
     report = tmp_path / "own.json"
     assert main(["theorem_5_2", "--data", path, "--json", str(report)]) == 1
     verdicts = {entry["case"]: entry["verdict"] for entry in json.loads(report.read_text())["checks"]}
@@ -392,7 +392,7 @@ def test_an_own_mistake_on_own_data_costs_no_other_verdict_and_is_no_bad_input(
     wrong, law = failing(ValueError("own")), "conservation of alignment"
     if place == "solve":
         runs = {**own_data.runs(path, "cpu"), "gd": wrong}
-        monkeypatch.setattr(own_data, "runs", lambda path, device, progress: runs)
+        monkeypatch.setattr(own_data, "runs", lambda path, device, loss, progress: runs)
     elif place == "a statement":
         statements = [replace(own_data.STATEMENTS[0], hypotheses=wrong), *own_data.STATEMENTS[1:]]
         monkeypatch.setattr(own_data, "STATEMENTS", statements)
@@ -401,7 +401,8 @@ def test_an_own_mistake_on_own_data_costs_no_other_verdict_and_is_no_bad_input(
     report = tmp_path / "own.json"
     assert main(["equation_1", "theorem_5_2", "--data", path, "--json", str(report)]) == 1
     found = json.loads(report.read_text())
-    verdicts = {(entry["name"], entry["case"].split(",")[0]): entry["verdict"] for entry in found["checks"]}
+    equalities = [entry for entry in found["checks"] if "angle" not in entry["case"]]
+    verdicts = {(entry["name"], entry["case"].split(",")[0]): entry["verdict"] for entry in equalities}
     assert len(verdicts) == 6
     expected = {
         "solve": lambda name, rule: rule == "gd",
@@ -470,3 +471,15 @@ def test_processes_end_when_nobody_waits_for_them(monkeypatch: pytest.MonkeyPatc
     found.close()
     for child in children:
         child.join()
+
+
+def test_own_data_is_checked_with_the_loss_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, report = write_problem(tmp_path / "own.npz", SEPARABLE.labels, t_final=1.0), tmp_path / "own.json"
+    for loss, applies in [("exponential", "separable data"), ("logistic", "separable data and logistic loss")]:
+        assert main(["proposition_5_7", "--data", path, "--loss", loss, "--json", str(report)]) == 0
+        cases = {entry["case"] for entry in json.loads(report.read_text())["checks"]}
+        assert {case for case in cases if case.startswith("fa, separable")} == {f"fa, {applies}"}
+    assert main(["--loss", "logistic"]) == 2
+    assert "--loss is for --data" in capsys.readouterr().err

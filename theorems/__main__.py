@@ -22,7 +22,7 @@ from flowsim.files import make_folder, require_distinct, require_writable
 from flowsim.shell import add_version, complain, leave
 from flowsim.validation import require_count, require_positive
 from theorems import own_data, report, search
-from theorems.cases import MODULES, OF_FLOWS
+from theorems.cases import MODULES, OF_FLOWS, OF_THE_PAPER
 from theorems.ensembles import Scope
 from theorems.outcome import Outcome, carried_out, check_cases, check_data, search_targets
 
@@ -61,6 +61,12 @@ def parser() -> argparse.ArgumentParser:
     )
     main.add_argument("--data", metavar="FILE.npz", help="check the statements on a problem of your own")
     main.add_argument(
+        "--loss",
+        choices=["exponential", "logistic", "squared"],
+        default="exponential",
+        help="of the problem of your own (default exponential)",
+    )
+    main.add_argument(
         "--search",
         type=float,
         metavar="MINUTES",
@@ -81,12 +87,18 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     unknown = [name for name in options.names if name not in MODULES]
     if unknown:
         raise ValueError(f"NAME must be one of {', '.join(MODULES)}, got {unknown[0]!r}")
-    for option in ("data", "search", "rigorous"):
-        others = [name for name in options.names if name not in OF_FLOWS]
+    for option, takes, what in [
+        ("rigorous", OF_THE_PAPER, "statements of the paper"),
+        ("data", OF_FLOWS, "statements on flows"),
+        ("search", OF_FLOWS, "statements on flows"),
+    ]:
+        others = [name for name in options.names if name not in takes]
         if getattr(options, option) not in (None, False) and others:
-            raise ValueError(f"--{option} is for statements on flows: {', '.join(OF_FLOWS)}, got {others[0]!r}")
+            raise ValueError(f"--{option} is for {what}: {', '.join(takes)}, got {others[0]!r}")
     if options.seeds is not None:
         require_count("--seeds", options.seeds)
+    if options.loss != "exponential" and not options.data:
+        raise ValueError(f"--loss is for --data: every case has its own, got {options.loss!r}")
     if options.search is not None:
         require_positive("--search", options.search)
         if options.data:
@@ -105,8 +117,9 @@ def validated(options: argparse.Namespace) -> tuple[list[str], Scope]:
     require_distinct(outputs, {"--data": options.data})
     default = SEEDS_FULL if options.full else SEEDS
     seeds = options.seeds or (1 if options.rigorous else default)
-    own = options.rigorous or options.data or options.search is not None
-    names = options.names or list(OF_FLOWS if own else MODULES)
+    own = options.data or options.search is not None
+    every = OF_THE_PAPER if options.rigorous else OF_FLOWS if own else MODULES
+    names = options.names or list(every)
     return names, Scope(seeds, device_of(options.device), options.full, options.rigorous)
 
 
@@ -137,7 +150,7 @@ def commanded(options: argparse.Namespace, names: Sequence[str], scope: Scope, e
     if options.rigorous:
         return proved(options, names, scope)
     if options.data:
-        runs = own_data.runs(options.data, scope.device, progress=True)
+        runs = own_data.runs(options.data, scope.device, options.loss, progress=True)
         return carried_out(partial(check_data, own_data, runs, names), f"data {options.data}")
     if options.search is not None:
         arguments = (options.search, names, scope.device, Path(options.output), err)
@@ -152,7 +165,7 @@ def proved(options: argparse.Namespace, names: Sequence[str], scope: Scope) -> O
     from theorems.rigorous.report import versions  # noqa: PLC0415, optional
 
     if options.data:
-        runs = rigorous.runs(*own_data.problems(options.data, scope.device))
+        runs = rigorous.runs(*own_data.problems(options.data, scope.device, options.loss))
         outcome = carried_out(partial(check_data, rigorous, runs, names), f"data {options.data}")
         if options.certificate:
             write_certificates(certificate_paths(options.certificate, runs), runs, outcome.failed)

@@ -19,9 +19,11 @@ import torch
 
 from flowsim.shell import submit
 from theorems import (
+    any_start,
     equation_1,
     implicit_bias,
     lemma_5_4,
+    margin_growth,
     proposition_5_3,
     proposition_5_7,
     theorem_5_1,
@@ -45,12 +47,17 @@ MODULES = {
     "proposition_5_3": proposition_5_3,
     "lemma_5_4": lemma_5_4,
     "proposition_5_7": proposition_5_7,
-    "weight_sharing": weight_sharing,
+    "any_start": any_start,
+    "margin_growth": margin_growth,
     "implicit_bias": implicit_bias,
+    "weight_sharing": weight_sharing,
 }
 
 OF_FLOWS = tuple(name for name in MODULES if name != "weight_sharing")
-"""Statements on flows of fully connected networks: they can be checked on data of one's own, searched, and proved."""
+"""Statements on flows of fully connected networks: they can be checked on data of one's own, and searched."""
+
+OF_THE_PAPER = tuple(name for name in OF_FLOWS if name not in ("any_start", "margin_growth", "implicit_bias"))
+"""Statements with a module in `theorems.rigorous`: they can be proved on runs that are enclosed."""
 
 FEW = 25
 """So many cases are run in this process: starting others takes as long."""

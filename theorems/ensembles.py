@@ -41,7 +41,7 @@ T_FINAL = 30.0
 
 RuleName = Literal["gd", "fa", "adafa", "sign-fa"]
 MarginRule = Literal["fa", "sign-fa"]
-TightKind = Literal["identical", "orthogonal", "simplex"]
+TightKind = Literal["single", "identical", "orthogonal", "simplex"]
 DataKind = Literal["separable", "boundary", "nearly orthogonal", "contradictory", "opposed"]
 
 
@@ -165,12 +165,13 @@ def tight_run(
 
     All labels +1 and w_j = -h sum_i x_i with a small h, so that all g_i are equal, all neurons inactive, |grad_v|^2 is
     small, and S stays near S0. "identical" inputs attain gamma^2 S0 kappa, "orthogonal" ones gamma^2 S0 R^2 / n; a
-    "simplex", x_i . x_k = -rho R^2 / n, attains the constant of nearly orthogonal data for gamma = 1.
+    "simplex", x_i . x_k = -rho R^2 / n, attains the constant of nearly orthogonal data for gamma = 1. With a "single"
+    input the risk has one part.
     """
     rows = _rows(inputs)
     rule = FeedbackAlignment(torch.ones(1, WIDTH))
-    hidden = (-1e-3 * rows.sum(0)).expand(1, WIDTH, TIGHT_SAMPLES)
-    flow = Flow(Dataset(rows.unsqueeze(0), torch.ones(1, TIGHT_SAMPLES)), rule, loss, slope)
+    hidden = (-1e-3 * rows.sum(0)).expand(1, WIDTH, rows.shape[1])
+    flow = Flow(Dataset(rows.unsqueeze(0), torch.ones(1, len(rows))), rule, loss, slope)
     return solved(flow, with_gaps(hidden, rule, gap), 1e-3, device)
 
 
@@ -179,8 +180,9 @@ TIGHT_SAMPLES = 4
 
 def _rows(inputs: TightKind) -> torch.Tensor:
     """Inputs with the inner products of `tight_run`."""
-    n = TIGHT_SAMPLES
+    n = 1 if inputs == "single" else TIGHT_SAMPLES
     gram = {
+        "single": torch.ones(1, 1),
         "identical": torch.ones(n, n),
         "orthogonal": torch.eye(n),
         "simplex": (1 + 0.5 / n) * torch.eye(n) - 0.5 / n * torch.ones(n, n),

@@ -1,19 +1,26 @@
 """Equation (1): dL/dt = -<grad, fa> = -|grad| |fa| cos(grad, fa) (section 2).
 
 The check measures the integral form, L(t) - L(0) = -int_0^t <grad, fa> ds, with Lobatto quadrature on every piece.
+Beyond the paper, where all b_j v_j > 0 (section 14.3): cos(grad, fa) >= 2 sqrt(AB) / (A + B) with A, B the extremes of
+{1, v_j / b_j}, whatever the data and the loss; so L falls.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from theorems import ensembles
+from flowsim import Dataset, FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, Weights
+from flowsim.initialization import with_gaps
+from theorems import ensembles, lemma_5_4
 from theorems.check import Case, Statement
-from theorems.ensembles import Scope
-from theorems.measurement import Claim, Compared
+from theorems.ensembles import Scope, solved
+from theorems.hypothesis import Hypothesis, fact, two_layers
+from theorems.measurement import Claim, Compared, alone, infimum, ratio
 from theorems.observation import Observation
 
 
@@ -32,6 +39,80 @@ STATEMENT = Statement(
     claims=[Claim("L(t) - L(0) = -int <grad, fa> ds", "equality", imbalance)],
     rate=lambda seen: seen.factors.product,
 )
+
+
+def extremes(seen: Observation) -> tuple[Float[Tensor, "nodes pieces"], Float[Tensor, "nodes pieces"]]:
+    """A and B, the smallest and the largest of 1 and all v_j / b_j."""
+    ratios = (seen.weights.layers[1] / seen.feedback[0]).squeeze(-2)
+    return ratios.amin(-1).clamp(max=1), ratios.amax(-1).clamp(min=1)
+
+
+def squared_cosine(factor: float, seen: Observation) -> Compared:
+    """<grad, fa> |<grad, fa>| (A + B)^2 above 4 A B |grad|^2 |fa|^2."""
+    (low, high), factors = extremes(seen), seen.factors
+    product = factors.product * (low + high)
+    norms = factor * factors.gradient_norm * factors.update_norm
+    # where some b_j v_j < 0 the bound is for a control, and has a size all the same
+    return ratio(product * product.abs(), 4 * low.abs() * high * norms.square())
+
+
+def descent(seen: Observation) -> Compared:
+    """<grad, fa>, and |grad| |fa|."""
+    return Compared(
+        seen.factors.product.unsqueeze(-1), (seen.factors.gradient_norm * seen.factors.update_norm).unsqueeze(-1)
+    )
+
+
+def angle_hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:
+    """FA or sign-FA, two layers, scalar output, and b_j v_j > 0 all along the run."""
+    setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
+    if not all(hypothesis.holds for hypothesis in setting):
+        return setting
+    products = infimum(lambda seen: alone(lemma_5_4.products(seen).excess), solution)
+    return [*setting, Hypothesis("b_j v_j(t) > 0", products, strict=True), fact("bound as stated", stated)]
+
+
+def _angle(factor: float = 1.0) -> Statement:
+    """The bound on the angle, times a factor."""
+    return Statement(
+        name="equation_1",
+        title="Equation (1), the angle where b_j v_j > 0",
+        formula=r"\cos\angle(\mathrm{grad}, \mathrm{fa}) \ge \frac{2 \sqrt{AB}}{A + B}, \quad "
+        r"A = \min\{1, \tfrac{v_j}{b_j}\}, \ B = \max\{1, \tfrac{v_j}{b_j}\}",
+        hypotheses=partial(angle_hypotheses, stated=factor == 1),
+        claims=[
+            Claim("cos(grad, fa) > 2 sqrt(AB) / (A + B)", "inequality", partial(squared_cosine, factor), squares=True),
+            Claim("dL/dt < 0", "inequality", descent),
+        ],
+        beyond=True,
+    )
+
+
+ANGLE = _angle()
+
+
+@cache
+def _balanced_run(device: str) -> Solution[Weights]:
+    """One sample and one neuron along it, c slightly below |w|^2 / 2: the bound is attained up to 0.1 %."""
+    sample = torch.tensor([[[1.0]]], dtype=torch.float64)
+    rule = FeedbackAlignment(torch.tensor([[2.0]], dtype=torch.float64))
+    weights = with_gaps(torch.tensor([[[0.5]]], dtype=torch.float64), rule, 0.12)
+    return solved(Flow(Dataset(sample, torch.ones(1, 1)), rule, "exponential", 1.0), weights, 1e-2, device)
+
+
+def _angle_cases(scope: Scope) -> list[Case]:
+    """Any labels, losses and rules; the controls misstate the bound, and start with signs wrong."""
+    shape, seeds, device = ensembles.SMALL, scope.seeds, scope.device
+    logistic = partial(ensembles.margin_run, "contradictory", "fa", shape, seeds, device, loss="logistic")
+    tight = partial(_balanced_run, device)
+    return [
+        Case(ANGLE, "FA, angle, separable", "theorem", ensembles.margin_runs(scope, "separable", "fa")),
+        Case(ANGLE, "sign-FA, angle, separable", "theorem", ensembles.margin_runs(scope, "separable", "sign-fa")),
+        Case(ANGLE, "FA, angle, contradictory labels, logistic", "theorem", [logistic]),
+        Case(ANGLE, "FA, angle, tight", "theorem", [tight]),
+        Case(_angle(1.01), "FA, angle, 1.01 times the bound", "control", [tight]),
+        Case(ANGLE, "FA, angle, wrong signs", "control", [ensembles.wrong_signs(scope)]),
+    ]
 
 
 def cases(scope: Scope) -> list[Case]:
@@ -60,4 +141,5 @@ def cases(scope: Scope) -> list[Case]:
             "control",
             [partial(ensembles.changed_feedback_run, seeds, device)],
         ),
+        *_angle_cases(scope),
     ]

@@ -9,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import Rule, Solution
+from flowsim.losses import named
 from flowsim.rules import is_one_of
+from theorems.observation import has_kinks
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,26 @@ def is_rule(solution: Solution, *rules: type[Rule]) -> Hypothesis:
     """The hypothesis that the learning rule is one of the given."""
     name = " or ".join(rule.__name__ for rule in rules)
     return fact(f"rule is {name}", is_one_of(solution.flow.rule, *rules))
+
+
+def two_layers(solution: Solution, *rules: type[Rule]) -> list[Hypothesis]:
+    """The hypotheses that the network has two layers, one output, and leaky ReLU, and the rule is one of the given."""
+    flow = solution.flow
+    return [
+        is_rule(solution, *rules),
+        fact("two layers, labels +-1", len(solution.start.layers) == 2 and flow.dataset.classes is None),
+        fact("leaky ReLU", has_kinks(flow)),
+    ]
+
+
+def has_loss(solution: Solution, name: str) -> Hypothesis:
+    """The hypothesis that the loss is the named one."""
+    return fact(f"{name} loss", named(solution.flow.loss).name == name)
+
+
+def slope_positive(solution: Solution) -> Hypothesis:
+    """The hypothesis gamma > 0."""
+    return Hypothesis("gamma > 0", torch.tensor(solution.flow.slope, dtype=torch.float64), strict=True)
 
 
 def layers_not_zero(solution: Solution) -> Hypothesis:

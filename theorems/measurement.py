@@ -349,7 +349,8 @@ def _read(claim: Claim, here: Observation, there: Observation, own: slice = slic
     nodes, pieces, parts = excess.shape
     ratios = (excess / size).permute(1, 0, 2).reshape(pieces, nodes * parts)
     smallest, index = ratios.min(-1)
-    if not (torch.isfinite(excess).all() and torch.isfinite(ratios).all()):
+    proper = torch.isfinite(excess).all() and torch.isfinite(ratios).all() and (size.amax(0) > 0).all()
+    if not proper:
         raise NoMarginError(f"the claim {claim.name!r} has no finite margin on this problem")
     least = ratios.reshape(pieces, nodes, parts).amin(1)
     off = (compared.excess - other.excess).abs() + least.abs() * (size - other.size).abs()

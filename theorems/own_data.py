@@ -12,13 +12,24 @@ from flowsim import Flow, Solution, Weights, solve
 from flowsim.__main__ import read_problem
 from flowsim.files import read_npz
 from flowsim.validation import as_finite, require_positive
-from theorems import equation_1, lemma_5_4, proposition_5_3, proposition_5_7, theorem_5_1, theorem_5_2
+from theorems import (
+    any_start,
+    equation_1,
+    implicit_bias,
+    lemma_5_4,
+    margin_growth,
+    proposition_5_3,
+    proposition_5_7,
+    theorem_5_1,
+    theorem_5_2,
+)
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL
 from theorems.hypothesis import Hypothesis
 
 STATEMENTS: list[Statement] = [
     equation_1.STATEMENT,
+    equation_1.ANGLE,
     theorem_5_1.statement(2, theorem_5_1.mu_measured(2, 0.99)),
     theorem_5_2.STATEMENT,
     proposition_5_3.STATEMENT,
@@ -27,15 +38,19 @@ STATEMENTS: list[Statement] = [
     proposition_5_7.BOUNDARY,
     proposition_5_7.NEARLY_ORTHOGONAL,
     proposition_5_7.ANY_SEPARABLE,
+    proposition_5_7.LOGISTIC,
+    any_start.STATEMENT,
+    margin_growth.STATEMENT,
+    implicit_bias.STATEMENT,
 ]
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 
 
-def problems(path: str, device: str) -> tuple[dict[str, tuple[Flow, Weights]], float]:
+def problems(path: str, device: str, loss: str = "exponential") -> tuple[dict[str, tuple[Flow, Weights]], float]:
     """The problem in an .npz file by rule: sign-FA, GD, and FA if the file has feedback weights; and t_final.
 
-    Optional keys beside those of `python -m flowsim simulate`: `slope` (default 0.3), `t_final` (default 10). The loss
-    is exponential, as in Proposition 5.7.
+    Optional keys beside those of `python -m flowsim simulate`: `slope` (default 0.3), `t_final` (default 10). Without
+    another the loss is exponential, as in Proposition 5.7.
 
     Raises:
         ValueError: if the file cannot be read, lacks a key, or holds something that does not fit.
@@ -48,13 +63,15 @@ def problems(path: str, device: str) -> tuple[dict[str, tuple[Flow, Weights]], f
             raise ValueError(f"{name} must be one number, got shape {tuple(value.shape)}")
     require_positive("t_final", t_final.item())
     rules = ["fa", "sign-fa", "gd"] if "feedback" in arrays else ["sign-fa", "gd"]
-    found = {rule: read_problem(path, rule, "exponential", slope.item(), device) for rule in rules}
+    found = {rule: read_problem(path, rule, loss, slope.item(), device) for rule in rules}
     return found, t_final.item()
 
 
-def runs(path: str, device: str, *, progress: bool = False) -> dict[str, Callable[[], Solution]]:
+def runs(
+    path: str, device: str, loss: str = "exponential", *, progress: bool = False
+) -> dict[str, Callable[[], Solution]]:
     """How to solve the problem in an .npz file, by rule; errors as in `problems`."""
-    found, t_final = problems(path, device)
+    found, t_final = problems(path, device, loss)
     return {
         rule: partial(solve, *_ensemble_of_one(*problem), t_final, rtol=RTOL, atol=ATOL, progress=progress)
         for rule, problem in found.items()

@@ -6,6 +6,9 @@
 
 with S0 = sum_j c_j; chained with Theorem 5.1: 1/L(t) >= 1/L(0) + mu t. Sharper, beyond the paper: S(t) = v.b in the
 place of S0, its integral in the place of S0 t, and the squared SVM margin of the data in that of kappa and R^2 / n.
+With the logistic loss (section 14.7), with mu as on separable data and F(x) = log(e^x - 1) - 1 / (e^x - 1):
+
+    <grad, fa> >= mu ((1 - e^(-nL)) / n)^2,   F(nL(t)) <= F(nL(0)) - mu t / n
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, SignFeedbackAlignment, Solution
-from flowsim.losses import named
+from flowsim.losses import Loss
 from flowsim.rules import is_one_of
 from theorems import ensembles
 from theorems.check import Case, Statement
@@ -34,11 +37,11 @@ from theorems.constants import (
     total_gap,
     total_gap_positive,
 )
-from theorems.ensembles import GAP, SLOPE, SMALL, T_FINAL, WIDTH, Scope
-from theorems.hypothesis import Hypothesis, fact, is_rule
+from theorems.ensembles import GAP, SLOPE, SMALL, T_FINAL, WIDTH, Scope, Shape
+from theorems.hypothesis import Hypothesis, fact, has_loss, slope_positive, two_layers
 from theorems.measurement import Claim, Compared, ratio
-from theorems.observation import Observation, has_kinks
-from theorems.theorem_5_1 import Mu, mean_ratio, too_early
+from theorems.observation import Observation
+from theorems.theorem_5_1 import POLYNOMIAL, Mu, mean_ratio, too_early
 
 
 def total_product(seen: Observation) -> Float[Tensor, "nodes pieces"]:
@@ -110,22 +113,16 @@ def _data_hypotheses(kind: str, solution: Solution) -> list[Hypothesis]:
     return [radius, Hypothesis("rho < gamma^2 n / (n-1)", limit - dataset.rho, strict=True)]
 
 
-def _hypotheses(kind: str, stated: bool, solution: Solution) -> list[Hypothesis]:
-    flow, start = solution.flow, solution.start
-    scalar = len(start.layers) == 2 and flow.dataset.classes is None
-    setting = [
-        is_rule(solution, FeedbackAlignment, SignFeedbackAlignment),
-        fact("two layers, labels +-1", scalar),
-        fact("leaky ReLU", has_kinks(flow)),
-    ]
+def _hypotheses(kind: str, loss: str, stated: bool, solution: Solution) -> list[Hypothesis]:
+    setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
     if not all(hypothesis.holds for hypothesis in setting):
         return setting
     return [
         *setting,
-        fact("exponential loss", named(flow.loss).name == "exponential"),
-        Hypothesis("gamma > 0", torch.tensor(flow.slope, dtype=torch.float64), strict=True),
+        has_loss(solution, loss),
+        slope_positive(solution),
         fact("mu as stated", stated),
-        *([gaps_not_negative(solution)] if is_one_of(flow.rule, FeedbackAlignment) else []),
+        *([gaps_not_negative(solution)] if is_one_of(solution.flow.rule, FeedbackAlignment) else []),
         total_gap_positive(solution),
         *_data_hypotheses(kind, solution),
     ]
@@ -139,7 +136,7 @@ def _statement(kind: str, mu: Mu, claims: Sequence[Claim], stated: bool = True) 
         formula=r"\langle \mathrm{grad}, \mathrm{fa} \rangle \ge \mu L^2, \qquad "
         r"\frac{1}{L(t)} \ge \frac{1}{L(0)} + \mu t, \qquad \mu = \gamma^2 S_0 \kappa, \quad "
         r"\frac{\gamma^2 S_0 R^2}{n}, \quad \frac{S_0 R^2}{n} \Big(\gamma^2 - \rho \frac{n-1}{n}\Big)",
-        hypotheses=partial(_hypotheses, kind, stated),
+        hypotheses=partial(_hypotheses, kind, "exponential", stated),
         claims=claims,
         rate=total_product,
         constants=lambda solution: {
@@ -166,8 +163,52 @@ ANY_SEPARABLE = replace(_statement("separable", mu_svm, _svm_claims()), beyond=T
 """Beyond the paper: linearly separable data, whatever the signs of x_i.x_k."""
 
 
-def _overstated(mu: Mu) -> Mu:
-    return lambda solution: 1.1 * mu(solution)
+def least_drive(seen: Observation) -> Float[Tensor, "nodes pieces"]:
+    """(1 - e^(-nL)) / n: of all outputs with this logistic risk, one sample having it all gives the smallest mean g."""
+    samples = seen.flow.dataset.samples
+    return -torch.expm1(-samples * seen.risk) / samples
+
+
+def logistic_time(nL: Tensor) -> Tensor:
+    """F(x) = log(e^x - 1) - 1 / (e^x - 1), the integral of (1 - e^-x)^-2: with equality, dF(nL)/dt = -mu / n."""
+    return nL + torch.log(-torch.expm1(-nL)) - 1 / torch.expm1(nL)
+
+
+def _logistic_claims(mu: Mu) -> list[Claim]:
+    def dominance(seen: Observation) -> Compared:
+        return ratio(seen.factors.product, seen.of(mu(seen.solution)) * least_drive(seen).square())
+
+    def bound(seen: Observation) -> Compared:
+        samples, rate = seen.flow.dataset.samples, seen.factors.product / least_drive(seen).square()
+        passed = logistic_time(samples * seen.initial_risk) - logistic_time(samples * seen.risk)
+        mean = torch.where(too_early(seen), rate, samples * passed / seen.times)
+        return ratio(mean, seen.of(mu(seen.solution)))
+
+    return [
+        Claim("<grad, fa> > mu ((1 - e^(-nL)) / n)^2", "inequality", dominance, mu),
+        Claim("F(nL(t)) < F(nL(0)) - mu t / n", "inequality", bound, mu),
+    ]
+
+
+def _logistic(mu: Mu, stated: bool = True) -> Statement:
+    """Beyond the paper: the logistic loss on separable data."""
+    return Statement(
+        name="proposition_5_7",
+        title="Proposition 5.7, separable data and logistic loss",
+        formula=r"\langle \mathrm{grad}, \mathrm{fa} \rangle \ge "
+        r"\gamma^2 S_0 m_\ast^2 \Big(\frac{1 - e^{-nL}}{n}\Big)^2",
+        hypotheses=partial(_hypotheses, "separable", "logistic", stated),
+        claims=_logistic_claims(mu),
+        constants=lambda solution: {"mu": mu(solution), "S0": total_gap(solution)},
+        beyond=True,
+    )
+
+
+LOGISTIC = _logistic(mu_svm)
+
+
+def _overstated(mu: Mu, factor: float = 1.1) -> Mu:
+    return lambda solution: factor * mu(solution)
 
 
 def _presumed(slope: float | None = None, total: float | None = None) -> Mu:
@@ -234,8 +275,27 @@ def cases(scope: Scope) -> list[Case]:
 
     return [
         *found,
+        *_logistic_cases(scope),
         control("gamma = 0", _presumed(slope=SLOPE), partial(tight, slope=0.0)),
         control("zero gap", _presumed(total=WIDTH * GAP), partial(tight, gap=0.0)),
         control("one wrong sign", mu_separable, partial(ensembles.one_wrong_sign_run, scope.device)),
         control("logistic loss", mu_separable, partial(tight, loss="logistic")),
+    ]
+
+
+def _logistic_cases(scope: Scope) -> list[Case]:
+    """Both rules with the logistic loss; one sample attains the bound, and the controls go beyond it."""
+    shape = Shape(8, 20, SLOPE)
+
+    def run(rule: ensembles.MarginRule, loss: str | Loss = "logistic", t_final: float = 1e4) -> Callable[[], Solution]:
+        where = scope.seeds, scope.device
+        return partial(ensembles.margin_run, "separable", rule, shape, *where, loss=loss, t_final=t_final)
+
+    one = partial(ensembles.tight_run, "single", scope.device, loss="logistic")
+    return [
+        Case(LOGISTIC, "FA, logistic, separable", "theorem", [run("fa")]),
+        Case(LOGISTIC, "sign-FA, logistic, separable", "theorem", [run("sign-fa")]),
+        Case(LOGISTIC, "FA, logistic, tight", "theorem", [one]),
+        Case(_logistic(_overstated(mu_svm, 1.01), stated=False), "FA, logistic, 1.01 mu", "control", [one]),
+        Case(LOGISTIC, "FA, logistic stated, (1+u)^-2 true, to t = 1e8", "control", [run("fa", POLYNOMIAL, 1e8)]),
     ]

@@ -39,7 +39,16 @@ from flowsim import (
 from flowsim.files import write_npz
 from flowsim.progress import Tell, reporting
 from flowsim.validation import require_positive
-from theorems import equation_1, lemma_5_4, own_data, proposition_5_3, proposition_5_7, theorem_5_2
+from theorems import (
+    any_start,
+    equation_1,
+    lemma_5_4,
+    margin_growth,
+    own_data,
+    proposition_5_3,
+    proposition_5_7,
+    theorem_5_2,
+)
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL, MarginRule
 from theorems.guarded import guarded, reason, undecided
@@ -68,7 +77,7 @@ MAX_STEPS = 2000
 """An instance that needs more is given up."""
 
 DataKind = Literal["any", "separable", "orthogonally separable", "boundary", "nearly orthogonal"]
-Gaps = Literal["any", "admissible"]
+Gaps = Literal["any", "admissible", "each"]
 
 
 @dataclass(frozen=True)
@@ -79,18 +88,21 @@ class Target:
         statement: whose smallest margin is minimised.
         rule: FA, or sign-FA with scale 1.
         data: the inputs that instances have.
-        gaps: "admissible": every c_j >= 0 for FA, sum_j c_j > 0 for sign-FA; or "any".
+        gaps: "admissible": every c_j >= 0 for FA, sum_j c_j > 0 for sign-FA; "each": every c_j >= 0; or "any".
+        loss: its name.
     """
 
     statement: Statement
     rule: MarginRule
     data: DataKind
     gaps: Gaps = "admissible"
+    loss: str = "exponential"
 
     @property
     def case(self) -> str:
         """The name among the statement's targets."""
-        return f"{'FA' if self.rule == 'fa' else 'sign-FA'}, {self.data} data"
+        more = [f"{self.loss} loss"] * (self.loss != "exponential") + ["each c_j >= 0"] * (self.gaps == "each")
+        return ", ".join(["FA" if self.rule == "fa" else "sign-FA", f"{self.data} data", *more])
 
     @property
     def file(self) -> str:
@@ -125,8 +137,12 @@ TARGETS: list[Target] = [
     Target(lemma_5_4.STATEMENT, "fa", "any"),
     *(Target(statement, rule, kind) for kind, statement in _NICE_DATA.items() for rule in _RULES),
     *(Target(proposition_5_7.ANY_SEPARABLE, rule, "separable") for rule in _RULES),
+    *(Target(proposition_5_7.LOGISTIC, rule, "separable", loss="logistic") for rule in _RULES),
+    *(Target(equation_1.ANGLE, rule, "any", "each") for rule in _RULES),
+    Target(any_start.STATEMENT, "fa", "separable", "any"),
+    *(Target(margin_growth.STATEMENT, rule, "any", "each") for rule in _RULES),
 ]
-"""As `--data` checks them, with exponential loss."""
+"""As `--data` checks them, with exponential loss unless said."""
 
 
 class Setting(NamedTuple):
@@ -263,9 +279,9 @@ def _weights(target: Target, at: Blocks) -> tuple[Float[Tensor, "points m"], Wei
     if target.gaps == "any":
         feedback = feedback * _sign(at["feedback signs"])
         shares = 4 * shares
-    if target.rule == "fa":
+    if target.rule == "fa" or target.gaps == "each":
         rows = normalize(hidden, dim=-1) * (2 * shares * products).sqrt().unsqueeze(-1)
-        return feedback, Weights(rows, signs * products / feedback.abs())
+        return feedback, Weights(rows, signs * products / (feedback.abs() if target.rule == "fa" else 1))
     whole = normalize(hidden.flatten(1), dim=-1).reshape(hidden.shape)
     squared = 2 * shares[:, 0] * products.sum(-1)
     return feedback, Weights(whole * squared.sqrt()[:, None, None], signs * products)
@@ -280,7 +296,7 @@ def instances(target: Target, setting: Setting, points: Float[Tensor, "points k"
     dataset = Dataset(labels.unsqueeze(-1) * _signed_inputs(target.data, setting, at), labels)
     feedback, weights = _weights(target, at)
     rule = FeedbackAlignment(feedback) if target.rule == "fa" else SignFeedbackAlignment()
-    return Flow(dataset, rule, "exponential", setting.slope), weights
+    return Flow(dataset, rule, target.loss, setting.slope), weights
 
 
 Problem = dict[str, np.ndarray | float]
@@ -443,10 +459,12 @@ def _setting(generator: torch.Generator) -> Setting:
 
 def recheck(target: Target, file: Path, device: str) -> Check:
     """The check that `--data` makes of a file, of the target's claims."""
-    return guarded(
-        target.statement, target.case, "theorem",
-        lambda: check(target.statement, target.case, "theorem", [own_data.runs(str(file), device)[target.rule]()]),
-    )  # fmt: skip
+
+    def decide() -> Check:
+        solve = own_data.runs(str(file), device, target.loss)[target.rule]
+        return check(target.statement, target.case, "theorem", [solve()])
+
+    return guarded(target.statement, target.case, "theorem", decide)
 
 
 def keep(hunt: Hunt, folder: Path) -> Found:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from flowsim import FeedbackAlignment, Flow, SignFeedbackAlignment, Weights
+from flowsim.losses import named
 from theorems.check import Check
 from theorems.rigorous import (
     equation_1,
@@ -61,7 +62,7 @@ def instance_of(flow: Flow, weights: Weights, t_final: float) -> Instance:
         output=_vector(weights.output),
         slope=Fraction(flow.slope),
         t_final=Fraction(t_final),
-        loss="exponential",
+        loss=named(flow.loss).name,
         feedback=None if feedback is None else _vector(feedback),
         scale=Fraction(rule.scale) if isinstance(rule, SignFeedbackAlignment) else None,
     )

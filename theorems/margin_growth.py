@@ -1,0 +1,112 @@
+"""The smoothed margin never shrinks, beyond the paper (section 14.2).
+
+FA and sign-FA with all gaps c_j >= 0, exponential loss, any data and slope: log(1/(nL)) / |v|^(3/2) does not decrease
+once nL < 1, for <grad, fa> |v|^2 >= 3/2 (v . dv/dt)^2 at all times, which takes no assumption on the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+
+from flowsim import Dataset, FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, Weights
+from flowsim.initialization import with_gaps
+from flowsim.rules import is_one_of
+from theorems import ensembles
+from theorems.any_start import start_of
+from theorems.check import Case, Statement
+from theorems.constants import gaps_not_negative
+from theorems.ensembles import GAP, SLOPE, Scope, margin_run, solved
+from theorems.hypothesis import Hypothesis, fact, has_loss, two_layers
+from theorems.measurement import Claim, Compared
+from theorems.observation import Observation
+
+EXPONENT = 1.5
+
+
+def growth(seen: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+    """<grad, fa> |v|^2 and v . dv/dt."""
+    output, speed = (weights.layers[1].squeeze(-2) for weights in (seen.weights, seen.velocity))
+    return seen.factors.product * output.square().sum(-1), (output * speed).sum(-1)
+
+
+def margin_rate(exponent: float, seen: Observation) -> Compared:
+    """d/dt log M above p d/dt log |v| with M = log(1/(nL)), where nL < 1: <grad, fa> |v|^2 above p L M v . dv/dt."""
+    size, moves = growth(seen)
+    margin = (-(seen.flow.dataset.samples * seen.risk).log()).clamp(min=0)
+    return Compared((size - exponent * seen.risk * margin * moves).unsqueeze(-1), size.unsqueeze(-1))
+
+
+def cauchy_schwarz(exponent: float, seen: Observation) -> Compared:
+    """<grad, fa> |v|^2 above p (v . dv/dt)^2."""
+    size, moves = growth(seen)
+    return Compared((size - exponent * moves.square()).unsqueeze(-1), size.unsqueeze(-1))
+
+
+def hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:
+    """FA or sign-FA, two layers, scalar output, exponential loss, all c_j >= 0."""
+    setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
+    if not all(hypothesis.holds for hypothesis in setting):
+        return setting
+    feedback = start_of(solution).feedback.abs().amin(-1)
+    return [
+        *setting,
+        has_loss(solution, "exponential"),
+        *([Hypothesis("b_j != 0", feedback, strict=True)] if is_one_of(solution.flow.rule, FeedbackAlignment) else []),
+        gaps_not_negative(solution),
+        fact("exponent 3/2", stated),
+    ]
+
+
+def _statement(exponent: float = EXPONENT) -> Statement:
+    return Statement(
+        name="margin_growth",
+        title="Margin growth, the smoothed margin never shrinks",
+        formula=r"\frac{d}{dt} \frac{\log\frac{1}{nL}}{|v|^{3/2}} \ge 0 \ \ (nL < 1), \qquad "
+        r"\langle \mathrm{grad}, \mathrm{fa} \rangle |v|^2 \ge \tfrac32 (v \cdot \dot v)^2",
+        hypotheses=partial(hypotheses, stated=exponent == EXPONENT),
+        claims=[
+            Claim("d log log(1/(nL)) > 3/2 d log|v| where nL < 1", "inequality", partial(margin_rate, exponent)),
+            Claim("<grad, fa> |v|^2 > 3/2 (v.dv/dt)^2", "inequality", partial(cauchy_schwarz, exponent)),
+        ],
+        beyond=True,
+    )
+
+
+STATEMENT = _statement()
+
+
+@cache
+def one_sample_run(device: str, gap: float = 1e-3, loss: str = "exponential") -> Solution[Weights]:
+    """One sample and neurons alike and along it: for gaps 0 the smoothed margin would not move."""
+    sample = torch.tensor([[[0.6, 0.8]]], dtype=torch.float64)
+    rule = FeedbackAlignment(torch.tensor([[1.0, -1.0]], dtype=torch.float64))
+    rows = 0.5 * torch.tensor([[1.0], [-1.0]], dtype=torch.float64) * sample
+    return solved(Flow(Dataset(sample, torch.ones(1, 1)), rule, loss, 1.0), with_gaps(rows, rule, gap), 1e3, device)
+
+
+def cases(scope: Scope) -> list[Case]:
+    """Any data, slopes from 0 to 1, gaps at and above 0, a tight instance; the controls misstate the exponent."""
+    seeds, device = scope.seeds, scope.device
+
+    def control(label: str, run: Callable[[], Solution], exponent: float = EXPONENT) -> Case:
+        return Case(_statement(exponent), label, "control", [run])
+
+    def any_data(kind: ensembles.DataKind, rule: ensembles.MarginRule, slope: float, **options: float) -> partial:
+        return partial(margin_run, kind, rule, ensembles.SMALL._replace(slope=slope), seeds, device, **options)
+
+    one = partial(one_sample_run, device)
+    return [
+        Case(STATEMENT, "FA, separable", "theorem", ensembles.margin_runs(scope, "separable", "fa")),
+        Case(STATEMENT, "sign-FA, separable", "theorem", ensembles.margin_runs(scope, "separable", "sign-fa")),
+        Case(STATEMENT, "FA, c_j = 0", "theorem", [any_data("separable", "fa", SLOPE, gap=0.0, t_final=1e6)]),
+        Case(STATEMENT, "FA, contradictory labels", "theorem", [any_data("contradictory", "fa", SLOPE)]),
+        Case(STATEMENT, "FA, ReLU", "theorem", [any_data("opposed", "fa", 0.0)]),
+        Case(STATEMENT, "FA, one sample, tight", "theorem", [one]),
+        control("exponent 1.515, one sample", one, 1.01 * EXPONENT),
+        control("exponent 1.65, separable, to t = 1e8", any_data("separable", "fa", 1.0, t_final=1e8), 1.1 * EXPONENT),
+        control("c_j < 0", partial(one, gap=-GAP)),  # the exponent is 1 + b_j v_j / |w_j|^2 there
+        control("logistic loss", partial(one, loss="logistic")),
+    ]
