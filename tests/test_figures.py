@@ -619,7 +619,7 @@ def test_gradient_descent_forgets_at_the_rate_that_the_caption_says() -> None:
         times = torch.tensor([decades / 2, decades], dtype=torch.float64) * math.log(10)
         ratio = implicit_bias.ratios(implicit_bias.one_sample_run("GD", slope, decades), times)
         power = (ratio[0] / ratio[1]).log2()
-        torch.testing.assert_close(power, torch.full_like(power, (1 - slope) / 2), rtol=0.05, atol=0)
+        torch.testing.assert_close(power, torch.full_like(power, (1 - slope) / 2), rtol=0.15, atol=0)
 
 
 @pytest.mark.parametrize("sizes", [[1.0, -1.0, 1.0], [2.0, -0.5, 0.7]])

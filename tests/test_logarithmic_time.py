@@ -9,6 +9,7 @@ from typing import Any
 import mpmath
 import pytest
 import torch
+from flint import arb
 from sample_problems import gaussian_data, separable, sliding
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from flowsim import (
     losses,
     solve,
 )
+from flowsim.enclosure.comparison import compare
 from flowsim.initialization import deep_gaussian
 from flowsim.losses import Loss
 from flowsim.rules import Rule
@@ -303,3 +305,5 @@ def test_checks_refuse_it() -> None:
         check(lemma_5_4.STATEMENT, "in s", "theorem", [solution])
     with pytest.raises(ValueError, match="solution must be in the time t to be checked"):
         observe(solution, solution.pieces)
+    with pytest.raises(ValueError, match="solution must be in the time t to be compared"):
+        compare(lambda time: pytest.fail("not asked"), arb(2), 64, solution)
