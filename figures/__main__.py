@@ -20,6 +20,7 @@ from figures import (
     conserved_manifold,
     convergence,
     dominance,
+    implicit_bias,
     no_plateau,
     signs,
     work_precision,
@@ -42,6 +43,7 @@ MODULES: dict[str, ModuleType] = {
     "activations": activations,
     "work_precision": work_precision,
     "calibration": calibration,
+    "implicit_bias": implicit_bias,
 }
 
 GALLERY = "figures/gallery"

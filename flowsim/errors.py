@@ -16,7 +16,8 @@ class IntegrationError(RuntimeError):
     """
 
     def __init__(self, time: float, reason: str, index: int, solution: Solution | None) -> None:
-        super().__init__(f"trajectory {index} stopped at t = {time:.6g}: {reason}")
+        symbol = "t" if solution is None else solution.settings.symbol
+        super().__init__(f"trajectory {index} stopped at {symbol} = {time:.6g}: {reason}")
         self.time, self.reason, self.index, self.solution = time, reason, index, solution
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -27,7 +28,8 @@ class IntegrationInterrupt(KeyboardInterrupt):
     """A solve that was interrupted from the keyboard. `solution` is what was reached; `extend` goes on from there."""
 
     def __init__(self, solution: Solution) -> None:
-        super().__init__(f"interrupted; trajectories reached t = {solution.status.time.min().item():.6g} at least")
+        status = solution.status
+        super().__init__(f"interrupted; trajectories reached {status.symbol} = {status.time.min().item():.6g} at least")
         self.solution = solution
 
     def __reduce__(self) -> tuple[Any, ...]:

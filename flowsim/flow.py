@@ -6,6 +6,7 @@ times in front of the ensemble, `*times x *batch x m x d`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -238,6 +239,13 @@ class Flow:
     def risk_of(self, outputs: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch"]:
         """L of given outputs."""
         return named(self.loss).value(outputs, self.dataset.targets).mean(-1)
+
+    def log_risk(self, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
+        """log L, also where L is below all floating-point numbers."""
+        loss, (outputs, targets) = named(self.loss), (self.outputs(weights), self.dataset.targets)
+        if loss.log_value is None:
+            return self.risk_of(outputs).log()
+        return torch.logsumexp(loss.log_value(outputs, targets), -1) - math.log(self.dataset.samples)
 
     def gradient(self, weights: AnyWeights, slopes: Slopes | None = None) -> AnyWeights:
         """The gradient of the risk, written out (phi'(0) = slope).

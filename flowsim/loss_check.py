@@ -4,6 +4,7 @@ A wrong sign or factor would not stop a run, but let it follow another flow than
 
     value                 has a number for each sample, `*batch x n`
     negative_gradient     with -d value / df by automatic differentiation
+    log_value             with the logarithm of value
     series                its first terms with the derivatives of negative_gradient along f(t) = sum_k f_k t^k
 
 at fixed random outputs of three sizes and random targets, where the value is finite.
@@ -96,8 +97,24 @@ def _check(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
             f"{_first(outputs, wrong)} and targets {_first(targets, wrong)}, got {_first(given, wrong)}: mend it, or "
             "leave it out, and it is derived from value"
         )
+    if loss.log_value is not None:
+        _check_logarithm(loss, outputs, targets, values.detach(), finite)
     if loss.series is not None:
         _check_series(loss, outputs, targets, differentiable)
+
+
+def _check_logarithm(
+    loss: Loss, outputs: Tensor, targets: Tensor, values: Tensor, where: Bool[Tensor, "points n"]
+) -> None:
+    log_value = loss.log_value
+    assert log_value is not None
+    given = _called(loss, "log_value", values.shape, lambda: log_value(outputs, targets))
+    wrong = where & ~((given.exp() - values).abs() <= DIGITS * values.abs())
+    if wrong.any():
+        raise ValueError(
+            f"loss {loss.name!r}: log_value must be the logarithm of value, {values[wrong][0].log().item():.6g} at "
+            f"outputs {_first(outputs, wrong)}, got {given[wrong][0].item():.6g}: mend it, or leave it out"
+        )
 
 
 def _check_series(loss: Loss, outputs: Tensor, targets: Tensor, where: Bool[Tensor, "points n"]) -> None:
@@ -162,7 +179,7 @@ def _called(loss: Loss, name: str, shape: torch.Size | None, function: Callable)
 
 def _require_array(loss: Loss, name: str, result: Tensor, shape: torch.Size) -> None:
     if not isinstance(result, Tensor) or result.shape != shape or result.dtype != torch.float64:
-        wanted = "one number for each sample" if name == "value" else "shaped like the outputs"
+        wanted = "one number for each sample" if name in ("value", "log_value") else "shaped like the outputs"
         raise ValueError(
             f"loss {loss.name!r}: {name} must be {wanted}, of shape {tuple(shape)} and dtype torch.float64, "
             f"got {shown(result)}"

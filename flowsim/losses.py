@@ -19,6 +19,8 @@ from torch.nn import functional
 
 from flowsim.validation import require_callable, require_positive, shown
 
+EPS = torch.finfo(torch.float64).eps
+
 Terms = Generator[Tensor, Tensor, None]
 """Is sent the Taylor coefficients k = 0, 1, .. of one function of time, and yields those of another.
 
@@ -37,7 +39,8 @@ class Loss:
     Runge-Kutta methods can be used. `stride(outputs, targets)`: how far they may go in one step of such a series,
     `*batch x n x k` or one number. Beyond may be a place where -dl/df is e^20 times larger without a trace in the first
     terms; the singularities of the logistic loss and of the cross-entropy are pi away, in f or in differences of
-    outputs, that of the polynomial loss 1 + u. None if the gradient is linear.
+    outputs, that of the polynomial loss 1 + u. None if the gradient is linear. `log_value(outputs, targets)`: log l,
+    also where l underflows; None: the logarithm of `value`.
 
     Raises:
         ValueError: if one of these is not a function, or there are no such targets.
@@ -54,6 +57,7 @@ class Loss:
     targets: Literal["signs", "classes", "any"]
     series: Callable[[Tensor, int], Terms] | None = None
     stride: Callable[[Tensor, Tensor], Tensor | float] | None = None
+    log_value: Callable[[Tensor, Tensor], Tensor] | None = None
     origin: tuple[Callable[..., "Loss"], str | float] | None = field(
         default=None, init=False, repr=False, compare=False
     )
@@ -71,7 +75,7 @@ class Loss:
         require_callable("value", self.value)
         if self.negative_gradient is None or isinstance(self.negative_gradient, Derived):
             object.__setattr__(self, "negative_gradient", Derived(self.value))
-        for name in ("negative_gradient", "series", "stride"):
+        for name in ("negative_gradient", "series", "stride", "log_value"):
             if (function := getattr(self, name)) is not None:
                 require_callable(name, function)
         if self.targets not in ("signs", "classes", "any"):
@@ -106,8 +110,9 @@ def _margin_loss(
     negative_slope: Callable[[Tensor], Tensor],
     slope_series: Callable[[int], Terms],
     stride: Callable[[Tensor], Tensor | float],
+    log_of: Callable[[Tensor], Tensor],
 ) -> Loss:
-    """l(u) of the margin u = y f, from l, -l', the Terms of -l', and how far u may go in one step."""
+    """l(u) of the margin u = y f, from l, -l', the Terms of -l', how far u may go in one step, and log l."""
 
     def series(labels: Tensor, order: int) -> Terms:
         slope = slope_series(order)
@@ -124,6 +129,7 @@ def _margin_loss(
         targets="signs",
         series=series,
         stride=lambda outputs, labels: stride(labels * outputs),
+        log_value=lambda outputs, labels: log_of(labels * outputs).squeeze(-1),
     )
 
 
@@ -204,6 +210,12 @@ def _power_terms(order: int, factor: float, exponent: float) -> Terms:
         g = ((exponent + 1) * weighted.term(k, first=1) - k * plain.term(k, first=1)) / (k * base)
 
 
+def _log_logistic(u: Tensor) -> Tensor:
+    """log log(1 + e^-u) = -u + log(log(1 + x) / x) with x = e^-u, which is -u but for x / 2 where x is small."""
+    x = torch.exp(-u)
+    return torch.where(x > EPS, torch.log(-functional.logsigmoid(u.clamp(max=700.0))), -u)
+
+
 def polynomial(power: float) -> Loss:
     """l(u) = (1 + u)^(-p) for margins u > -1, infinite below: dominance with alpha = 2 + 2/p (section 3).
 
@@ -220,6 +232,7 @@ def polynomial(power: float) -> Loss:
         negative_slope=lambda u: torch.where(u > -1, p * _power(u, -p - 1), torch.inf),
         slope_series=lambda order: _power_terms(order, p, -p - 1),
         stride=lambda u: 0.5 * (1 + u),
+        log_of=lambda u: torch.where(u > -1, -p * torch.log1p(u), torch.inf),
     )
     return _made_by((polynomial, p), loss)
 
@@ -230,6 +243,7 @@ exponential = _margin_loss(
     negative_slope=lambda u: torch.exp(-u),
     slope_series=_exponential_terms,
     stride=lambda u: 3.0,
+    log_of=lambda u: -u,
 )
 """l(u) = exp(-u), u = y f."""
 
@@ -239,6 +253,7 @@ logistic = _margin_loss(
     negative_slope=lambda u: _sigmoid(-u),
     slope_series=_logistic_terms,
     stride=lambda u: 3.0,
+    log_of=_log_logistic,
 )
 """l(u) = log(1 + exp(-u)), u = y f (torch's softplus would be linear beyond 20, off by 2e-9 there)."""
 
@@ -284,6 +299,9 @@ cross_entropy = Loss(
     targets="classes",
     series=_cross_entropy_series,
     stride=lambda outputs, targets: 1.5,
+    log_value=lambda outputs, targets: _log_logistic(
+        (targets * outputs).sum(-1) - torch.logsumexp(torch.where(targets > 0, -torch.inf, outputs), -1)
+    ),
 )
 """l = -log softmax(f)_y, with y the class."""
 

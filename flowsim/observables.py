@@ -6,8 +6,9 @@
     descent_factors       |grad|, |fa|, their cosine and inner product            Eq. (1)
     dominance_ratio       <grad, fa> / (L - L*)^alpha                             Def. 4.2
 
-Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`. All raise a ValueError for arguments
-that are no flow and weights; those that need the outputs, for weights that do not fit the data.
+Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`, its logarithm `Flow.log_risk`. All raise
+a ValueError for arguments that are no flow and weights; those that need the outputs, for weights that do not fit the
+data.
 """
 
 from __future__ import annotations

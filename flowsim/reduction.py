@@ -41,23 +41,34 @@ class Reduction(Generic[AnyWeights]):
         return Reduction(flow, weights, *parts)
 
     def lift(
-        self, weights: NetworkWeights, times: Float[Tensor, "*some"], trajectory: Int[Tensor, " some"] | slice = EVERY
-    ) -> AnyWeights:
-        """Return the full weights for reduced ones at some times, of some trajectories of a flattened ensemble."""
+        self, weights: NetworkWeights, times: Float[Tensor, "*some"],
+        trajectory: Int[Tensor, " some"] | slice = EVERY, logarithmic: bool = False,
+    ) -> AnyWeights:  # fmt: skip
+        """Return the full weights for reduced ones at some times, of some trajectories of a flattened ensemble.
+
+        Times are t, or s = log(1 + t) if `logarithmic`.
+        """
         if self.basis is None or self.offset is None:
             return self.weights.with_layers(weights.layers)
         first, *others = weights.layers
-        offset = self._left_of(self.offset[trajectory], times)
+        offset = self.offset[trajectory]
+        if self.flow.decay > 0:
+            offset = self._left_of(offset, times.expm1() if logarithmic else times)
         return self.weights.with_layers([first @ self.basis[trajectory] + offset, *others])
 
     def lift_velocity(
-        self, velocity: NetworkWeights, times: Float[Tensor, "*some"], trajectory: Int[Tensor, " some"] | slice = EVERY
-    ) -> AnyWeights:
+        self, velocity: NetworkWeights, times: Float[Tensor, "*some"],
+        trajectory: Int[Tensor, " some"] | slice = EVERY, logarithmic: bool = False,
+    ) -> AnyWeights:  # fmt: skip
         """Return the velocity of the full weights for that of reduced ones at some times, likewise."""
         if self.basis is None or self.offset is None:
             return self.weights.with_layers(velocity.layers)
         first, *others = velocity.layers
-        moves = -self.flow.decay * self._left_of(self.offset[trajectory], times)
+        moves = torch.zeros_like(self.offset[trajectory])
+        if self.flow.decay > 0:
+            moves = -self.flow.decay * self._left_of(self.offset[trajectory], times.expm1() if logarithmic else times)
+            if logarithmic:
+                moves = times.exp().unsqueeze(-1).unsqueeze(-1) * moves
         return self.weights.with_layers([first @ self.basis[trajectory] + moves, *others])
 
     def _left_of(self, offset: Float[Tensor, "*some m d"], times: Float[Tensor, "*some"]) -> Float[Tensor, "*some m d"]:

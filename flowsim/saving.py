@@ -56,7 +56,7 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
     arrays = {
         "kind": KIND, "version": VERSION,
         "method": settings.method, "rtol": settings.rtol, "atol": settings.atol, "max_steps": settings.max_steps,
-        "companion": str(settings.companion),
+        "companion": str(settings.companion), **({"time": "log"} if settings.logarithmic else {}),
         "batch_shape": np.array(solution.batch_shape, dtype=np.int64),
         **_flow_arrays(flow), **_weights_arrays(solution.weights), **_reduction_arrays(solution.reduction),
         "reasons": np.array([reason or "" for reason in solution.path.reasons]), **_path_arrays(solution.path),
@@ -261,7 +261,8 @@ def _read_event(file: _File, reduction: Reduction, settings: Settings, reasons: 
     given = initial.weights[index[first]]
     if not ((record.weights[first] - given).abs().amax(-1) <= CLOSE * given.abs().amax(-1)).all():
         raise ValueError("step_weights must start from the initial weights")
-    return EventPath(flow, weights, order_for(settings.rtol, settings.companion), (record,), front, reasons, kernel)
+    order = order_for(settings.rtol, settings.companion)
+    return EventPath(flow, weights, order, (record,), front, reasons, kernel, settings.logarithmic)
 
 
 def _read_front(file: _File, layout: Layout, count: int) -> Front:
@@ -325,6 +326,7 @@ def _read(file: _File) -> Parts:
     settings = Settings(
         file.text("method", ("event", *METHODS)), file.positive("rtol"), file.positive("atol"),
         file.integer("max_steps", least=1), file.text("companion", ("True", "False")) == "True",
+        file.text("time", ("log",)) if file.has("time") else "t",
     )  # fmt: skip
     flow, weights = _read_flow(file), _read_weights(file)
     batch_shape = flow.require_fit(weights)

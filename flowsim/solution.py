@@ -95,10 +95,12 @@ class Status:
     Args:
         time: that it reached.
         reason: why it stopped there before the end, None if it did not (an array of objects).
+        symbol: what the time is called.
     """
 
     time: Float[Tensor, "*batch"]
     reason: np.ndarray
+    symbol: str = "t"
 
     @property
     def ended(self) -> Bool[Tensor, "*batch"]:
@@ -112,13 +114,15 @@ class Status:
         first = int(torch.nonzero(~self.ended.reshape(-1))[0])
         return (
             f"Status({int(self.ended.sum())} of {self.time.numel()} ended; trajectory {first} stopped at "
-            f"t = {self.time.reshape(-1)[first].item():.6g}: {self.reason.reshape(-1)[first]})"
+            f"{self.symbol} = {self.time.reshape(-1)[first].item():.6g}: {self.reason.reshape(-1)[first]})"
         )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Solution(Generic[AnyWeights]):
     """The solution of a flow on [0, t_final].
+
+    Times are t, or s = log(1 + t) where it was solved with time="log" (`settings.time`), t_final among them.
 
     Made by `flowsim.solve`. `statistics` holds counts per trajectory, `status` how each of them ended. A trajectory
     that stopped before t_final can be asked up to the time that it reached, and to ask it beyond is an error: ask the
@@ -147,10 +151,10 @@ class Solution(Generic[AnyWeights]):
     solve_looser: Callable[[], Solution[AnyWeights]]
 
     def __repr__(self) -> str:
-        steps = self.statistics["steps"]
+        steps, symbol = self.statistics["steps"], self.settings.symbol
         return (
-            f"Solution({self.flow!r}, {self.weights!r}, batch {tuple(self.batch_shape)}, t_final={self.t_final:g}, "
-            f"{self.settings.method}, {int(steps.sum())} steps, {self.status!r})"
+            f"Solution({self.flow!r}, {self.weights!r}, batch {tuple(self.batch_shape)}, "
+            f"{symbol}_final={self.t_final:g}, {self.settings.method}, {int(steps.sum())} steps, {self.status!r})"
         )
 
     def __getitem__(self, index: Any) -> Solution[AnyWeights]:
@@ -187,7 +191,7 @@ class Solution(Generic[AnyWeights]):
         reasons = np.empty(len(self.path.reasons), dtype=object)
         reasons[:] = self.path.reasons
         shape = tuple(self.batch_shape)
-        return Status(self.path.reached.clone().reshape(shape), reasons.reshape(shape))
+        return Status(self.path.reached.clone().reshape(shape), reasons.reshape(shape), self.settings.symbol)
 
     def evaluate(self, times: Times, trajectory: Trajectory | None = None) -> AnyWeights:
         """Return the weights at the given times, `*times x *batch x m x d` (and likewise for the output).
@@ -203,7 +207,7 @@ class Solution(Generic[AnyWeights]):
         return self._weights(self.path.evaluate, self.reduction.lift, times, trajectory)
 
     def velocity(self, times: Times, trajectory: Trajectory | None = None) -> AnyWeights:
-        """Return d theta / dt at the given times, shaped like the weights.
+        """Return d theta / dt at the given times, shaped like the weights; d theta / ds in logarithmic time.
 
         Along kinks that a neuron slides on it is the Filippov velocity, which `Flow.velocity` does not know.
         Arguments and errors as for `evaluate`.
@@ -296,14 +300,14 @@ class Solution(Generic[AnyWeights]):
     def _weights(
         self,
         curve: Curve,
-        lift: Callable[[NetworkWeights, Tensor, Tensor], AnyWeights],
+        lift: Callable[[NetworkWeights, Tensor, Tensor, bool], AnyWeights],
         times: Times,
         trajectory: Trajectory | None,
     ) -> AnyWeights:
         whose, asked, shape = self._asked(times, trajectory)
         count = len(asked)
         whose, asked = _at_least_one(whose, asked)
-        weights = lift(curve(whose, asked), asked, whose)
+        weights = lift(curve(whose, asked), asked, whose, self.settings.logarithmic)
         return weights.with_layers(
             [layer[:count].reshape(*shape, *layer.shape[-2:]) for layer in weights.layers]
         )  # fmt: skip

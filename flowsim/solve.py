@@ -27,6 +27,9 @@ from flowsim.weights import AnyWeights, require_finite
 INTEGRATORS = {"event": event.INTEGRATOR, **dict.fromkeys(runge_kutta.METHODS, runge_kutta.INTEGRATOR)}
 """The integrator of each method."""
 
+TIMES = ("t", "log")
+"""The variables of time."""
+
 
 def solve(
     flow: Flow,
@@ -34,6 +37,7 @@ def solve(
     t_final: float,
     *,
     method: str = "event",
+    time: str = "t",
     rtol: float = 1e-10,
     atol: float = 1e-12,
     max_steps: int = 100_000,
@@ -41,6 +45,9 @@ def solve(
     throw: bool = True,
 ) -> Solution[AnyWeights]:
     """Solve d theta / dt = -fa(theta) - decay theta, theta(0) = weights, on [0, t_final].
+
+    With time="log" the time is s = log(1 + t), d theta / ds = e^s d theta / dt: t_final and every time of the solution
+    are s, its velocity is d theta / ds, and t may be beyond all floating-point numbers, the loss below them.
 
     Data, feedback and weights may carry batch dimensions `*batch` that broadcast against each other; every trajectory
     of the ensemble has steps of its own, and its answer does not depend on the others. The flow is first reduced to
@@ -52,9 +59,11 @@ def solve(
     Args:
         flow: data, rule, loss, slope and decay.
         weights: initial weights, `Weights` or `DeepWeights`.
-        t_final: end of the time interval, above 0.
+        t_final: end of the time interval, above 0; of the variable that `time` says.
         method: "event", the event-driven integrator; or an adaptive solver of torchdiffeq, which stops where neurons
             slide: dopri5, dopri8, bosh3, fehlberg2 or adaptive_heun.
+        time: "t", or "log" for s = log(1 + t): method "event", on the CPU, rules and losses of flowsim, of which the
+            exponential, the logistic and the polynomial ones.
         rtol: relative tolerance per step, in the maximum norm over a trajectory's weights; RMS norm with torchdiffeq.
         atol: absolute tolerance per step.
         max_steps: steps allowed per trajectory; with torchdiffeq, rejected ones included.
@@ -86,6 +95,10 @@ def solve(
     max_steps = require_count("max_steps", max_steps)
     if not isinstance(method, str) or method not in INTEGRATORS:
         raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {shown(method)}")
+    if not isinstance(time, str) or time not in TIMES:
+        raise ValueError(f"time must be one of {', '.join(TIMES)}, got {shown(time)}")
+    if time == "log" and method != "event":
+        raise ValueError(f"time 'log' goes with method 'event', got method={method!r}; use time='t'")
     if not isinstance(progress, bool):
         raise ValueError(f"progress must be True or False, got {shown(progress)}")
     require_finite(weights)
@@ -98,7 +111,7 @@ def solve(
         raise ValueError(f"weights and feedback must be on the device of the inputs, got {sorted(map(str, devices))}")
     weights = weights.map(lambda tensor: tensor.detach().clone())
     ends = torch.full((batch_shape.numel(),), t_final, dtype=torch.float64, device=devices.pop())
-    settings = Settings(method, rtol, atol, max_steps)
+    settings = Settings(method, rtol, atol, max_steps, time=time)
     return _handed_over(_from_start(flow, weights, batch_shape, ends, settings, progress=progress), throw)
 
 

@@ -32,6 +32,7 @@ from figures import (
     conservation,
     convergence,
     dominance,
+    implicit_bias,
     no_plateau,
     peers,
     signs,
@@ -43,9 +44,9 @@ from figures.noisy_digits.protocol import Protocol
 from figures.peers import PEERS, velocity
 from figures.style import STYLE, title_and_caption
 from flowsim import Dataset, DeepWeights, FeedbackAlignment, Flow, IntegrationError, Weights, progress, solve
-from flowsim.initialization import deep_gaussian
+from flowsim.initialization import deep_gaussian, gaussian
 from flowsim.observables import conserved, dominance_ratio
-from flowsim.weights import NetworkWeights
+from flowsim.weights import NetworkWeights, stack
 from theorems.constants import mu_nearly_orthogonal, mu_separable, mu_svm, total_gap
 from theorems.ensembles import Shape, margin_run
 from theorems.no_plateau import scaled_run
@@ -67,6 +68,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "activations": {"samples": 6, "width": 3, "t_final": 100.0},
     "work_precision": {"samples": 3, "width": 3, "t_final": 5.0, "rtols": (1e-4, 1e-8)},
     "calibration": {},
+    "implicit_bias": {"slopes": (0.3, 0.6), "seeds": (0, 1), "decades": 100.0, "samples": 3},
 }  # fmt: skip
 
 
@@ -600,3 +602,71 @@ def test_peers_other_problems_are_refused() -> None:
         start = Weights(weights.hidden[0], weights.output[0])
         with pytest.raises(ValueError, match="must be FA with exponential loss"):
             peers.problem(alone, start, 1.0)
+
+
+# --- implicit bias ---
+
+
+def test_ratios_of_one_sample_are_those_of_the_exact_solution() -> None:
+    """Under FA w_+ = w_+(0) + tau and w_- = w_-(0) - gamma tau, where u and log t tell tau; under GD hyperbolic."""
+    found, figure = small("implicit_bias")
+    gap, decades = implicit_bias.OUTPUT_GAP, found.decades[-1].item()
+    for (rule, slope), ratio in found.ratio.items():
+        solution = implicit_bias.one_sample_run(rule, slope, decades)
+        for place, (plus, minus) in enumerate(implicit_bias.STARTS):
+            hidden = solution.evaluate(solution.t_final).hidden[place, :, 0]
+            if rule == "FA":
+                tau = hidden[0].item() - plus
+                expected = ((minus - slope * tau) ** 2 / 2 + gap) / ((plus + tau) ** 2 / 2 + gap)
+                limit = slope**2 * (1 + 2 * (abs(minus) / slope - plus) / tau)
+                assert ratio[-1, place].item() == pytest.approx(limit, rel=20 / tau**2)
+            else:
+                v, w = (plus**2 / 2 + gap, abs(minus) ** 2 / 2 + gap)
+                tau = math.log((hidden[0].item() + (hidden[0].item() ** 2 + v**2 - plus**2) ** 0.5) / (plus + v))
+                expected = math.cosh(slope * tau) * w + math.sinh(slope * tau) * abs(minus)
+                expected /= math.cosh(tau) * v + math.sinh(tau) * plus
+                assert ratio[-1, place].item() > 2e-3
+            assert ratio[-1, place].item() == pytest.approx(expected, rel=1e-8)
+    drawn = [data_of(each)[1] for each in figure.axes[0].get_lines() + figure.axes[1].get_lines()]
+    for ratio in found.ratio.values():
+        for curve in ratio.T:
+            assert any(np.array_equal(each, curve) for each in drawn)
+
+
+def test_gradient_descent_forgets_at_the_rate_that_the_caption_says() -> None:
+    decades = 1000.0
+    for slope in (0.3, 0.7):
+        times = torch.tensor([decades / 2, decades], dtype=torch.float64) * math.log(10)
+        ratio = implicit_bias.ratios(implicit_bias.one_sample_run("GD", slope, decades), times)
+        power = (ratio[0] / ratio[1]).log2()
+        torch.testing.assert_close(power, torch.full_like(power, (1 - slope) / 2), rtol=0.15, atol=0)
+
+
+@pytest.mark.parametrize("sizes", [[1.0, -1.0, 1.0], [2.0, -0.5, 0.7]])
+def test_directions_tend_to_the_limit_from_every_start_and_to_no_other_point(sizes: list[float]) -> None:
+    """Whatever |b_j|, like (log t)^(-1/3); the limit of another slope, or with a wrong weight of |b_j|, is farther."""
+    flow = implicit_bias.separable_run(3, (0,), 1.0).flow
+    feedback = torch.tensor(sizes, dtype=torch.float64)
+    own, decades = Flow(flow.dataset, FeedbackAlignment(feedback), slope=flow.slope), torch.tensor([125.0, 1000.0])
+    weights = stack([gaussian(3, 5, seed) for seed in range(3)])
+    hidden = solve(own, weights, 1000 * math.log(10), time="log").evaluate(decades.double() * math.log(10)).hidden
+
+    def distance(to: torch.Tensor) -> torch.Tensor:
+        directions = hidden / hidden.square().sum((-2, -1), keepdim=True).sqrt()
+        return (directions - to / to.norm()).square().sum((-2, -1)).sqrt()
+
+    here = distance(implicit_bias.direction(own))
+    assert (here[1] < 0.12).all()
+    torch.testing.assert_close(here[0] / here[1], torch.full((3,), 2.0).double(), rtol=0.1, atol=0)
+    for slope, other in [(0.6, feedback), *([(flow.slope, feedback.sign())] if sizes[0] != 1 else [])]:
+        wrong = implicit_bias.direction(Flow(flow.dataset, FeedbackAlignment(other), slope=slope))
+        assert (distance(wrong)[1] > 1.3 * here[1]).all()
+
+
+def test_distances_and_deficits_are_drawn() -> None:
+    found, figure = small("implicit_bias")
+    drawn = [data_of(each)[1] for each in figure.axes[2].get_lines()]
+    for curve in (*found.distance.T, *found.deficit.T):
+        assert any(np.array_equal(each, curve) for each in drawn)
+    assert (found.deficit > 0).all()
+    assert (found.distance[-1] < 0.6 * found.distance[len(found.decades) // 2]).all()

@@ -55,7 +55,14 @@ def proceed_lines(*arguments: object) -> tuple[list[Record], Front, tuple[None, 
 
 
 def evaluate_lines(
-    flow: Flow, starts: Record, length: Tensor, which: Tensor, share: Tensor, order: int, derivative: bool
+    flow: Flow,
+    starts: Record,
+    length: Tensor,
+    which: Tensor,
+    share: Tensor,
+    order: int,
+    derivative: bool,
+    logarithmic: bool,
 ) -> Tensor:
     """Every weight grows at the speed of the trajectory's number and 1."""
     speed = (starts.index[which] + 1).double().unsqueeze(-1)

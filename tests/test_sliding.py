@@ -135,7 +135,7 @@ def velocity_of(kernel: Kernel, flow: Flow, weights: DeepWeights, sides: Sides) 
     start, one = torch.zeros(len(ensemble), dtype=torch.float64), torch.ones(len(ensemble), dtype=torch.float64)
     side, sign = join(sides).to(torch.int8), join([layer.sign() for layer in weights.layers[1:]]).to(torch.int8)
     record = Record(layout, ensemble, start, start, join(weights.layers), side, sign)
-    return layout.split_weights(kernel.evaluate(flow, record, one, ensemble, start, 2, True))
+    return layout.split_weights(kernel.evaluate(flow, record, one, ensemble, start, 2, True, False))
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,13 @@ def test_losses_come_back_as_themselves_and_others_as_what_they_are(again: Calla
     power = losses.polynomial(0.1 + 0.2)
     assert torch.equal(again(power).value(outputs, labels), power.value(outputs, labels))
     mine = replace(
-        losses.polynomial(2), name="mine", value=a_value, negative_gradient=a_value, series=None, stride=None
+        losses.polynomial(2),
+        name="mine",
+        value=a_value,
+        negative_gradient=a_value,
+        series=None,
+        stride=None,
+        log_value=None,
     )
     assert again(mine) == mine
 

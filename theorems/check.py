@@ -14,6 +14,7 @@ from torch import Tensor
 from flowsim import Solution
 from theorems.hypothesis import Hypothesis
 from theorems.measurement import Claim, Margin, NoMarginError, Rate, measure
+from theorems.observation import require_plain_time
 from theorems.thresholds import BESIDE, EQUALITY_ERROR
 from theorems.validity import along_the_run
 
@@ -142,8 +143,9 @@ def examined(statement: Statement, label: str, role: Role, solution: Solution) -
     Raises:
         DoesNotApplyError: if a theorem's hypotheses do not hold there.
         NoMarginError: if a claim has no finite margin, or a hypothesis cannot be measured.
-        ValueError: if a control breaks no hypothesis.
+        ValueError: if a control breaks no hypothesis; for a solution in logarithmic time.
     """
+    require_plain_time(solution)
     hypotheses = hypotheses_of(statement, solution)
     for item in hypotheses:
         if item.slack.isnan().any():

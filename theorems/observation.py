@@ -121,6 +121,16 @@ class Observation:
         return constants[self.pieces.trajectory]
 
 
+def require_plain_time(solution: Solution) -> None:
+    """Check that the time of a solution is t.
+
+    Raises:
+        ValueError: for s = log(1 + t).
+    """
+    if solution.settings.logarithmic:
+        raise ValueError("solution must be in the time t to be checked, got one in log(1 + t): solve with time='t'")
+
+
 def observe(
     solution: Solution,
     pieces: Pieces,
@@ -134,7 +144,11 @@ def observe(
     The mode of a piece is read off the weights at its Lobatto nodes; of a part of a piece, off those of the `whole`. A
     companion is observed in the mode of the solution that it belongs to, given by `like`: the two differ by their
     errors then, and not by where exactly observables jump.
+
+    Raises:
+        ValueError: for a solution in logarithmic time, whose velocities and integrals are not those of the statements.
     """
+    require_plain_time(solution)
     flow = solution.flow_of(pieces.trajectory)
     whole = pieces if whole is None else whole
     signs = None  # of the feedback, which are part of the mode where it jumps at 0

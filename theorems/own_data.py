@@ -15,6 +15,7 @@ from flowsim.validation import as_finite, require_positive
 from theorems import (
     any_start,
     equation_1,
+    implicit_bias,
     lemma_5_4,
     linear_networks,
     margin_growth,
@@ -48,6 +49,7 @@ STATEMENTS: list[Statement] = [
     no_plateau.GROWTH,
     no_plateau.STATEMENT,
     no_plateau.DESCENT,
+    implicit_bias.STATEMENT,
 ]
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 

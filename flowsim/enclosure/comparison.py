@@ -54,8 +54,10 @@ def compare(
     the precision of the enclosure.
 
     Raises:
-        ValueError: for a solution of more than one trajectory.
+        ValueError: for a solution of more than one trajectory, or in logarithmic time.
     """
+    if solution.settings.logarithmic:
+        raise ValueError("solution must be in the time t to be compared, got one in log(1 + t): solve with time='t'")
     if tuple(solution.batch_shape):
         raise ValueError(f"solution must be of one trajectory, got batch shape {tuple(solution.batch_shape)}")
     if times is None:

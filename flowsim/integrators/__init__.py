@@ -14,7 +14,7 @@ gained, in sum over the trajectories. Where one cannot go on it stops, with a re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
@@ -32,18 +32,31 @@ INTERRUPTED = "interrupted from the keyboard"
 
 @dataclass(frozen=True)
 class Settings:
-    """How to integrate: the method, its tolerances per step, the steps allowed per trajectory, and for whom."""
+    """How to integrate: method, tolerances per step, steps allowed per trajectory; for whom, and in which time."""
 
     method: str
     rtol: float
     atol: float
     max_steps: int
     companion: bool = False
+    time: str = "t"
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether time is s = log(1 + t)."""
+        return self.time == "log"
+
+    @property
+    def symbol(self) -> str:
+        """What the time is called."""
+        return "s" if self.logarithmic else "t"
 
     @property
     def looser(self) -> Settings:
         """Those of the companion, which may take twice as many steps."""
-        return Settings(self.method, LOOSER * self.rtol, LOOSER * self.atol, 2 * self.max_steps, companion=True)
+        return replace(
+            self, rtol=LOOSER * self.rtol, atol=LOOSER * self.atol, max_steps=2 * self.max_steps, companion=True
+        )
 
 
 class Integrator(NamedTuple):

@@ -1,5 +1,6 @@
 """The core's functions one by one, in Python as they are written: nothing is compiled (run by `test_core.py`)."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,6 +41,8 @@ from flowsim.weights import DeepWeights
 
 EPS = np.finfo(float).eps
 ORDER = 8
+TERMS = ("u", "g", "h", "plain")
+"""The arrays of a loss's recursion."""
 FIELDS = [
     "signal", "layer", "sample", "neuron", "top", "block", "matrix", "factors", "pivots", "down", "raw", "drive",
 ]  # fmt: skip
@@ -55,7 +58,7 @@ def opened(flow: object, weights: DeepWeights) -> tuple[Problem, State, Workspac
     """What the core is given of the only trajectory."""
     one, start = flow.map_matrices(weights, lambda matrix: matrix.unsqueeze(0))  # type: ignore[attr-defined]
     layout = Layout.of(one, start)
-    (problem,) = scope.find_problems(one, layout)
+    (problem,) = scope.find_problems(one, layout, False)
     flat = np.concatenate([layer.numpy().ravel() for layer in weights.layers])
     return problem, kernel._make_state(layout, flat), workspace(problem, ORDER)
 
@@ -231,14 +234,49 @@ def test_terms_of_losses_are_those_of_the_torch_generators(name: str) -> None:
     codes = {losses.named(each): code for each, code in zip(losses.LOSSES, [0, 1, 3, 4], strict=True)}
     problem = SimpleNamespace(targets=targets, loss=codes.get(loss, 2), power=1.5)
     curve = 0.3 * rng.standard_normal((ORDER, 4 * k))
-    work = SimpleNamespace(**{each: np.zeros((ORDER + 1, 4 * k)) for each in "ugh"})
+    work = SimpleNamespace(**{each: np.zeros((ORDER + 1, 4 * k)) for each in TERMS})
     terms = loss.series(torch.from_numpy(targets), ORDER)  # type: ignore[misc]
     next(terms)
     for order, f in enumerate(curve):
         out = np.empty(4 * k)
-        add_error_term(problem, work, f.copy(), out, order, 0.7)
+        add_error_term(problem, work, f.copy(), out, order, 0.7, 0.0, 0.0)
         expected = 0.7 * terms.send(torch.from_numpy(f.reshape(4, k))).numpy().ravel()
         np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14 * (1 + abs(expected).max()))
+
+
+def terms_of(name: str, curve: np.ndarray, y: np.ndarray, time: float, rate: float) -> np.ndarray:
+    """What the core makes of the outputs."""
+    problem = SimpleNamespace(targets=y, loss=["exponential", "logistic", "polynomial"].index(name), power=1.5)
+    work = SimpleNamespace(**{each: np.zeros((ORDER + 1, len(y))) for each in TERMS})
+    out = np.empty((ORDER, len(y)))
+    for order, f in enumerate(curve):
+        add_error_term(problem, work, f.copy(), out[order], order, 1.0, time, rate)
+    return out
+
+
+@pytest.mark.parametrize("time", [0.0, 1.3, 20.0])
+@pytest.mark.parametrize("name", ["exponential", "logistic", "polynomial"])
+def test_terms_in_logarithmic_time_are_those_of_the_product_with_the_exponential(name: str, time: float) -> None:
+    rng, rate = np.random.default_rng(0), 0.7
+    y, curve = np.sign(rng.standard_normal((4, 1))), 0.3 * rng.standard_normal((ORDER, 4))
+    curve[0] += time * y[:, 0]
+    slopes = terms_of(name, curve, y, 0.0, 0.0)
+    factors = [math.exp(time) * rate**k / math.factorial(k) for k in range(ORDER)]
+    expected = [sum(factors[r] * slopes[k - r] for r in range(k + 1)) for k in range(ORDER)]
+    found = terms_of(name, curve, y, time, rate)
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-14 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["exponential", "logistic"])
+def test_terms_in_logarithmic_time_neither_overflow_nor_underflow(name: str) -> None:
+    """e^900 is too large, and e^-900 too small: only s - u matters, and the logistic loss is the exponential one."""
+    rng = np.random.default_rng(0)
+    y, curve = np.sign(rng.standard_normal((4, 1))), 0.3 * rng.standard_normal((ORDER, 4))
+    far = curve.copy()
+    far[0] += 900 * y[:, 0]
+    np.testing.assert_allclose(
+        terms_of(name, far, y, 900.0, 0.7), terms_of("exponential", curve, y, 0.0, 0.7), rtol=1e-11, atol=1e-12
+    )
 
 
 def gradient_in_long_doubles(name: str, f: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -265,9 +303,9 @@ def test_the_rounding_of_an_error_is_relative_to_the_size_of_what_adds_up_to_it(
     )
     code = {"exponential": 0, "logistic": 1, "polynomial": 2, "squared": 3, "cross-entropy": 4}[name]
     problem = SimpleNamespace(targets=targets, loss=code, power=1.5)
-    work = SimpleNamespace(**{each: np.zeros((1, 200 * k)) for each in "ugh"})
+    work = SimpleNamespace(**{each: np.zeros((1, 200 * k)) for each in TERMS})
     found, spread = np.empty(200 * k), abs(products).sum(-1)
-    add_error_term(problem, work, f.ravel(), found, 0, 1.0)
+    add_error_term(problem, work, f.ravel(), found, 0, 1.0, 0.0, 0.0)
     sizes = np.array([find_error_size(problem, work, i, spread.flat[i]) for i in range(200 * k)])
     wanted = gradient_in_long_doubles(name, exact, targets.astype(np.longdouble)).ravel()
     errors, of_sample = abs(found - wanted), spread.max(-1, keepdims=True).repeat(k, -1).ravel()
@@ -280,9 +318,9 @@ def test_the_rounding_of_an_error_is_relative_to_the_size_of_what_adds_up_to_it(
 
 def test_large_outputs_of_a_softmax_do_not_overflow() -> None:
     problem = SimpleNamespace(targets=np.array([[0.0, 1.0]]), loss=4, power=0.0)
-    work = SimpleNamespace(**{each: np.zeros((2, 2)) for each in "ugh"})
+    work = SimpleNamespace(**{each: np.zeros((2, 2)) for each in TERMS})
     out = np.empty(2)
-    add_error_term(problem, work, np.array([1000.0, -1000.0]), out, 0, 1.0)
+    add_error_term(problem, work, np.array([1000.0, -1000.0]), out, 0, 1.0, 0.0, 0.0)
     assert out.tolist() == [-1.0, 1.0]
 
 

@@ -77,7 +77,8 @@ def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> EventPath:
     """
     kernel = kernel_for(flow, weights)
     front, reasons = kernel.begin(flow, weights, settings)
-    return EventPath(flow, weights, order_for(settings.rtol, settings.companion), (), front, reasons, kernel)
+    order = order_for(settings.rtol, settings.companion)
+    return EventPath(flow, weights, order, (), front, reasons, kernel, settings.logarithmic)
 
 
 def proceed(

@@ -24,7 +24,7 @@ class CrawlingWarning(RuntimeWarning):
 class Crawling(NamedTuple):
     """A trajectory that crawls: its place among those looked at, since when, its speed, its steps, and how many more.
 
-    `speed` is in parts of the largest weight per unit of time.
+    `speed` is in parts of the largest weight per unit of time, which is called `symbol`.
     """
 
     position: int
@@ -32,13 +32,14 @@ class Crawling(NamedTuple):
     speed: float
     length: float
     left: float
+    symbol: str = "t"
 
     def __str__(self) -> str:
         return (
-            f"since t = {self.since:.4g} the problem is stiff: the weights move by only {self.speed:.1g} of their size "
-            f"per unit of time, while a deviation from their path would decay fast, and keeps the steps at "
-            f"{self.length:.3g}; the rest would take about {self.left:.2g} steps. End at an earlier t_final, or give "
-            "more max_steps"
+            f"since {self.symbol} = {self.since:.4g} the problem is stiff: the weights move by only {self.speed:.1g} "
+            "of their size per unit of time, while a deviation from their path would decay fast, and keeps the steps "
+            f"at {self.length:.3g}; the rest would take about {self.left:.2g} steps. End at an earlier t_final, or "
+            "give more max_steps"
         )
 
 
@@ -47,6 +48,7 @@ class Crawl:
 
     Args:
         time, weights, steps: of each trajectory at the start.
+        symbol: what the time is called.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Crawl:
         time: Float[Tensor, " ensemble"],
         weights: Float[Tensor, "ensemble parameters"],
         steps: Int[Tensor, " ensemble"],
+        symbol: str = "t",
     ) -> None:
+        self.symbol = symbol
         self.time, self.weights, self.steps = time.clone(), weights.clone(), steps.clone()
         self.calm = torch.zeros_like(steps)
         self.gained = torch.full_like(time, torch.nan)
@@ -86,7 +90,9 @@ class Crawl:
         rows = torch.nonzero(self.calm[index] >= WINDOWS).flatten()
         gained, moved = gained[rows], moved[rows]
         columns = rows, self.since[index[rows]], moved / gained, gained / WINDOW, (ends - time)[rows] / gained * WINDOW
-        return [Crawling(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        return [
+            Crawling(*row, symbol=self.symbol) for row in zip(*(column.tolist() for column in columns), strict=True)
+        ]
 
 
 def split_hopeless(found: list[Crawling], allowed: list[int]) -> tuple[list[Crawling], list[Crawling]]:

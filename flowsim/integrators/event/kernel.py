@@ -33,10 +33,10 @@ class Kernel(NamedTuple):
         steps. `advanced` is called now and then with the share of the way gained, in sum over the trajectories. A
         KeyboardInterrupt gives those under way INTERRUPTED as their reason.
 
-    evaluate(flow, starts, length, which, share, order, derivative) -> weights flattened, one row for each time
+    evaluate(flow, starts, length, which, share, order, derivative, logarithmic) -> weights flattened, a row each
 
         The sums of the Taylor series of steps: of step `which` at a `share` of its `length`, or of their derivatives by
-        time. At share 0 the weights are those in `starts`, to the last bit.
+        time, which may be logarithmic. At share 0 the weights are those in `starts`, to the last bit.
 
     `flow` is that of the whole flattened ensemble, `order` that of the series.
     """
@@ -47,7 +47,7 @@ class Kernel(NamedTuple):
         tuple[list[Record], Front, Reasons],
     ]
     evaluate: Callable[
-        [Flow, Record, Float[Tensor, " steps"], Tensor, Float[Tensor, " times"], int, bool],
+        [Flow, Record, Float[Tensor, " steps"], Tensor, Float[Tensor, " times"], int, bool, bool],
         Float[Tensor, "times parameters"],
     ]
 

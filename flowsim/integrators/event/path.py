@@ -35,6 +35,7 @@ class EventPath:
     front: Front
     reasons: Reasons
     kernel: Kernel
+    logarithmic: bool = False
 
     @property
     def reached(self) -> Float[Tensor, " ensemble"]:
@@ -51,7 +52,7 @@ class EventPath:
         moved = front.steps[own] > 0  # the others get theirs again
         record = replace(self._rows(which[moved]), index=own[moved])
         reasons = tuple(self.reasons[index] for index in some.tolist())
-        return EventPath(flow, weights, self.order, (record,), front, reasons, self.kernel)
+        return EventPath(flow, weights, self.order, (record,), front, reasons, self.kernel, self.logarithmic)
 
     # --- steps ---
 
@@ -122,7 +123,9 @@ class EventPath:
             length = torch.where(length > 0, length, 1.0)
             share = (times[part] - steps.time[which[part]]) / length[inverse]
             starts = self._rows(distinct)
-            sums[part] = self.kernel.evaluate(self.flow, starts, length, inverse, share, self.order, derivative)
+            sums[part] = self.kernel.evaluate(
+                self.flow, starts, length, inverse, share, self.order, derivative, self.logarithmic
+            )  # fmt: skip
         return self.weights.with_layers(layout.split_weights(sums))
 
     def pattern(self, trajectory: Int[Tensor, " some"], times: Float[Tensor, " some"]) -> tuple[Tensor, ...]:

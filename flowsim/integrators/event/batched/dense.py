@@ -25,6 +25,7 @@ def evaluate(
     share: Float[Tensor, " times"],
     order: int,
     derivative: bool,
+    logarithmic: bool,
 ) -> Float[Tensor, "times parameters"]:
     """The sums of the series of steps, or of their derivatives by time, one row for each time.
 
@@ -36,6 +37,7 @@ def evaluate(
         share: of the step that has passed by then.
         order: of the series.
         derivative: whether by time.
+        logarithmic: False, as `begin` sees to.
     """
     series = _expand_steps(flow, starts, length, order)
     monomials = list_powers(share, order)

@@ -22,6 +22,7 @@ from flowsim.integrators.event.kinks import find_kinks
 from flowsim.integrators.event.reasons import UNSETTLED, describe_exhaustion
 from flowsim.integrators.event.records import Front, Layout, Record, join, open_steps
 from flowsim.integrators.event.tolerances import WINDOW
+from flowsim.losses import named
 from flowsim.weights import NetworkWeights, Weights
 
 
@@ -31,12 +32,17 @@ def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> tuple[Fron
     Args:
         flow: data and feedback with one batch dimension.
         weights: initial weights with one batch dimension.
-        settings: not needed to start.
+        settings: not needed to start, but for the time, which is not logarithmic.
 
     Raises:
         ValueError: as `require_supported`; for inputs whose squares over- or underflow.
     """
     require_supported(flow, weights)
+    if settings.logarithmic:
+        raise ValueError(
+            "time 'log' is for the rules and losses of flowsim on the CPU, "
+            f"got {type(flow.rule).__name__}, {named(flow.loss).name!r} on {flow.dataset.inputs.device}; use time='t'"
+        )
     kinks = find_kinks(flow)
     here = Weights.sharing(*weights.layers)
     batch, settled = start_batch(flow, kinks, here)

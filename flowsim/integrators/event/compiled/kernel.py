@@ -39,7 +39,7 @@ from flowsim.integrators.event.compiled.problem import (
     Workspace,
     workspace,
 )
-from flowsim.integrators.event.compiled.scope import find_problems
+from flowsim.integrators.event.compiled.scope import find_problems, require_decaying
 from flowsim.integrators.event.crawl import Crawl, Crawling, split_hopeless, warn_of
 from flowsim.integrators.event.kernel import Kernel, Reasons
 from flowsim.integrators.event.records import Front, Layout, Record, join, open_steps
@@ -65,10 +65,12 @@ def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> tuple[Fron
     """Where the trajectories of a flattened ensemble start, and why some cannot.
 
     Raises:
-        ValueError: for inputs whose squares over- or underflow.
+        ValueError: for inputs whose squares over- or underflow; in logarithmic time, for a loss that does not fit it.
     """
+    if settings.logarithmic:
+        require_decaying(flow)
     layout = Layout.of(flow, weights)
-    problems = find_problems(flow, layout)
+    problems = find_problems(flow, layout, settings.logarithmic)
     states = [_make_state(layout, start) for start in join(weights.layers).numpy()]
     finite = torch.isfinite(join(flow.velocity(weights).layers)).all(-1).tolist()
     reasons: list[str | None] = []
@@ -132,17 +134,19 @@ def evaluate(
     share: Float[Tensor, " times"],
     order: int,
     derivative: bool,
+    logarithmic: bool,
 ) -> Float[Tensor, "times parameters"]:
     """Weights, or their derivatives, at shares of steps; the times of one step lie together."""
-    problems, sums = find_problems(flow, starts.layout), np.empty((len(share), starts.layout.parameters))
-    trajectory, steps = starts.index.numpy(), (starts.weights.numpy(), starts.side.numpy(), starts.sign.numpy())
+    problems = find_problems(flow, starts.layout, logarithmic)
+    sums, trajectory = np.empty((len(share), starts.layout.parameters)), starts.index.numpy()
+    steps = starts.time.contiguous().numpy(), starts.weights.numpy(), starts.side.numpy(), starts.sign.numpy()
     lengths, shares = length.contiguous().numpy(), share.contiguous().numpy()
     first = np.searchsorted(which.numpy(), np.arange(len(length) + 1))  # of the times of each step
     bounds = [0, *(np.flatnonzero(np.diff(trajectory)) + 1).tolist(), len(length)]
 
     def sum_up(start: int, stop: int) -> None:
         problem = problems[trajectory[start]]
-        state, times = _make_state(starts.layout, steps[0][start]), slice(first[start], first[stop])
+        state, times = _make_state(starts.layout, steps[1][start]), slice(first[start], first[stop])
         evaluate_steps(
             problem, state, workspace(problem, order), order, *(column[start:stop] for column in steps),
             lengths[start:stop], first[start : stop + 1] - first[start], shares[times], derivative,
@@ -171,11 +175,11 @@ def _try_core() -> None:
     one = torch.ones(1, 1, 1)
     flow, weights = Flow(Dataset(one, [[1]]), FeedbackAlignment((one,))), DeepWeights((one, one))
     layout = Layout.of(flow, weights)
-    (problem,), state = find_problems(flow, layout), _make_state(layout, np.ones(2))
+    (problem,), state = find_problems(flow, layout, False), _make_state(layout, np.ones(2))
     work, rows = workspace(problem, 3), _make_rows(layout, 1)
     advance(problem, state, work, 3, 1e-3, 1e-3, True, 0, *rows, np.zeros(1, np.bool_))
     first, shares, sums = np.zeros(2, np.int64), np.zeros(0), np.zeros((0, 2))
-    evaluate_steps(problem, state, work, 3, *rows[1:], np.ones(1), first, shares, False, sums)
+    evaluate_steps(problem, state, work, 3, *rows, np.ones(1), first, shares, False, sums)
 
 
 KERNEL = Kernel(begin, proceed, evaluate)
@@ -233,7 +237,7 @@ class _Track:
 
     def __init__(self, flow: Flow, front: Front, order: int, settings: Settings, index: int, end: float) -> None:
         self.flow, self.layout, self.index, self.order, self.settings = flow, front.layout, index, order, settings
-        self.problem = find_problems(flow, front.layout)[index]
+        self.problem = find_problems(flow, front.layout, settings.logarithmic)[index]
         self.state = _state_of(front, index)
         clock = self.state.clock
         clock[END], clock[UNIT], self.way = end, min(clock[UNIT], end), end - clock[TIME]
@@ -251,7 +255,7 @@ class _Track:
             news.put(_News(self.index, 0.0, True))
 
     def _follow(self, news: queue.SimpleQueue[_News], stop: threading.Event) -> None:
-        work, crawl = _borrow_workspace(self.problem, self.order), Crawl(*self._now())
+        work, crawl = _borrow_workspace(self.problem, self.order), Crawl(*self._now(), self.settings.symbol)
         while not stop.is_set():
             before = self.state.clock[TIME]
             end, event = self._go_on(work)

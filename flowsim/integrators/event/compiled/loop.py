@@ -8,7 +8,7 @@ import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled, entry
 from flowsim.integrators.event.compiled.decide import decide, note_dead, prepare_decision
-from flowsim.integrators.event.compiled.losses import stride
+from flowsim.integrators.event.compiled.losses import find_change
 from flowsim.integrators.event.compiled.problem import (
     ALLOWED,
     DECIDING,
@@ -165,7 +165,8 @@ def _find_trusted_share(problem, state, work, order, allowed, rtol):
         they are at most sqrt(rtol) times the largest term before them, or below rounding: the terms of what is still
             small against the weights might grow, and those left out be larger than those kept
         the changes of the outputs, relative to the loss's stride, are at most 1 in sum over their terms: where the
-            loss is flat the terms are tiny, however near the step comes to where it is steep
+            loss is flat the terms are tiny, however near the step comes to where it is steep; in logarithmic time
+            those of the exponent, which grows by itself
 
     In deep networks the first two hold for the pre-activations of each layer as well, relative to these.
     """
@@ -180,11 +181,11 @@ def _find_trusted_share(problem, state, work, order, allowed, rtol):
             share = min(share, _trust(work.z, first, stop, order, tolerated, EPS * scale, math.sqrt(rtol)))
     if not share >= 0:
         return 0.0, True
-    outputs = problem.at_signals[hidden]
+    outputs, rate = problem.at_signals[hidden], state.clock[UNIT] if problem.logarithmic else 0.0
     for k in range(1, order):
         change = 0.0
         for i in range(work.z.shape[1] - outputs):
-            change = max(change, abs(work.z[k, outputs + i]) / stride(problem, work.z[0, outputs:], i))
+            change = max(change, find_change(problem, work.z[0, outputs:], work.z[k, outputs + i], k, i, rate))
         if change > 0:
             share = min(share, 0.5 * change ** (-1.0 / k))
     return share, False
@@ -272,13 +273,14 @@ def _follow_signs(problem, state):
 
 
 @entry
-def evaluate_steps(problem, state, work, order, weights, sides, signs, lengths, first, shares, derivative, out):
-    """The weights, or their velocity, at shares of steps that start at the rows of weights, sides and signs.
+def evaluate_steps(problem, state, work, order, times, weights, sides, signs, lengths, first, shares, derivative, out):
+    """The weights, or their velocity, at shares of steps that start at the rows of times, weights, sides and signs.
 
     The shares of step s are those from first[s] to first[s + 1].
     """
     problem, state, work = open_problem(problem), open_state(state), open_workspace(work)
     for step in range(lengths.shape[0]):
+        state.clock[TIME] = times[step]
         copy(state.weights, weights[step])
         copy(state.side, sides[step])
         copy(state.sign, signs[step])

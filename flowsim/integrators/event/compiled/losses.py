@@ -11,8 +11,12 @@ from flowsim.integrators.event.compiled.problem import CROSS_ENTROPY, EXPONENTIA
 
 
 @compiled
-def add_error_term(problem, work, f, out, k, factor):
-    """Put into `out` the term k of -dl/df, times a factor, from the terms of the outputs up to k, the last one `f`."""
+def add_error_term(problem, work, f, out, k, factor, time, rate):
+    """Put into `out` the term k of -dl/df, times a factor, from the terms of the outputs up to k, the last one `f`.
+
+    In logarithmic time it is that of e^s (-dl/df), two factors that may over- and underflow, with s = time + rate times
+    the share of the unit. In the time t itself time and rate are 0 here.
+    """
     y = problem.targets.reshape(-1)
     u, g, h = work.u, work.g, work.h
     if problem.loss == SQUARED:
@@ -28,34 +32,38 @@ def add_error_term(problem, work, f, out, k, factor):
         u[k, i] = y[i] * f[i]
     if k == 0:
         for i in range(f.shape[0]):
-            _start_slope(problem, u[0], g[0], h[0], i)
+            _start_slope(problem, u[0], g[0], h[0], work.plain[0], i, time)
     elif problem.loss == EXPONENTIAL:
-        _exponential_term(u, g, k)
+        _exponential_term(u, g, k, rate)
     elif problem.loss == LOGISTIC:
-        _logistic_term(u, g, h, k)
+        _logistic_term(u, g, h, work.plain, k, time, rate)
     else:
-        _power_term(u, g, k, -problem.power - 1)
+        _power_term(u, g, k, -problem.power - 1, rate)
     for i in range(f.shape[0]):
         out[i] = factor * y[i] * g[k, i]
 
 
 @compiled
-def _start_slope(problem, u, g, h, i):
-    """-l'(u), and for the logistic loss h = g (1 - g)."""
+def _start_slope(problem, u, g, h, plain, i, time):
+    """-e^s l'(u), and for the logistic loss what it is without e^s, and h = g (1 - plain)."""
     if problem.loss == EXPONENTIAL:
-        g[i] = math.exp(-u[i])
+        g[i] = math.exp(time - u[i])
     elif problem.loss == LOGISTIC:
-        g[i] = 1 / (1 + math.exp(u[i]))
+        g[i] = 1 / (math.exp(-time) + math.exp(u[i] - time))
         h[i] = g[i] / (1 + math.exp(-u[i]))
+        plain[i] = math.exp(-time) * g[i]
     elif u[i] > -1:
-        g[i] = problem.power * math.exp((-problem.power - 1) * math.log1p(u[i]))
+        g[i] = problem.power * math.exp(time + (-problem.power - 1) * math.log1p(u[i]))
     else:
         g[i] = math.inf
 
 
 @compiled
-def _exponential_term(u, g, k):
-    """g' = -u' g."""
+def _exponential_term(u, g, k, rate):
+    """g' = -(u - s)' g, where u - s takes the place of u."""
+    if k == 1:
+        for i in range(u.shape[1]):
+            u[1, i] -= rate
     g[k] = 0.0
     for l in range(1, k + 1):
         for i in range(u.shape[1]):
@@ -65,14 +73,21 @@ def _exponential_term(u, g, k):
 
 
 @compiled
-def _logistic_term(u, g, h, k):
-    """g' = -u' h with h = g (1 - g)."""
+def _logistic_term(u, g, h, plain, k, time, rate):
+    """g' = s' g - u' h with h = g (1 - e^-s g)."""
     _exponential_like(u, h, g, k)
     for i in range(u.shape[1]):
-        square = 0.0
+        g[k, i] += rate * g[k - 1, i] / k
+        factor, plain[k, i] = math.exp(-time), 0.0
+        for l in range(k + 1):
+            plain[k, i] += factor * g[k - l, i]
+            factor *= -rate / (l + 1)
+            if factor == 0.0:
+                break
+        product = 0.0
         for l in range(1, k):
-            square += g[l, i] * g[k - l, i]
-        h[k, i] = (1 - 2 * g[0, i]) * g[k, i] - square
+            product += plain[l, i] * g[k - l, i]
+        h[k, i] = (1 - plain[0, i]) * g[k, i] - plain[k, i] * g[0, i] - product
 
 
 @compiled
@@ -86,12 +101,16 @@ def _exponential_like(u, h, g, k):
 
 
 @compiled
-def _power_term(u, g, k, exponent):
-    """(1 + u) g' = a u' g."""
+def _power_term(u, g, k, exponent, rate):
+    """(1 + u) g' = a u' g + s' (1 + u) g."""
     for i in range(u.shape[1]):
         total = 0.0
         for l in range(1, k + 1):
             total += (exponent * l - (k - l)) * u[l, i] * g[k - l, i]
+        if rate > 0.0:
+            total += rate * g[k - 1, i]
+            for l in range(k):
+                total += rate * u[l, i] * g[k - 1 - l, i]
         g[k, i] = total / (k * (1 + u[0, i])) if u[0, i] > -1 else math.nan
 
 
@@ -134,6 +153,16 @@ def stride(problem, f, i):
     if problem.loss == POLYNOMIAL:
         return 0.5 * (1 + problem.targets.reshape(-1)[i] * f[i])
     return 3.0
+
+
+@compiled
+def find_change(problem, f, term, k, i, rate):
+    """The term k of an output, or in logarithmic time s of the exponent of e^s (-dl/df), relative to the stride."""
+    if k > 1 or rate == 0.0:
+        return abs(term) / stride(problem, f, i)
+    if problem.loss == EXPONENTIAL:
+        return abs(problem.targets.reshape(-1)[i] * term - rate) / 3.0
+    return max(abs(term) / stride(problem, f, i), rate / 3.0)
 
 
 @compiled

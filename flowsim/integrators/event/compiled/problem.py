@@ -52,6 +52,7 @@ class Problem(NamedTuple):
         rule, direct, scale: which feedback, whether it carries the error of the outputs, and s of s sign(W).
         loss, power: which loss, and p of the polynomial one.
         slope, decay: of the leaky ReLU, and of the weights.
+        logarithmic: whether time is s = log(1 + t).
         first, ratio, exists: which samples share a kink, in the first layer (row 0) and in those above (row 1): input i
             is ratio_i times input first_i, the kink bears the number of its first sample, and `exists` marks these.
         distinct: of both rows, whether no two samples share a kink.
@@ -72,6 +73,7 @@ class Problem(NamedTuple):
     power: float
     slope: float
     decay: float
+    logarithmic: bool
     first: Integers
     ratio: Floats
     exists: NDArray[np.bool_]
@@ -110,7 +112,7 @@ class Workspace(NamedTuple):
 
     Args:
         W, z, a, E, delta: Taylor coefficients in t / unit of weights and signals. E is B^T delta, in front of phi'.
-        u, g, h: of the loss's recursion.
+        u, g, h, plain: of the loss's recursion.
         slopes: phi' of each hidden signal, 0 where it slides.
         B: the feedback at the start of the step.
         spare: for products.
@@ -132,6 +134,7 @@ class Workspace(NamedTuple):
     u: Floats
     g: Floats
     h: Floats
+    plain: Floats
     slopes: Floats
     B: Floats
     spare: Floats
@@ -158,6 +161,7 @@ def workspace(problem: Problem, order: int) -> Workspace:
         W=np.zeros((order + 1, weights)), z=np.zeros((order + 1, signals)), a=np.zeros((order + 1, hidden)),
         E=np.zeros((order, hidden)), delta=np.zeros((order, signals)),
         u=np.zeros((order + 1, n * k)), g=np.zeros((order + 1, n * k)), h=np.zeros((order + 1, n * k)),
+        plain=np.zeros((order + 1, n * k)),
         slopes=np.zeros(hidden), B=np.zeros(problem.at_feedback[-1]), spare=np.zeros(largest),
         reach=np.zeros(hidden), sizes=np.zeros(hidden), heading=np.zeros(hidden), still=np.zeros(hidden, np.bool_),
         dead=np.zeros((len(problem.widths), n), np.bool_), poly=np.zeros((6, order + 1)),
@@ -218,7 +222,7 @@ def open_problem(p):
     """The problem, to be handed on by reference."""
     return _Problem(
         p.inputs, p.targets, p.gram, p.widths, p.at_weights, p.at_signals, p.feedback, p.at_feedback, p.rule, p.direct,
-        p.scale, p.loss, p.power, p.slope, p.decay, p.first, p.ratio, p.exists, p.distinct,
+        p.scale, p.loss, p.power, p.slope, p.decay, p.logarithmic, p.first, p.ratio, p.exists, p.distinct,
     )  # fmt: skip
 
 
@@ -234,8 +238,8 @@ def open_state(s):
 def open_workspace(w):
     """The workspace, to be handed on by reference."""
     return _Workspace(
-        w.W, w.z, w.a, w.E, w.delta, w.u, w.g, w.h, w.slopes, w.B, w.spare, w.reach, w.sizes, w.heading, w.still,
-        w.dead, w.poly, w.kind, w.which, w.power, w.root,
+        w.W, w.z, w.a, w.E, w.delta, w.u, w.g, w.h, w.plain, w.slopes, w.B, w.spare, w.reach, w.sizes, w.heading,
+        w.still, w.dead, w.poly, w.kind, w.which, w.power, w.root,
     )  # fmt: skip
 
 

@@ -40,6 +40,20 @@ def has_compiled_series(flow: Flow) -> bool:
     return _find_feedback(flow.rule) is not None and _find_loss(flow) is not None and flow.dataset.inputs.is_cpu
 
 
+def require_decaying(flow: Flow) -> None:
+    """Check that e^s times the drives of a flow can be told by their exponents, at all times s.
+
+    Raises:
+        ValueError: for the losses that are not a function of the margin y f.
+    """
+    loss = _find_loss(flow)
+    if loss is None or loss[0] not in (EXPONENTIAL, LOGISTIC, POLYNOMIAL):
+        raise ValueError(
+            "time 'log' is for losses of the margin y f (exponential, logistic, polynomial), whose slope keeps all its "
+            f"digits however small it is, got {losses.named(flow.loss).name!r}; use time='t'"
+        )
+
+
 def _find_feedback(rule: Rule) -> int | None:
     if is_one_of(rule, GradientDescent):
         return FORWARD
@@ -59,7 +73,7 @@ def _find_loss(flow: Flow) -> tuple[int, float] | None:
 _PROBLEMS: WeakKeyDictionary[Flow, list[Problem]] = WeakKeyDictionary()
 
 
-def find_problems(flow: Flow, layout: Layout) -> list[Problem]:
+def find_problems(flow: Flow, layout: Layout, logarithmic: bool) -> list[Problem]:
     """The problems of the trajectories of a flattened ensemble, made once for each flow.
 
     Raises:
@@ -67,7 +81,8 @@ def find_problems(flow: Flow, layout: Layout) -> list[Problem]:
     """
     if flow not in _PROBLEMS:
         _PROBLEMS[flow] = _make_problems(flow, layout)
-    return _PROBLEMS[flow]
+    problems = _PROBLEMS[flow]
+    return [problem._replace(logarithmic=True) for problem in problems] if logarithmic else problems
 
 
 def _make_problems(flow: Flow, layout: Layout) -> list[Problem]:
@@ -91,6 +106,7 @@ def _make_problems(flow: Flow, layout: Layout) -> list[Problem]:
         "rule": feedback, "direct": flow.rule.direct,
         "scale": float(flow.rule.scale) if isinstance(flow.rule, SignFeedbackAlignment) else 1.0,
         "loss": loss[0], "power": loss[1], "slope": float(flow.slope), "decay": float(flow.decay),
+        "logarithmic": False,
     }  # fmt: skip
     problems = []
     for index in range(count):

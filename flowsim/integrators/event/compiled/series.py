@@ -10,9 +10,11 @@ where D = 0 at a kink that slides and its drive c keeps z = 0 there (`sliding`).
 
 from __future__ import annotations
 
+import math
+
 from flowsim.integrators.event.compiled.compiling import compiled
 from flowsim.integrators.event.compiled.losses import add_error_term
-from flowsim.integrators.event.compiled.problem import FORWARD, SIGNED
+from flowsim.integrators.event.compiled.problem import FORWARD, SIGNED, TIME
 from flowsim.integrators.event.compiled.products import add_scaled, fill, times, times_transposed, transposed_times
 from flowsim.integrators.event.compiled.sliding import add_drives, prepare_slides
 
@@ -84,8 +86,8 @@ def go_backward(problem, work, k):
 
 
 @compiled
-def update_weights(problem, work, k, decay):
-    """The terms k + 1 of the weights."""
+def update_weights(problem, work, k, decay, rate):
+    """The terms k + 1 of the weights, whose decay is that at the start times e^(rate t / unit)."""
     delta, a, W, spare = work.delta, work.a, work.W, work.spare
     at_signals, at_weights, widths, n = problem.at_signals, problem.at_weights, problem.widths, problem.inputs.shape[0]
     for l in range(1, widths.shape[0]):
@@ -97,18 +99,22 @@ def update_weights(problem, work, k, decay):
             below = at_signals[l - 2]
             for r in range(k + 1):
                 transposed_times(out, delta[k - r][start:stop], a[r][below:start], sides, spare, r > 0)
-    before, after, factor = W[k], W[k + 1], 1.0 / (k + 1)
-    if decay == 0.0:
-        for p in range(after.shape[0]):
-            after[p] *= factor
-    else:
-        for p in range(after.shape[0]):
-            after[p] = factor * (after[p] - decay * before[p])
+    after, factor = W[k + 1], 1.0 / (k + 1)
+    for r in range(k + 1):
+        if decay == 0.0:
+            break
+        add_scaled(after, -decay, W[k - r])
+        decay *= rate / (r + 1)
+    for p in range(after.shape[0]):
+        after[p] *= factor
 
 
 @compiled
 def expand(problem, state, work, order, unit):
-    """Put the Taylor series in t / unit up to t^order into the workspace. Return the slides."""
+    """Put the Taylor series in t / unit up to t^order into the workspace. Return the slides.
+
+    In logarithmic time s, in the place of t, all velocities are e^s times as large.
+    """
     set_slopes(problem, state.side, work.slopes)
     start = work.W[0]
     for p in range(start.shape[0]):
@@ -116,13 +122,16 @@ def expand(problem, state, work, order, unit):
     outputs, hidden = problem.at_signals[-2], problem.widths.shape[0] - 2
     go_forward(problem, work, 0, hidden + 1)
     slides = prepare_slides(problem, state.side, work, order)
-    factor = unit / problem.inputs.shape[0]
+    factor, decay = unit / problem.inputs.shape[0], problem.decay * unit
+    time, rate = (state.clock[TIME], unit) if problem.logarithmic else (0.0, 0.0)
+    if decay > 0.0:
+        decay *= math.exp(time)
     for k in range(order):
         if k > 0:
             go_forward(problem, work, k, hidden + 1)
-        add_error_term(problem, work, work.z[k][outputs:], work.delta[k][outputs:], k, factor)
+        add_error_term(problem, work, work.z[k][outputs:], work.delta[k][outputs:], k, factor, time, rate)
         go_backward(problem, work, k)
-        update_weights(problem, work, k, problem.decay * unit)
+        update_weights(problem, work, k, decay, rate)
         if slides.signal.shape[0]:
             if slides.top > 1:
                 go_forward(problem, work, k + 1, slides.top)

@@ -1,0 +1,225 @@
+"""Implicit bias: where the weights of FA go on separable data, and how fast (section 14.12; beyond the paper).
+
+With slopes sigma_ij = 1 where y_i b_j > 0, else gamma, p_j = w_j / b_j, N(p)^4 = sum_j b_j^2 |p_j|^4 / 8, and margins
+m_i(p) = sum_j b_j^2 |p_j|^2 sigma_ij y_i p_j.x_i / 2:
+
+    4 N(p(t) - p(0)) >= mu int_0^t L,                                          mu = max_p min_i m_i(p) / N(p)^3
+    log 1/(n L) <= mu (|v|^2 / 3 + sum_j |w_j|^4 / (24 b_j^2))^(3/4)
+
+The first says that the weights travel at least as far as on the straight way to the limit, the second that no network
+has a larger margin for its size than that limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import minimize
+from torch import Tensor
+
+from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights, data
+from flowsim.initialization import random_signs
+from flowsim.losses import named
+from theorems.check import Case, Role, Statement
+from theorems.constants import each
+from theorems.ensembles import KAPPA, SLOPE, Scope, Shape, solved
+from theorems.hypothesis import Hypothesis, fact, is_rule
+from theorems.measurement import Claim, Compared, infimum, ratio
+from theorems.observation import Observation, has_kinks
+
+EARLY = 1e-7
+"""Distance from the start relative to W(0). Beyond, rounding of a difference of weights is at most eps / EARLY."""
+
+T_FINAL = 1e4
+
+
+class Limit(NamedTuple):
+    """p of the limit, up to a factor, and mu = min_i m_i(p) / N(p)^3 there."""
+
+    point: Float[np.ndarray, "m d"]
+    mu: float
+
+
+def find_limit(dataset: Dataset, feedback: Float[Tensor, " m"], slope: float) -> Limit:
+    """The largest margin, by its dual: p = sum_i a_i e_i, where a >= 0 minimises N(p)^4 - sum_i a_i.
+
+    e_i has the parts sigma_ij y_i x_i. Whatever the point is that is found, no network has less than its mu.
+    """
+    b, labels = feedback.cpu().numpy(), dataset.labels.cpu().numpy()
+    slopes = np.where(np.outer(labels, b) > 0, 1.0, slope)
+    pushes = slopes[:, :, None] * (labels[:, None] * dataset.inputs.cpu().numpy())[:, None, :]
+
+    def margins(p: np.ndarray) -> np.ndarray:
+        return np.einsum("j,jd,ijd->i", b**2 * (p**2).sum(1), p, pushes) / 2
+
+    def cost(a: np.ndarray) -> tuple[float, np.ndarray]:
+        p = np.einsum("i,ijd->jd", a, pushes)
+        return size(p, b) ** 4 - a.sum(), margins(p) - 1
+
+    count = len(labels)
+    found = minimize(
+        cost, np.full(count, 0.5), jac=True, bounds=[(0, None)] * count, method="L-BFGS-B",
+        options={"ftol": 1e-16, "gtol": 1e-10, "maxiter": 10_000},
+    )  # fmt: skip
+    p = np.einsum("i,ijd->jd", found.x, pushes)
+    return Limit(p, margins(p).min() / size(p, b) ** 3)
+
+
+def size(p: np.ndarray, b: np.ndarray) -> float:
+    """N(p)."""
+    return (((b * (p**2).sum(1)) ** 2).sum() / 8) ** 0.25
+
+
+@lru_cache(maxsize=16)
+def mu_limit(solution: Solution) -> Float[Tensor, " ensemble"]:
+    """The largest margin of each trajectory's problem, over N^3."""
+    count = solution.batch_shape.numel()
+    flow = solution.flow_of(torch.arange(count))
+    feedback = _feedback(solution)
+    datasets = [
+        Dataset(inputs, labels) for inputs, labels in zip(flow.dataset.inputs, flow.dataset.labels, strict=True)
+    ]
+    values = [find_limit(dataset, b, flow.slope).mu for dataset, b in zip(datasets, feedback, strict=True)]
+    return torch.tensor(values, dtype=torch.float64, device=feedback.device)
+
+
+def _feedback(solution: Solution) -> Float[Tensor, "ensemble m"]:
+    matrix = solution.flow.rule.feedback_matrices(solution.start)[-1].squeeze(-2)
+    return matrix.expand(*solution.batch_shape, -1).reshape(-1, matrix.shape[-1])
+
+
+def _sides(seen: Observation) -> Compared:
+    """y_i z_ij / b_j, which is positive where the slopes are those of the limit."""
+    signs = seen.flow.dataset.labels.unsqueeze(-1) * seen.feedback[0].sign()
+    values = (signs * seen.pre_activations[0]).flatten(-2)
+    return Compared(values, torch.ones_like(values))
+
+
+def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
+    flow, start = solution.flow, solution.start
+    setting = [
+        is_rule(solution, FeedbackAlignment),
+        fact("two layers, labels +-1", len(start.layers) == 2 and flow.dataset.classes is None),
+        fact("leaky ReLU", has_kinks(flow)),
+    ]
+    if not all(hypothesis.holds for hypothesis in setting):
+        return setting
+    nonzero = Hypothesis("b_j != 0", each(solution, _feedback(solution).abs().amin(-1)), strict=True)
+    if not nonzero.holds:
+        return [*setting, nonzero]
+    return [
+        *setting,
+        nonzero,
+        fact("exponential loss", named(flow.loss).name == "exponential"),
+        fact("mu as stated", stated),
+        Hypothesis("mu > 0", mu_limit(solution), strict=True),
+        Hypothesis("y_i z_ij / b_j > 0 throughout", infimum(_sides, solution), strict=True),
+    ]
+
+
+def _travelled(share: float, seen: Observation) -> Compared:
+    """4 N of (p(t) - p(0)) / A(t), or at first of the rates of both, which say the same of the start."""
+    hidden, moved = seen.start.layers[0], seen.weights.layers[0] - seen.start.layers[0]
+    early = (moved.square().sum((-2, -1)) <= EARLY**2 * hidden.square().sum((-2, -1))).unsqueeze(-1)
+    rates = seen.velocity.layers[0].norm(dim=-1) / seen.risk.unsqueeze(-1)
+    lengths = torch.where(early, rates, moved.norm(dim=-1) / seen.integral.unsqueeze(-1))
+    squares = lengths.square() / seen.feedback[0].squeeze(-2).abs()  # |b_j| |p_j|^2
+    return ratio(4 * (squares.square().sum(-1) / 8) ** 0.25, seen.of(share * mu_limit(seen.solution)))
+
+
+def _largest_margin(share: float, seen: Observation) -> Compared:
+    """mu (|v|^2 / 3 + sum_j |w_j|^4 / (24 b_j^2))^(3/4) above -log(n L)."""
+    hidden, output = seen.weights.layers
+    quartic = (hidden.square().sum(-1) / seen.feedback[0].squeeze(-2)).square().sum(-1) / 24
+    most = seen.of(share * mu_limit(seen.solution)) * (output.square().sum((-2, -1)) / 3 + quartic) ** 0.75
+    least = -seen.risk.log() - math.log(seen.flow.dataset.samples)
+    return Compared((most - least).unsqueeze(-1), most.unsqueeze(-1))
+
+
+def statement(share: float = 1.0) -> Statement:
+    """The statement, with so many times its constant."""
+    return Statement(
+        name="implicit_bias",
+        title="Implicit bias, where FA goes on separable data",
+        formula=r"4 N(p(t) - p(0)) \ge \mu \int_0^t L\,ds, \qquad \log\frac{1}{nL} \le \mu\Big(\tfrac13|v|^2 + "
+        r"\sum_j \frac{|w_j|^4}{24 b_j^2}\Big)^{3/4}, \qquad \mu = \max_p \min_i \frac{m_i(p)}{N(p)^3}",
+        hypotheses=partial(_hypotheses, share == 1),
+        claims=[
+            Claim("4 N(p(t) - p(0)) / int L > mu", "inequality", partial(_travelled, share), mu_limit),
+            Claim(
+                "log 1/(nL) < mu (|v|^2/3 + sum |w_j|^4/(24 b_j^2))^(3/4)",
+                "inequality",
+                partial(_largest_margin, share),
+            ),
+        ],
+        rate=lambda seen: seen.risk,
+        constants=lambda solution: {"mu": mu_limit(solution)},
+        beyond=True,
+    )
+
+
+STATEMENT = statement()
+
+
+@cache
+def sided_run(shape: Shape, seeds: int, device: str, sizes: bool = False) -> Solution[Weights]:
+    """Orthogonally separable data, neurons on their sides from the start, c_j of either sign; `sizes`: of b_j, too."""
+    hidden, output, feedback, datasets = [], [], [], []
+    for seed in range(seeds):
+        dataset = data.orthogonally_separable(shape.samples, shape.samples + 2, KAPPA, seed)
+        generator = torch.Generator().manual_seed(seed)
+        b = random_signs(shape.width, seed)
+        if sizes:
+            b = b * torch.randn(shape.width, generator=generator, dtype=torch.float64).exp()
+        towards = torch.rand(shape.width, shape.samples, generator=generator, dtype=torch.float64)
+        w = b.sign().unsqueeze(-1) * (towards @ (dataset.labels.unsqueeze(-1) * dataset.inputs)) / shape.samples
+        gaps = 0.1 * torch.randn(shape.width, generator=generator, dtype=torch.float64)
+        datasets.append(dataset)
+        hidden.append(w)
+        output.append((0.5 * w.square().sum(-1) + gaps) / b)
+        feedback.append(b)
+    flow = Flow(data.stack(datasets), FeedbackAlignment(torch.stack(feedback)), slope=shape.slope)
+    return solved(flow, Weights(torch.stack(hidden), torch.stack(output)), T_FINAL, device)
+
+
+@cache
+def tight_run(device: str, start: float, loss: str = "exponential") -> Solution[Weights]:
+    """Two inputs that are nearly one, c_j = 0, all w_j the same multiple of the first: on the way to the limit.
+
+    Both claims are attained but for 3e-4, the share of the second input's direction, and log(2) of the margin.
+    """
+    hidden = torch.tensor([[[start, 0.0], [start, 0.0]]], dtype=torch.float64)
+    flow = Flow(Dataset([[[1.0, 0.0], [1.0, 0.05]]], [[1, 1]]), FeedbackAlignment([[1.0, 1.0]]), loss, SLOPE)
+    return solved(flow, Weights(hidden, hidden.square().sum(-1) / 2), 10.0, device)
+
+
+NEAR, FAR = 0.5, 5.5
+"""Starts at which the loss is about 1, and at which it is e^-166."""
+
+
+def cases(scope: Scope) -> list[Case]:
+    """Random instances, feedback of one size and of several; instances that attain mu; controls of each hypothesis."""
+    shapes = (Shape(3, 4, 0.3), Shape(6, 10, 0.7), *((Shape(16, 20, 0.5),) if scope.full else ()))
+
+    def runs(sizes: bool) -> list[Callable[[], Solution]]:
+        return [partial(sided_run, shape, scope.seeds, scope.device, sizes) for shape in shapes]
+
+    def tight(label: str, start: float, share: float = 1.0, role: Role = "theorem", loss: str = "exponential") -> Case:
+        return Case(statement(share), label, role, [partial(tight_run, scope.device, start, loss)])
+
+    return [
+        Case(STATEMENT, "separable, |b_j| = 1", "theorem", runs(False)),
+        Case(STATEMENT, "separable, any b_j", "theorem", runs(True)),
+        tight("tight, near the start", NEAR),
+        tight("tight, far out", FAR),
+        tight("1.01 mu, near the start", NEAR, 1.01, "control"),
+        tight("0.99 mu, far out", FAR, 0.99, "control"),
+        tight("other sides at the start", -NEAR, role="control"),
+        tight("logistic loss", NEAR, role="control", loss="logistic"),
+    ]
