@@ -90,7 +90,8 @@ def displacements(seen: Observation) -> tuple[Float[Tensor, "nodes pieces m"], F
     hidden, first = seen.weights.layers[0], seen.start.layers[0]
     feedback, times = seen_start(seen).feedback, seen.times.unsqueeze(-1)
     moved, speed = (hidden - first).square().sum(-1), seen.velocity.layers[0].square().sum(-1)
-    early = moved <= EARLY**2 * first.square().sum(-1)
+    largest = seen.of(radius(seen.solution)).unsqueeze(-1) * feedback.abs() * seen.integral.unsqueeze(-1)
+    early = largest <= EARLY * first.norm(dim=-1)
     over, rate = (
         (feedback * factor).square() for factor in (seen.integral.unsqueeze(-1) / times, seen.risk.unsqueeze(-1))
     )
@@ -200,7 +201,7 @@ def _statement(claims: Claims, stated: bool = True) -> Statement:
             Claim("|w_j(t) - w_j(0)| > gamma margin |b_j| G", "inequality", claims.moves_far, squares=True),
             Claim("|w_j(t) - w_j(0)| < R |b_j| G", "inequality", claims.stays_near),
             Claim("b_j v_j > c_j + l|l|/2, l = gamma margin |b_j| G - |w_j(0)|", "inequality", claims.products),
-            Claim("|v|^2 < (A + B) v.b - A B |b|^2, A < v_j/b_j < B", "inequality", claims.cosine),
+            Claim("|v|^2 < (A + B) v.b - A B |b|^2", "inequality", claims.cosine),
             Claim("<grad, fa> + R^2 C L^2 > gamma^2 margin^2 (S + C) L^2", "inequality", claims.descends),
             Claim("log(1/L) < U(G)", "inequality", claims.lasts),
         ],
@@ -217,7 +218,7 @@ LONG = 1e8
 
 @cache
 def wrong_run(shape: Shape, seeds: int, device: str, t_final: float = LONG) -> Solution[Weights]:
-    """FA on separable data, x_i . x_k of both signs, unequal |b_j|, and every sign wrong: b_j v_j(0) < 0."""
+    """FA on separable data, unequal |b_j|, and every sign wrong: b_j v_j(0) < 0."""
     dataset = data.stack([barely_separable(shape, seed) for seed in range(seeds)])
     generator = torch.Generator().manual_seed(shape.width)
     feedback, sizes = torch.randn(2, seeds, shape.width, generator=generator, dtype=torch.float64)
@@ -230,8 +231,17 @@ def wrong_run(shape: Shape, seeds: int, device: str, t_final: float = LONG) -> S
     return solved(Flow(dataset, rule, "exponential", shape.slope), weights, t_final, device)
 
 
+@cache
+def settled_run(shape: Shape, seeds: int, device: str) -> Solution[Weights]:
+    """`wrong_run` from the time on at which all signs are known to be right."""
+    before = wrong_run(shape, seeds, device, 1e12)
+    times = settled(before)
+    start = before.evaluate(times, torch.arange(seeds, device=times.device))
+    return solved(before.flow, start, 1e4, device)
+
+
 def barely_separable(shape: Shape, seed: int) -> Dataset:
-    """y_i x_i = e_1 + noise across: separable, with x_i . x_k of both signs."""
+    """y_i x_i = e_1 + noise across: separable, not always orthogonally."""
     generator = torch.Generator().manual_seed(seed)
     signed = torch.randn(shape.samples, DIMENSION, generator=generator, dtype=torch.float64) / 2
     signed[:, 0] = 1.0

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, Weights
 from flowsim.initialization import with_gaps
-from theorems import ensembles, lemma_5_4
+from theorems import any_start, ensembles, lemma_5_4
 from theorems.check import Case, Statement
 from theorems.ensembles import Scope, solved
 from theorems.hypothesis import Hypothesis, fact, two_layers
@@ -104,11 +104,13 @@ def _angle_cases(scope: Scope) -> list[Case]:
     """Any labels, losses and rules; the controls misstate the bound, and start with signs wrong."""
     shape, seeds, device = ensembles.SMALL, scope.seeds, scope.device
     logistic = partial(ensembles.margin_run, "contradictory", "fa", shape, seeds, device, loss="logistic")
+    settled = ensembles.QUICK[0]._replace(slope=0.9), seeds, device
     tight = partial(_balanced_run, device)
     return [
         Case(ANGLE, "FA, angle, separable", "theorem", ensembles.margin_runs(scope, "separable", "fa")),
         Case(ANGLE, "sign-FA, angle, separable", "theorem", ensembles.margin_runs(scope, "separable", "sign-fa")),
         Case(ANGLE, "FA, angle, contradictory labels, logistic", "theorem", [logistic]),
+        Case(ANGLE, "FA, angle, once signs are right", "theorem", [partial(any_start.settled_run, *settled)]),
         Case(ANGLE, "FA, angle, tight", "theorem", [tight]),
         Case(_angle(1.01), "FA, angle, 1.01 times the bound", "control", [tight]),
         Case(ANGLE, "FA, angle, wrong signs", "control", [ensembles.wrong_signs(scope)]),

@@ -97,6 +97,7 @@ def constants(solution: Solution) -> dict[str, float]:
         "kappa": dataset.kappa,
         "rho": dataset.rho,
         "R": dataset.squared_radius.sqrt(),
+        "max |x_i|": dataset.inputs.norm(dim=-1).amax(-1),
         "SVM margin": dataset.svm_margin,
     }
     return {name: value.item() for name, value in values.items()}

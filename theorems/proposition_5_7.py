@@ -196,7 +196,8 @@ def _logistic(mu: Mu, stated: bool = True) -> Statement:
         name="proposition_5_7",
         title="Proposition 5.7, separable data and logistic loss",
         formula=r"\langle \mathrm{grad}, \mathrm{fa} \rangle \ge "
-        r"\gamma^2 S_0 m_\ast^2 \Big(\frac{1 - e^{-nL}}{n}\Big)^2",
+        r"\gamma^2 S_0 m_\ast^2 \Big(\frac{1 - e^{-nL}}{n}\Big)^2, \qquad "
+        r"F(nL(t)) \le F(nL(0)) - \frac{\mu t}{n}, \quad F(x) = \log(e^x - 1) - \frac{1}{e^x - 1}",
         hypotheses=partial(_hypotheses, "separable", "logistic", stated),
         claims=_logistic_claims(mu),
         constants=lambda solution: {"mu": mu(solution), "S0": total_gap(solution)},
