@@ -98,17 +98,15 @@ def test_with_gaps_0_and_one_sample_the_smoothed_margin_stands_still() -> None:
 
 
 PLANTED = {
-    "exponent 1 % too large": (1.01 * EXPONENT, 0),
-    "factor 1 % too large in the inequality": (1.01 * EXPONENT, 1),
-    "exponent 2, as under GD": (2.0, 0),
+    "exponent 1 % too large": margin_growth._margin(1.01 * EXPONENT),
+    "factor 1 % too large in the inequality": margin_growth._descent(1.01 * EXPONENT),
+    "exponent 2, as under GD": margin_growth._margin(2.0),
 }
 
 
 @pytest.mark.parametrize("mistake", PLANTED)
 def test_an_exponent_that_is_too_large_is_violated(mistake: str) -> None:
-    exponent, number = PLANTED[mistake]
-    claim = margin_growth._statement(exponent).claims[number]
-    assert measure([claim], one_sample_run("cpu"))[0].violated.item()
+    assert measure(PLANTED[mistake].claims, one_sample_run("cpu"))[0].violated.item()
 
 
 def test_with_negative_gaps_the_exponent_is_1_plus_the_share_of_the_product() -> None:
@@ -129,5 +127,7 @@ def test_each_hypothesis_notices_its_breach() -> None:
 
     assert failing(one_sample_run("cpu")) == []
     assert failing(one_sample_run("cpu", gap=-0.05)) == ["c_j >= 0"]
-    assert failing(one_sample_run("cpu", loss="logistic")) == ["exponential loss"]
+    logistic = one_sample_run("cpu", loss="logistic")
+    assert failing(logistic) == ["exponential loss"]
+    assert all(item.holds for item in margin_growth.DESCENT.hypotheses(logistic))
     assert isinstance(one_sample_run("cpu").flow.rule, FeedbackAlignment)

@@ -91,7 +91,7 @@ def displacements(seen: Observation) -> tuple[Float[Tensor, "nodes pieces m"], F
     feedback, times = seen_start(seen).feedback, seen.times.unsqueeze(-1)
     moved, speed = (hidden - first).square().sum(-1), seen.velocity.layers[0].square().sum(-1)
     largest = seen.of(radius(seen.solution)).unsqueeze(-1) * feedback.abs() * seen.integral.unsqueeze(-1)
-    early = largest <= EARLY * first.norm(dim=-1)
+    early = (largest <= EARLY * first.norm(dim=-1)) | (times == 0)
     over, rate = (
         (feedback * factor).square() for factor in (seen.integral.unsqueeze(-1) / times, seen.risk.unsqueeze(-1))
     )

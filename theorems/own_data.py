@@ -43,6 +43,7 @@ STATEMENTS: list[Statement] = [
     proposition_5_7.ANY_SEPARABLE,
     proposition_5_7.LOGISTIC,
     any_start.STATEMENT,
+    margin_growth.DESCENT,
     margin_growth.STATEMENT,
     never_obtuse.COLUMNS,
     linear_networks.MATRIX,

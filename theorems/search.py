@@ -141,6 +141,7 @@ TARGETS: list[Target] = [
     *(Target(equation_1.ANGLE, rule, "any", "each") for rule in _RULES),
     Target(any_start.STATEMENT, "fa", "separable", "any"),
     *(Target(margin_growth.STATEMENT, rule, "any", "each") for rule in _RULES),
+    *(Target(margin_growth.DESCENT, rule, "any", "each", "logistic") for rule in _RULES),
 ]
 """As `--data` checks them, with exponential loss unless said."""
 
