@@ -6,7 +6,8 @@ that spends the least Σ|v_j|² = Σ(2|v_j||w_j|)^(4/3)/4 on its margin; the sta
 falls to 0 like (log t)^(−(1−γ)/2), times what the start says. Below: FA on orthogonally separable data (n = 6, d = 8,
 m = 6, γ = 0.3) from four Gaussian starts. The directions W/|W| approach the one point that the theorem of section 14.12
 of theorems/README.md names, which data, signs of the feedback and slope determine, here computed by scipy from a convex
-program; and the normalised margin approaches its largest value.
+program; and the normalised margin of the network with these hidden weights, and b_j v_j = |w_j|²/2, approaches its
+largest value.
 """
 
 from __future__ import annotations

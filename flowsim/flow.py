@@ -241,7 +241,7 @@ class Flow:
         return named(self.loss).value(outputs, self.dataset.targets).mean(-1)
 
     def log_risk(self, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
-        """log L, also where L is below all floating-point numbers."""
+        """log L, also where L is below all floating-point numbers, if the loss has a `log_value`."""
         loss, (outputs, targets) = named(self.loss), (self.outputs(weights), self.dataset.targets)
         if loss.log_value is None:
             return self.risk_of(outputs).log()

@@ -66,9 +66,9 @@ class Reduction(Generic[AnyWeights]):
         first, *others = velocity.layers
         moves = torch.zeros_like(self.offset[trajectory])
         if self.flow.decay > 0:
-            moves = -self.flow.decay * self._left_of(self.offset[trajectory], times.expm1() if logarithmic else times)
-            if logarithmic:
-                moves = times.exp().unsqueeze(-1).unsqueeze(-1) * moves
+            # under s = log(1 + t) the rate of e^(-decay t) is e^s times that in t: one exponent, as e^s may overflow
+            exponents = times - self.flow.decay * times.expm1() if logarithmic else -self.flow.decay * times
+            moves = -self.flow.decay * exponents.exp().unsqueeze(-1).unsqueeze(-1) * self.offset[trajectory]
         return self.weights.with_layers([first @ self.basis[trajectory] + moves, *others])
 
     def _left_of(self, offset: Float[Tensor, "*some m d"], times: Float[Tensor, "*some"]) -> Float[Tensor, "*some m d"]:

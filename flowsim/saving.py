@@ -328,6 +328,8 @@ def _read(file: _File) -> Parts:
         file.integer("max_steps", least=1), file.text("companion", ("True", "False")) == "True",
         file.text("time", ("log",)) if file.has("time") else "t",
     )  # fmt: skip
+    if settings.logarithmic and settings.method != "event":
+        raise ValueError(f"method must be event where time is log, got {settings.method!r}")
     flow, weights = _read_flow(file), _read_weights(file)
     batch_shape = flow.require_fit(weights)
     if tuple(file.counts("batch_shape", (None,)).tolist()) != tuple(batch_shape):

@@ -39,7 +39,7 @@ def test_the_largest_margin_is_that_of_the_primal_problem_in_masses(sizes: list[
         constraints={"type": "ineq", "fun": lambda flat: np.einsum("jd,ijd->i", flat.reshape(3, 5), pushes) - 1},
     )  # fmt: skip
     assert found.success
-    point, mu = find_limit(DATASET, torch.tensor(sizes, dtype=torch.float64), GAMMA)
+    point, mu, _ = find_limit(DATASET, torch.tensor(sizes, dtype=torch.float64), GAMMA)
     assert mu == pytest.approx((found.fun / 2) ** -0.75, rel=1e-5)
     h = found.x.reshape(3, 5)
     expected = (b**2 * np.square(point).sum(1))[:, None] * point
@@ -49,7 +49,7 @@ def test_the_largest_margin_is_that_of_the_primal_problem_in_masses(sizes: list[
 def test_one_sample_has_a_limit_in_closed_form() -> None:
     """p_j = sigma_j y x up to a factor, and mu = 4 N of that."""
     x, b = torch.tensor([[3.0, 4.0]], dtype=torch.float64), torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    _, mu = find_limit(Dataset(x, [-1]), b, GAMMA)
+    _, mu, _ = find_limit(Dataset(x, [-1]), b, GAMMA)
     slopes = np.array([GAMMA, 1.0, GAMMA])
     assert mu == pytest.approx(4 * ((b.numpy() ** 2 * (5 * slopes) ** 4).sum() / 8) ** 0.25, rel=1e-9)
 
@@ -61,7 +61,7 @@ def test_whatever_the_pushes_the_way_is_longer_and_whatever_the_network_its_marg
     Both are equalities at the limit: with mu misstated they are false.
     """
     b, rng = np.array(sizes), np.random.default_rng(0)
-    pushes, (point, mu) = pushes_of(DATASET, b), find_limit(DATASET, torch.tensor(sizes, dtype=torch.float64), GAMMA)
+    pushes, (point, mu, _) = pushes_of(DATASET, b), find_limit(DATASET, torch.tensor(sizes, dtype=torch.float64), GAMMA)
     for _ in range(300):
         q = rng.exponential(size=3)
         assert 4 * size(np.einsum("i,ijd->jd", q, pushes), b) > mu * q.sum()
@@ -103,7 +103,7 @@ def test_way_and_integral_are_those_of_another_integrator() -> None:
         :, -1
     ]
     w, v, integral = state[:20].reshape(4, 5), state[20:24], state[24]
-    _, mu = find_limit(Dataset(flow.dataset.inputs[0], flow.dataset.labels[0]), torch.from_numpy(b), 0.3)
+    _, mu, _ = find_limit(Dataset(flow.dataset.inputs[0], flow.dataset.labels[0]), torch.from_numpy(b), 0.3)
     way = 4 * size((w - w0) / b[:, None], b) / integral / mu - 1
     loss = np.exp(-y * (np.maximum(x @ w.T, 0.3 * (x @ w.T)) @ v)).mean()
     most = mu * ((v**2).sum() / 3 + ((np.square(w).sum(1) / b) ** 2).sum() / 24) ** 0.75
@@ -138,7 +138,7 @@ def broken(flow: Flow, weights: Weights) -> list[str]:
 
 def test_hypotheses_notice_their_breach() -> None:
     flow, weights = separable(1)
-    sides = "y_i z_ij / b_j > 0 throughout"
+    sides = "y_i z_ij sign b_j > 0 throughout"
     assert broken(flow, weights) == [sides]
     assert broken(Flow(flow.dataset, GradientDescent()), weights) == ["rule is FeedbackAlignment"]
     right = sided_run(Shape(3, 4, 0.3), 1, "cpu")
@@ -158,8 +158,18 @@ def test_mu_of_an_ensemble_is_that_of_each_trajectory() -> None:
     flow = solution.flow_of(torch.arange(2))
     (feedback,) = flow.rule.feedback_matrices(solution.start)
     alone = [
-        find_limit(Dataset(x, y), b[0], 0.3).mu
+        find_limit(Dataset(x, y), b[0], 0.3).at_least
         for x, y, b in zip(flow.dataset.inputs, flow.dataset.labels, feedback, strict=True)
     ]
     assert mu_limit(solution).tolist() == alone
     assert len(set(alone)) == 2
+
+
+@pytest.mark.parametrize(("of_x", "of_b"), [(1.0, 1.0), (1e-2, 1e-3), (1e-4, 1.0), (1e3, 1e2)])
+def test_the_limit_is_found_whatever_the_size_of_inputs_and_feedback(of_x: float, of_b: float) -> None:
+    dataset = data.orthogonally_separable(4, 6, 0.2, 16)
+    b = torch.tensor([1.0, -0.5, 2.0, -1.5], dtype=torch.float64)
+    unit = find_limit(dataset, b, 0.5)
+    scaled = find_limit(Dataset(of_x * dataset.inputs, dataset.labels), of_b * b, 0.5)
+    assert scaled.at_least == pytest.approx(unit.at_least * of_x * of_b**0.5, rel=1e-7)
+    assert 0 <= scaled.at_most / scaled.at_least - 1 < 1e-7

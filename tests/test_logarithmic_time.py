@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from flint import arb
@@ -307,3 +308,26 @@ def test_checks_refuse_it() -> None:
         observe(solution, solution.pieces)
     with pytest.raises(ValueError, match="solution must be in the time t to be compared"):
         compare(lambda time: pytest.fail("not asked"), arb(2), 64, solution)
+
+
+def test_a_file_that_has_s_and_a_method_in_t_is_refused(tmp_path: Path) -> None:
+    flow, weights = separable(1)
+    solve(flow, weights, 1.0, method="dopri5", rtol=1e-6).save(tmp_path / "run.npz")
+    with np.load(tmp_path / "run.npz") as file:
+        arrays = {**file, "time": np.array("log")}
+    np.savez(tmp_path / "run.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="method must be event where time is log, got 'dopri5'"):
+        flowsim.load(tmp_path / "run.npz")
+
+
+def test_what_decay_leaves_across_the_data_is_0_at_times_whose_exponential_overflows() -> None:
+    """d > n, at s = 800: e^s times e^(-decay t) was infinity times 0."""
+    flow, weights = one_neuron()
+    wide = Flow(Dataset([[1.0, 0.0, 0.0]], [1]), flow.rule, flow.loss, flow.slope, decay=0.1)
+    start = Weights(torch.tensor([[0.5, 1.0, -1.0]]), weights.output)
+    solution = solve(wide, start, 5.0, time="log")
+    assert solution.velocity(5.0).hidden.isfinite().all()
+    lifted = flowsim.reduction.reduce(*wide.map_matrices(start, lambda matrix: matrix.unsqueeze(0)))
+    zero = lifted.weights.with_layers([torch.zeros_like(layer) for layer in lifted.weights.layers])
+    moved = lifted.lift_velocity(zero, torch.tensor([800.0], dtype=torch.float64), torch.tensor([0]), logarithmic=True)
+    assert torch.equal(moved.hidden, torch.zeros_like(moved.hidden))

@@ -7,7 +7,7 @@ m_i(p) = sum_j b_j^2 |p_j|^2 sigma_ij y_i p_j.x_i / 2:
     log 1/(n L) <= mu (|v|^2 / 3 + sum_j |w_j|^4 / (24 b_j^2))^(3/4)
 
 The first says that the weights travel at least as far as on the straight way to the limit, the second that no network
-has a larger margin for its size than that limit.
+with these slopes has a larger margin for its size than that limit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from theorems.check import Case, Role, Statement
 from theorems.constants import each
 from theorems.ensembles import KAPPA, SLOPE, Scope, Shape, solved
 from theorems.hypothesis import Hypothesis, fact, is_rule
-from theorems.measurement import Claim, Compared, infimum, ratio
+from theorems.measurement import Claim, Compared, NoMarginError, infimum, ratio
 from theorems.observation import Observation, has_kinks
 
 EARLY = 1e-7
@@ -39,21 +39,28 @@ EARLY = 1e-7
 T_FINAL = 1e4
 
 
+SOLVED = 1e-6
+"""Bounds of mu may differ by so much, relatively; a limit that is found less sharply is none."""
+
+
 class Limit(NamedTuple):
-    """p of the limit, up to a factor, and mu = min_i m_i(p) / N(p)^3 there."""
+    """p of the limit, up to a factor, and two bounds of mu."""
 
     point: Float[np.ndarray, "m d"]
-    mu: float
+    at_least: float
+    at_most: float
 
 
 def find_limit(dataset: Dataset, feedback: Float[Tensor, " m"], slope: float) -> Limit:
     """The largest margin, by its dual: p = sum_i a_i e_i, where a >= 0 minimises N(p)^4 - sum_i a_i.
 
-    e_i has the parts sigma_ij y_i x_i. Whatever the point is that is found, no network has less than its mu.
+    e_i has the parts sigma_ij y_i x_i. Whatever a >= 0 is found, min_i m_i(p) / N(p)^3 <= mu <= 4 N(p) / sum_i a_i.
     """
-    b, labels = feedback.cpu().numpy(), dataset.labels.cpu().numpy()
+    b, labels, inputs = feedback.cpu().numpy(), dataset.labels.cpu().numpy(), dataset.inputs.cpu().numpy()
+    of_b, of_x = np.abs(b).max(), np.linalg.norm(inputs, axis=1).max()
+    b, inputs = b / of_b, inputs / of_x  # so that a is of order 1
     slopes = np.where(np.outer(labels, b) > 0, 1.0, slope)
-    pushes = slopes[:, :, None] * (labels[:, None] * dataset.inputs.cpu().numpy())[:, None, :]
+    pushes = slopes[:, :, None] * (labels[:, None] * inputs)[:, None, :]
 
     def margins(p: np.ndarray) -> np.ndarray:
         return np.einsum("j,jd,ijd->i", b**2 * (p**2).sum(1), p, pushes) / 2
@@ -67,8 +74,8 @@ def find_limit(dataset: Dataset, feedback: Float[Tensor, " m"], slope: float) ->
         cost, np.full(count, 0.5), jac=True, bounds=[(0, None)] * count, method="L-BFGS-B",
         options={"ftol": 1e-16, "gtol": 1e-10, "maxiter": 10_000},
     )  # fmt: skip
-    p = np.einsum("i,ijd->jd", found.x, pushes)
-    return Limit(p, margins(p).min() / size(p, b) ** 3)
+    p, unit = np.einsum("i,ijd->jd", found.x, pushes), of_x * of_b**0.5
+    return Limit(p, unit * margins(p).min() / size(p, b) ** 3, unit * 4 * size(p, b) / found.x.sum())
 
 
 def size(p: np.ndarray, b: np.ndarray) -> float:
@@ -77,16 +84,25 @@ def size(p: np.ndarray, b: np.ndarray) -> float:
 
 
 @lru_cache(maxsize=16)
-def mu_limit(solution: Solution) -> Float[Tensor, " ensemble"]:
-    """The largest margin of each trajectory's problem, over N^3."""
-    count = solution.batch_shape.numel()
-    flow = solution.flow_of(torch.arange(count))
-    feedback = _feedback(solution)
+def mu_bounds(solution: Solution) -> Float[Tensor, "2 ensemble"]:
+    """Lower and upper bounds of the largest margin of each trajectory's problem, over N^3.
+
+    Raises:
+        NoMarginError: if a problem that has a limit is not solved to SOLVED.
+    """
+    flow, feedback = solution.flow_of(torch.arange(solution.batch_shape.numel())), _feedback(solution)
     datasets = [
         Dataset(inputs, labels) for inputs, labels in zip(flow.dataset.inputs, flow.dataset.labels, strict=True)
     ]
-    values = [find_limit(dataset, b, flow.slope).mu for dataset, b in zip(datasets, feedback, strict=True)]
-    return torch.tensor(values, dtype=torch.float64, device=feedback.device)
+    limits = [find_limit(dataset, b, flow.slope) for dataset, b in zip(datasets, feedback, strict=True)]
+    if any(limit.at_most - limit.at_least > SOLVED * limit.at_most for limit in limits if limit.at_least > 0):
+        raise NoMarginError(f"the limit of the weights was not found to {SOLVED:g}")
+    return feedback.new_tensor([[limit.at_least for limit in limits], [limit.at_most for limit in limits]])
+
+
+def mu_limit(solution: Solution) -> Float[Tensor, " ensemble"]:
+    """The largest margin of each trajectory's problem, over N^3: the lower bound."""
+    return mu_bounds(solution)[0]
 
 
 def _feedback(solution: Solution) -> Float[Tensor, "ensemble m"]:
@@ -95,7 +111,7 @@ def _feedback(solution: Solution) -> Float[Tensor, "ensemble m"]:
 
 
 def _sides(seen: Observation) -> Compared:
-    """y_i z_ij / b_j, which is positive where the slopes are those of the limit."""
+    """y_i z_ij sign b_j, which is positive where the slopes are those of the limit."""
     signs = seen.flow.dataset.labels.unsqueeze(-1) * seen.feedback[0].sign()
     values = (signs * seen.pre_activations[0]).flatten(-2)
     return Compared(values, torch.ones_like(values))
@@ -119,7 +135,7 @@ def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
         fact("exponential loss", named(flow.loss).name == "exponential"),
         fact("mu as stated", stated),
         Hypothesis("mu > 0", mu_limit(solution), strict=True),
-        Hypothesis("y_i z_ij / b_j > 0 throughout", infimum(_sides, solution), strict=True),
+        Hypothesis("y_i z_ij sign b_j > 0 throughout", infimum(_sides, solution), strict=True),
     ]
 
 
@@ -137,8 +153,8 @@ def _largest_margin(share: float, seen: Observation) -> Compared:
     """mu (|v|^2 / 3 + sum_j |w_j|^4 / (24 b_j^2))^(3/4) above -log(n L)."""
     hidden, output = seen.weights.layers
     quartic = (hidden.square().sum(-1) / seen.feedback[0].squeeze(-2)).square().sum(-1) / 24
-    most = seen.of(share * mu_limit(seen.solution)) * (output.square().sum((-2, -1)) / 3 + quartic) ** 0.75
-    least = -seen.risk.log() - math.log(seen.flow.dataset.samples)
+    most = seen.of(share * mu_bounds(seen.solution)[1]) * (output.square().sum((-2, -1)) / 3 + quartic) ** 0.75
+    least = -seen.flow.log_risk(seen.weights) - math.log(seen.flow.dataset.samples)
     return Compared((most - least).unsqueeze(-1), most.unsqueeze(-1))
 
 
