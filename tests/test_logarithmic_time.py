@@ -31,6 +31,7 @@ from flowsim import (
 from flowsim.enclosure.comparison import compare
 from flowsim.initialization import deep_gaussian
 from flowsim.losses import Loss
+from flowsim.reduction import reduce
 from flowsim.rules import Rule
 from flowsim.weights import NetworkWeights
 from theorems import lemma_5_4
@@ -327,7 +328,7 @@ def test_what_decay_leaves_across_the_data_is_0_at_times_whose_exponential_overf
     start = Weights(torch.tensor([[0.5, 1.0, -1.0]]), weights.output)
     solution = solve(wide, start, 5.0, time="log")
     assert solution.velocity(5.0).hidden.isfinite().all()
-    lifted = flowsim.reduction.reduce(*wide.map_matrices(start, lambda matrix: matrix.unsqueeze(0)))
+    lifted = reduce(*wide.map_matrices(start, lambda matrix: matrix.unsqueeze(0)))
     zero = lifted.weights.with_layers([torch.zeros_like(layer) for layer in lifted.weights.layers])
     moved = lifted.lift_velocity(zero, torch.tensor([800.0], dtype=torch.float64), torch.tensor([0]), logarithmic=True)
     assert torch.equal(moved.hidden, torch.zeros_like(moved.hidden))
