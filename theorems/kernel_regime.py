@@ -32,7 +32,10 @@ from theorems.observation import Observation, has_kinks
 from theorems.theorem_5_1 import mean_ratio
 
 ROUNDS = 500
-"""Of the iteration for lambda, which converges from above, geometrically."""
+"""Of the iteration for lambda, which converges from above; slowly where there is hardly a solution."""
+
+SURELY = 1 - 1e-9
+"""The share of what the iteration comes to that is tried: lambda is what satisfies its inequality."""
 
 
 class Bounds(NamedTuple):
@@ -72,11 +75,16 @@ def bounds(solution: Solution) -> Bounds:
         hidden = inputs * feedback * residual / rate
         return hidden, (largest + inputs * hidden) * residual / rate
 
-    rate = sigma.square()
-    for _ in range(ROUNDS):
+    def allowed(rate: Tensor) -> Tensor:
         hidden, output = moved(rate)
         taken = output.square() / 4 if paired else (size + output) * feedback
-        rate = ((sigma - inputs * hidden).clamp(min=0).square() - inputs.square() * taken).clamp(min=0)
+        return ((sigma - inputs * hidden).clamp(min=0).square() - inputs.square() * taken).clamp(min=0)
+
+    rate = sigma.square()
+    for _ in range(ROUNDS):
+        rate = allowed(rate)
+    rate = SURELY * rate
+    rate = torch.where(rate <= allowed(rate), rate, 0.0)
     hidden, output = moved(rate)
     return Bounds(rate, hidden, output, inputs * output / (sigma - inputs * hidden))
 
