@@ -39,11 +39,30 @@ def test_lambda_is_the_largest_solution(paired: bool) -> None:
     known = kernel_regime.bounds(solution)
     rate = known.rate.item()
     hidden, output, right, sine = terms(solution, rate, paired)
-    assert right == pytest.approx(rate, rel=1e-10)
+    assert rate <= right == pytest.approx(rate, rel=2e-9), "it satisfies its inequality, and nearly no larger one does"
     assert (known.hidden.item(), known.output.item()) == pytest.approx((hidden, output), rel=1e-10)
     assert known.sine.item() == pytest.approx(sine, rel=1e-10)
     for factor in (1.001, 1.01, 1.1, 2.0):
         assert terms(solution, factor * rate, paired)[2] < factor * rate
+
+
+def test_where_the_iteration_crawls_past_a_solution_that_does_not_exist_there_is_no_lambda() -> None:
+    """One sample, |X| = sigma = 1, b = v(0), so that |r(0)| = 1 - b: a lambda exists for b near 1."""
+
+    def rate(b: float) -> float:
+        flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([b]), "squared", 1.0)
+        start = Weights(torch.tensor([[1.0]], dtype=torch.float64), torch.tensor([b], dtype=torch.float64))
+        return kernel_regime.bounds(solve(flow, start, 1e-3)).rate.item()
+
+    low, high = 0.5, 0.999
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rate(middle) > 0 else (middle, high)
+    residual, rates = 1 - high, np.linspace(1e-3, 1, 200_001)
+    hidden = high * residual / rates
+    right = np.clip(1 - hidden, 0, None) ** 2 - ((1 + hidden) * residual / rates) ** 2 / 4
+    assert 0 <= (right - rates).max() < 1e-3, "nearly the least b that has a lambda"
+    assert rate(high) > 0.1
 
 
 def test_narrow_networks_have_no_lambda_and_neither_have_fewer_neurons_than_samples() -> None:

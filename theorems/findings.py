@@ -39,7 +39,7 @@ NEAR_LIMIT = 0.9
 
 NEAR_GRADIENT = 0.9
 """A cosine of at least that is near. With w_ij of variance 1/d, and v_j and b_j of variance 1, that of wide networks
-tends to 0.125 to 0.19 at the start (section 14.10)."""
+tends to a value between 0.125 and 0.19 at the start (section 14.10)."""
 
 
 @dataclass(frozen=True)
