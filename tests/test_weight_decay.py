@@ -80,7 +80,7 @@ def test_a_rate_that_is_a_percent_off_is_noticed(rate: float) -> None:
 def test_an_integral_that_is_a_percent_off_is_noticed(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdict(weight_decay.STATEMENT) == "holds"
     norms = weight_decay.norms
-    monkeypatch.setattr(weight_decay, "norms", lambda seen: factor * norms(seen))
+    monkeypatch.setattr(weight_decay, "norms", lambda weights: factor * norms(weights))
     assert verdict(weight_decay.STATEMENT, weight_decay.STATEMENT.claims[0]) == "violated"
 
 

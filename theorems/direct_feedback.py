@@ -24,6 +24,7 @@ from theorems.ensembles import DEEP, Scope, any_problem, any_run, solved
 from theorems.hypothesis import Hypothesis, fact, is_rule
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
+from theorems.theorem_5_2 import norms
 from theorems.validity import homogeneous
 
 
@@ -50,9 +51,7 @@ def shadow_rate(seen: Observation) -> Float[Tensor, "nodes pieces entries"]:
 
 def shadow_law(seen: Observation) -> Compared:
     """<M_l[:, i], B_l[:, i]> with M_l(0) = 0 less the gain of |W_l[i, :]|^2 / 2, of all hidden neurons; their sizes."""
-    hidden, initial = (
-        torch.cat([0.5 * layer.square().sum(-1) for layer in at.layers[:-1]], -1) for at in (seen.weights, seen.start)
-    )
+    hidden, initial = norms(seen.weights), norms(seen.start)
     shadows = seen.integral.split([matrix.shape[-2:].numel() for matrix in seen.feedback], -1)
     pairs = zip(shadows, seen.feedback, strict=True)
     products = torch.cat([(shadow.unflatten(-1, matrix.shape[-2:]) * matrix).sum(-2) for shadow, matrix in pairs], -1)

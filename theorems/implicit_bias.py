@@ -25,16 +25,13 @@ from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights, data
 from flowsim.initialization import random_signs
-from flowsim.losses import named
+from theorems.any_start import start_of
 from theorems.check import Case, Role, Statement
-from theorems.constants import each
 from theorems.ensembles import KAPPA, SLOPE, Scope, Shape, solved
-from theorems.hypothesis import Hypothesis, fact, is_rule
+from theorems.hypothesis import Hypothesis, fact, has_loss, two_layers
 from theorems.measurement import Claim, Compared, NoMarginError, infimum, ratio
-from theorems.observation import Observation, has_kinks
-
-EARLY = 1e-7
-"""Distance from the start relative to W(0). Beyond, rounding of a difference of weights is at most eps / EARLY."""
+from theorems.observation import Observation
+from theorems.theorem_5_1 import EARLY
 
 T_FINAL = 1e4
 
@@ -90,7 +87,7 @@ def mu_bounds(solution: Solution) -> Float[Tensor, "2 ensemble"]:
     Raises:
         NoMarginError: if a problem that has a limit is not solved to SOLVED.
     """
-    flow, feedback = solution.flow_of(torch.arange(solution.batch_shape.numel())), _feedback(solution)
+    flow, feedback = solution.flow_of(torch.arange(solution.batch_shape.numel())), start_of(solution).feedback
     datasets = [
         Dataset(inputs, labels) for inputs, labels in zip(flow.dataset.inputs, flow.dataset.labels, strict=True)
     ]
@@ -105,11 +102,6 @@ def mu_limit(solution: Solution) -> Float[Tensor, " ensemble"]:
     return mu_bounds(solution)[0]
 
 
-def _feedback(solution: Solution) -> Float[Tensor, "ensemble m"]:
-    matrix = solution.flow.rule.feedback_matrices(solution.start)[-1].squeeze(-2)
-    return matrix.expand(*solution.batch_shape, -1).reshape(-1, matrix.shape[-1])
-
-
 def _sides(seen: Observation) -> Compared:
     """y_i z_ij sign b_j, which is positive where the slopes are those of the limit."""
     signs = seen.flow.dataset.labels.unsqueeze(-1) * seen.feedback[0].sign()
@@ -118,21 +110,16 @@ def _sides(seen: Observation) -> Compared:
 
 
 def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
-    flow, start = solution.flow, solution.start
-    setting = [
-        is_rule(solution, FeedbackAlignment),
-        fact("two layers, labels +-1", len(start.layers) == 2 and flow.dataset.classes is None),
-        fact("leaky ReLU", has_kinks(flow)),
-    ]
+    setting = two_layers(solution, FeedbackAlignment)
     if not all(hypothesis.holds for hypothesis in setting):
         return setting
-    nonzero = Hypothesis("b_j != 0", each(solution, _feedback(solution).abs().amin(-1)), strict=True)
+    nonzero = Hypothesis("b_j != 0", start_of(solution).feedback.abs().amin(-1), strict=True)
     if not nonzero.holds:
         return [*setting, nonzero]
     return [
         *setting,
         nonzero,
-        fact("exponential loss", named(flow.loss).name == "exponential"),
+        has_loss(solution, "exponential"),
         fact("mu as stated", stated),
         Hypothesis("mu > 0", mu_limit(solution), strict=True),
         Hypothesis("y_i z_ij sign b_j > 0 throughout", infimum(_sides, solution), strict=True),

@@ -21,14 +21,13 @@ from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights
 from flowsim.initialization import gaussian
-from flowsim.losses import named
 from theorems import ensembles
 from theorems.check import Case, Statement
 from theorems.constants import each
 from theorems.ensembles import SLOPE, Scope, solved
-from theorems.hypothesis import Hypothesis, fact, is_rule
+from theorems.hypothesis import Hypothesis, fact, has_loss, two_layers
 from theorems.measurement import Claim, Compared, ratio
-from theorems.observation import Observation, has_kinks
+from theorems.observation import Observation
 from theorems.theorem_5_1 import mean_ratio
 
 ROUNDS = 500
@@ -142,17 +141,12 @@ def angle_claim(name: str, least: Callable[[Solution], Float[Tensor, " ensemble"
 
 
 def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
-    flow = solution.flow
-    setting = [
-        is_rule(solution, FeedbackAlignment),
-        fact("two layers, labels +-1", len(solution.start.layers) == 2 and flow.dataset.classes is None),
-        fact("leaky ReLU", has_kinks(flow)),
-    ]
+    setting = two_layers(solution, FeedbackAlignment)
     if not all(hypothesis.holds for hypothesis in setting):
         return setting
     return [
         *setting,
-        fact("squared loss", named(flow.loss).name == "squared"),
+        has_loss(solution, "squared"),
         fact("constants as stated", stated),
         Hypothesis("lambda > 0", bounds(solution).rate, strict=True),
     ]

@@ -19,19 +19,16 @@ from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights
 from flowsim.initialization import gaussian, random_signs
-from flowsim.losses import named
 from theorems.check import Case, Statement
 from theorems.constants import each
 from theorems.ensembles import DEEP, DIMENSION, GAUSSIAN, WIDTH, Scope, any_run, linear_run, solved
-from theorems.hypothesis import Hypothesis, fact, is_rule
+from theorems.hypothesis import Hypothesis, fact, has_loss, is_rule, two_layers
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
-from theorems.theorem_5_1 import mu_linear
+from theorems.theorem_5_1 import EARLY, mu_linear
 
 SAMPLES = 4
 WIDTHS = (16, 64, 256, 1024)
-EARLY = 1e-7
-"""|b| |s|^2 / |v(0)| up to which the change of cos(v, b) is rounding."""
 
 
 # --- any depth ---
@@ -158,8 +155,7 @@ def little_alignment(seen: Observation, share: float = 1.0, power: float = 2 / 3
 def _setting(solution: Solution) -> list[Hypothesis]:
     """FA, two layers, scalar output, squared loss, W(0) = 0, b.v(0) > 0, independent inputs."""
     start, flow = solution.start, solution.flow
-    scalar = len(start.layers) == 2 and flow.dataset.classes is None
-    shape = [is_rule(solution, FeedbackAlignment), fact("two layers, labels +-1", scalar)]
+    shape = two_layers(solution, FeedbackAlignment)
     if not all(item.holds for item in shape):
         return shape
     feedback = flow.rule.feedback_matrices(start)[0]
@@ -167,7 +163,7 @@ def _setting(solution: Solution) -> list[Hypothesis]:
     return [
         *shape,
         is_linear(solution),
-        fact("squared loss", named(flow.loss).name == "squared"),
+        has_loss(solution, "squared"),
         Hypothesis("W(0) = 0", -start.layers[0].abs().amax((-2, -1))),
         Hypothesis("b.v(0) > 0", (feedback * start.layers[1]).sum((-2, -1)), strict=True),
         Hypothesis("lambda_min(K) > 0", smallest_eigenvalue(solution), strict=True, rounding=rounding),
@@ -177,7 +173,7 @@ def _setting(solution: Solution) -> list[Hypothesis]:
 def _alignment_setting(solution: Solution) -> list[Hypothesis]:
     """The same, and v(0) not along b."""
     setting = _setting(solution)
-    if not all(item.holds for item in setting[:2]):
+    if not all(item.holds for item in setting[:3]):
         return setting
     feedback, output = solution.flow.rule.feedback_matrices(solution.start)[0], solution.start.layers[1]
     cosine = (feedback * output).sum((-2, -1)) / (feedback.norm(dim=(-2, -1)) * output.norm(dim=(-2, -1)))

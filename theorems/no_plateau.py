@@ -2,8 +2,7 @@
 
 With G = int L, l_j = gamma margin |b_j| G - |w_j(0)|, S_low(G) = S0 + sum_j max(0, l_j)^2 / 2, Sigma = int_0^G S_low:
 
-    FA, sign-FA   gamma margin |b_j| G <= |w_j(t) - w_j(0)| <= R |b_j| G,   S(t) >= S_low(G) >= S_low(t L(t))
-                  1 - L(t)/L(0) >= gamma^2 margin^2 Sigma(t L(t))
+    FA, sign-FA   S(t) >= S_low(G) >= S_low(t L(t)),   1 - L(t)/L(0) >= gamma^2 margin^2 Sigma(t L(t))
     GD            |theta(t)|^2 <= |theta(0)|^2 exp(2 R G),  so that its time grows like log(1 / |theta(0)|)
 """
 
@@ -30,16 +29,15 @@ from flowsim import (
     data,
 )
 from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
-from flowsim.losses import named
-from flowsim.observables import conserved
 from flowsim.rules import is_one_of
 from theorems import ensembles
+from theorems.any_start import Constant, Start, radius, slope_times_margin, start_of
 from theorems.check import Case, Statement
 from theorems.constants import each, gaps_not_negative, svm_margin, total_gap, total_gap_positive
 from theorems.ensembles import KAPPA, SLOPE, SMALL, WIDTH, Scope, solved
-from theorems.hypothesis import Hypothesis, fact, is_rule
+from theorems.hypothesis import Hypothesis, fact, has_loss, slope_positive, two_layers
 from theorems.measurement import Claim, Compared, ratio
-from theorems.observation import Observation, has_kinks
+from theorems.observation import Observation
 from theorems.proposition_5_7 import total_product
 from theorems.theorem_5_1 import EARLY
 
@@ -77,63 +75,17 @@ class Lower(NamedTuple):
 
 
 LowerOf = Callable[[Solution], Lower]
-Constant = Callable[[Solution], Float[Tensor, " ensemble"]]
-
-
-def feedback_sizes(solution: Solution) -> Float[Tensor, "ensemble m"]:
-    """|b_j| at the start."""
-    feedback = solution.flow.rule.feedback_matrices(solution.start)[0].abs()
-    return feedback.expand(*solution.batch_shape, *feedback.shape[-2:]).reshape(-1, feedback.shape[-1])
-
-
-def largest_input(solution: Solution) -> Float[Tensor, " ensemble"]:
-    """R = max_i |x_i|."""
-    return each(solution, solution.flow.dataset.inputs.norm(dim=-1).amax(-1))
 
 
 def lower(
     solution: Solution,
     *,
-    slope: float | None = None,
-    margin: Constant = svm_margin,
-    feedback: Callable[[Solution], Float[Tensor, "ensemble m"]] = feedback_sizes,
+    pull: Constant = slope_times_margin,
+    feedback: Callable[[Start], Float[Tensor, "ensemble m"]] = lambda start: start.feedback.abs(),
 ) -> Lower:
-    """S_low of a run, with its own slope, SVM margin and feedback if no others are presumed."""
-    pull = (solution.flow.slope if slope is None else slope) * margin(solution)
-    norms = solution.start.layers[0].norm(dim=-1)
-    return Lower(
-        pull.unsqueeze(-1) * feedback(solution),
-        norms.reshape(-1, norms.shape[-1]),
-        total_gap(solution),
-        pull.square(),
-    )
-
-
-def growth_claims(lower_of: LowerOf, radius: Constant) -> list[Claim]:
-    """|w_j(t) - w_j(0)| between gamma margin |b_j| G and R |b_j| G."""
-
-    def moved(seen: Observation) -> Tensor:
-        """|w_j(t) - w_j(0)|^2 / G^2, and |dw_j/dt|^2 / L^2 where the difference is rounding."""
-        clock, known = seen.integral.unsqueeze(-1), _of(lower_of, seen)
-        early = clock * known.speed <= EARLY * known.norms
-        rate = seen.velocity.layers[0].square().sum(-1) / seen.risk.square().unsqueeze(-1)
-        return torch.where(early, rate, _moved(seen).square().sum(-1) / clock.square())
-
-    def moves(seen: Observation) -> Compared:
-        least = _of(lower_of, seen).speed.square().expand(len(seen.times), -1, -1)
-        return Compared(moved(seen) - least, least)
-
-    def moves_no_more(seen: Observation) -> Compared:
-        most = (seen.of(radius(seen.solution)).unsqueeze(-1) * seen.feedback[0].squeeze(-2)).square()
-        most = most.expand(len(seen.times), -1, -1)
-        return Compared(most - moved(seen), most)
-
-    return [
-        Claim(
-            "|w_j(t) - w_j(0)| > gamma margin |b_j| G(t)", "inequality", moves, lambda run: lower_of(run).speed, True
-        ),
-        Claim("|w_j(t) - w_j(0)| < R |b_j| G(t)", "inequality", moves_no_more),
-    ]
+    """S_low of a run, with its own gamma margin and |b_j| if no others are presumed."""
+    start, least = start_of(solution), pull(solution)
+    return Lower(least.unsqueeze(-1) * feedback(start), start.norm, total_gap(solution), least.square())
 
 
 def halving_claims(lower_of: LowerOf) -> list[Claim]:
@@ -159,58 +111,23 @@ def _of(lower_of: LowerOf, seen: Observation) -> Lower:
     return Lower(*(seen.of(part) for part in lower_of(seen.solution)))
 
 
-def _moved(seen: Observation) -> Float[Tensor, "nodes pieces m d"]:
-    """w_j(t) - w_j(0)."""
-    return seen.weights.layers[0] - seen.start.layers[0]
-
-
-def _setting(solution: Solution, *rules: type[Rule]) -> list[Hypothesis]:
-    flow = solution.flow
-    return [
-        is_rule(solution, *rules),
-        fact("two layers, labels +-1", len(solution.start.layers) == 2 and flow.dataset.classes is None),
-        fact("leaky ReLU", has_kinks(flow)),
-    ]
-
-
-def _exponential(solution: Solution) -> Hypothesis:
-    return fact("exponential loss", named(solution.flow.loss).name == "exponential")
-
-
-def _hypotheses(stated: bool, descends: bool, solution: Solution) -> list[Hypothesis]:
-    """With `descends`, those that let the loss decrease as well."""
-    setting = _setting(solution, FeedbackAlignment, SignFeedbackAlignment)
+def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
+    setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
     if not all(hypothesis.holds for hypothesis in setting):
         return setting
-    fixed = is_one_of(solution.flow.rule, FeedbackAlignment)
-    gaps = conserved(solution.flow, solution.start)[0]
-    signs = [] if fixed else [Hypothesis("c_j > 0", gaps.amin(-1), strict=True)]
+    start = start_of(solution)
     return [
         *setting,
-        _exponential(solution),
-        Hypothesis("gamma > 0", torch.tensor(solution.flow.slope, dtype=torch.float64), strict=True),
+        has_loss(solution, "exponential"),
+        slope_positive(solution),
         fact("constants as stated", stated),
-        Hypothesis("b_j != 0", feedback_sizes(solution).amin(-1), strict=True),
+        Hypothesis("b_j != 0", start.feedback.abs().amin(-1), strict=True),
         Hypothesis("SVM margin > 0", svm_margin(solution), strict=True),
-        *signs,
-        *([gaps_not_negative(solution)] if fixed and descends else []),
-        *([total_gap_positive(solution)] if descends else []),
+        gaps_not_negative(solution)
+        if is_one_of(solution.flow.rule, FeedbackAlignment)
+        else Hypothesis("c_j > 0", start.gap.amin(-1), strict=True),
+        total_gap_positive(solution),
     ]
-
-
-def growth_statement(
-    lower_of: LowerOf = lower, radius: Constant = largest_input, *, stated: bool = True
-) -> Statement:  # fmt: skip
-    """How fast hidden weights grow under FA and sign-FA, with these constants."""
-    return Statement(
-        name="no_plateau",
-        title="No plateau, hidden weights grow at a rate whatever their size",
-        formula=r"\gamma m_\ast |b_j| G(t) \le |w_j(t) - w_j(0)| \le R |b_j| G(t), \qquad G(t) = \int_0^t L",
-        hypotheses=partial(_hypotheses, stated, False),
-        claims=growth_claims(lower_of, radius),
-        rate=_loss,
-        beyond=True,
-    )
 
 
 def statement(lower_of: LowerOf = lower, *, stated: bool = True) -> Statement:
@@ -220,7 +137,7 @@ def statement(lower_of: LowerOf = lower, *, stated: bool = True) -> Statement:
         title="No plateau, the loss halves in a time that small weights do not prolong",
         formula=r"1 - \frac{L(t)}{L(0)} \ge \gamma^2 m_\ast^2 \int_0^{tL(t)} S_{\mathrm{low}}, \qquad "
         r"S_{\mathrm{low}}(G) = S_0 + \tfrac12 \sum_j \max(0, \gamma m_\ast |b_j| G - |w_j(0)|)^2",
-        hypotheses=partial(_hypotheses, stated, True),
+        hypotheses=partial(_hypotheses, stated),
         claims=halving_claims(lower_of),
         rate=_ratio,
         constants=lambda solution: {
@@ -234,11 +151,6 @@ def statement(lower_of: LowerOf = lower, *, stated: bool = True) -> Statement:
 def _ratio(seen: Observation) -> Float[Tensor, "nodes pieces"]:
     """<grad, fa> / L^2, the rate of 1/L."""
     return seen.dominance(2)
-
-
-def _loss(seen: Observation) -> Float[Tensor, "nodes pieces"]:
-    """dG/dt = L."""
-    return seen.risk
 
 
 def initial_loss(solution: Solution) -> Float[Tensor, " ensemble"]:
@@ -290,19 +202,19 @@ def squared_weights(layers: Sequence[Tensor]) -> Float[Tensor, "*some"]:
 
 
 def _descent_hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
-    setting = _setting(solution, GradientDescent)
+    setting = two_layers(solution, GradientDescent)
     if not all(hypothesis.holds for hypothesis in setting):
         return setting
     size = each(solution, squared_weights(solution.start.layers))
     return [
         *setting,
-        _exponential(solution),
+        has_loss(solution, "exponential"),
         Hypothesis("theta(0) != 0", size, strict=True),
         fact("constants as stated", stated),
     ]
 
 
-def descent_statement(radius: Constant = largest_input, *, stated: bool = True) -> Statement:
+def descent_statement(largest: Constant = radius, *, stated: bool = True) -> Statement:
     """What is said of GD, with this R."""
 
     def grows_no_faster(seen: Observation) -> Compared:
@@ -313,7 +225,7 @@ def descent_statement(radius: Constant = largest_input, *, stated: bool = True) 
         ) / (size * seen.risk)  # fmt: skip
         early = (size / initial - 1).abs() <= EARLY
         mean = torch.where(early, rate, (size / initial).log() / seen.integral)
-        most = 2 * seen.of(radius(seen.solution)).expand_as(mean)
+        most = 2 * seen.of(largest(seen.solution)).expand_as(mean)
         return Compared((most - mean).unsqueeze(-1), most.unsqueeze(-1))
 
     return Statement(
@@ -323,22 +235,22 @@ def descent_statement(radius: Constant = largest_input, *, stated: bool = True) 
         r"L(t) \le \tfrac12 \ \Rightarrow\ t \ge \frac{1}{2 R L(0)} \log\frac{2 \log 2}{R |\theta(0)|^2}",
         hypotheses=partial(_descent_hypotheses, stated),
         claims=[Claim("|theta(t)|^2 < |theta(0)|^2 exp(2 R G(t))", "inequality", grows_no_faster)],
-        rate=_loss,
+        rate=lambda seen: seen.risk,
         constants=lambda solution: {
-            "time to L = 1/2, at least": half_time_at_least(solution, radius),
+            "time to L = 1/2, at least": half_time_at_least(solution, largest),
             "time to L = 1/2": half_time(solution),
         },
         beyond=True,
     )
 
 
-def half_time_at_least(solution: Solution, radius: Constant = largest_input) -> Float[Tensor, " ensemble"]:
+def half_time_at_least(solution: Solution, largest: Constant = radius) -> Float[Tensor, " ensemble"]:
     """log(2 log 2 / (R |theta(0)|^2)) / (2 R L(0)), for GD."""
-    largest, size = radius(solution), each(solution, squared_weights(solution.start.layers))
-    return (2 * math.log(2) / (largest * size)).log().clamp(min=0) / (2 * largest * initial_loss(solution))
+    R, size = largest(solution), each(solution, squared_weights(solution.start.layers))
+    return (2 * math.log(2) / (R * size)).log().clamp(min=0) / (2 * R * initial_loss(solution))
 
 
-GROWTH, STATEMENT, DESCENT = growth_statement(), statement(), descent_statement()
+STATEMENT, DESCENT = statement(), descent_statement()
 
 
 # --- runs ---
@@ -412,34 +324,24 @@ def cases(scope: Scope) -> list[Case]:
     rest, almost_zero, even = (partial(run, device) for run in (at_rest, from_almost_zero, balanced))
     linear = SMALL._replace(slope=1.0)
     contradictory = partial(ensembles.margin_run, "contradictory", "fa", linear, seeds, device, t_final=300.0)
-    too_large, too_small = _scaled(1.01, svm_margin), _scaled(0.99, largest_input)
+    too_large = statement(partial(lower, pull=_scaled(1.01, slope_times_margin)), stated=False)
     return [
-        *(
-            Case(stated, f"{label}, {what}, scales 1e-1 to 1e-8", "theorem", scaled(rule))
-            for rule, label in RULES.items()
-            for what, stated in [("growth", GROWTH), ("loss", STATEMENT)]
-        ),
-        Case(GROWTH, "FA, growth at rest, tight", "theorem", [rest]),
-        Case(STATEMENT, "FA, loss at rest, tight", "theorem", [rest]),
+        Case(STATEMENT, "FA, scales 1e-1 to 1e-8", "theorem", scaled("fa")),
+        Case(STATEMENT, "sign-FA, scales 1e-1 to 1e-8", "theorem", scaled("sign-fa")),
+        Case(STATEMENT, "FA, at rest, tight", "theorem", [rest]),
         Case(STATEMENT, "FA, from almost 0, tight", "theorem", [almost_zero]),
         Case(DESCENT, "GD, scales 1e-1 to 1e-8", "theorem", scaled("gd")),
         Case(DESCENT, "GD, balanced, tight", "theorem", [even]),
-        control("growth, 1.01 margin", growth_statement(partial(lower, margin=too_large), stated=False), rest),
-        control("growth, 0.99 R", growth_statement(radius=too_small, stated=False), almost_zero),
-        control("loss at rest, 1.01 margin", statement(partial(lower, margin=too_large), stated=False), rest),
-        control("from almost 0, 1.01 margin", statement(partial(lower, margin=too_large), stated=False), almost_zero),
-        control("growth, gamma = 0", growth_statement(_with_slope), partial(at_rest, device, slope=0.0)),
-        control("loss, gamma = 0", statement(_with_slope), partial(at_rest, device, slope=0.0)),
+        control("at rest, 1.01 margin", too_large, rest),
+        control("from almost 0, 1.01 margin", too_large, almost_zero),
+        control("gamma = 0", statement(_with_slope), partial(at_rest, device, slope=0.0)),
         control("one wrong sign", STATEMENT, partial(ensembles.one_wrong_sign_run, device)),
         control("logistic loss", STATEMENT, partial(at_rest, device, loss="logistic")),
         control("contradictory labels", statement(_with_margin), contradictory),
         control("GD in the place of FA", statement(_with_feedback), scaled("gd")[2]),
-        control("GD, 0.99 R", descent_statement(too_small, stated=False), even),
+        control("GD, 0.99 R", descent_statement(_scaled(0.99, radius), stated=False), even),
         control("FA in the place of GD", DESCENT, scaled("fa")[2]),
     ]
-
-
-RULES: dict[RuleName, str] = {"fa": "FA", "sign-fa": "sign-FA"}
 
 
 def _scaled(factor: float, constant: Constant) -> Constant:
@@ -448,14 +350,14 @@ def _scaled(factor: float, constant: Constant) -> Constant:
 
 def _with_slope(solution: Solution) -> Lower:
     """S_low as with gamma > 0."""
-    return lower(solution, slope=SLOPE)
+    return lower(solution, pull=lambda run: SLOPE * svm_margin(run))
 
 
 def _with_margin(solution: Solution) -> Lower:
     """S_low of the data without the input that is repeated: M_ik >= kappa, so the margin's square is at least kappa."""
-    return lower(solution, margin=lambda run: torch.full_like(total_gap(run), KAPPA**0.5))
+    return lower(solution, pull=lambda run: torch.full_like(total_gap(run), run.flow.slope * KAPPA**0.5))
 
 
 def _with_feedback(solution: Solution) -> Lower:
     """S_low as with |b_j| = 1."""
-    return lower(solution, feedback=lambda run: torch.ones_like(feedback_sizes(run)))
+    return lower(solution, feedback=lambda start: torch.ones_like(start.feedback))

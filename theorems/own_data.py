@@ -47,7 +47,6 @@ STATEMENTS: list[Statement] = [
     margin_growth.STATEMENT,
     never_obtuse.COLUMNS,
     linear_networks.MATRIX,
-    no_plateau.GROWTH,
     no_plateau.STATEMENT,
     no_plateau.DESCENT,
     implicit_bias.STATEMENT,

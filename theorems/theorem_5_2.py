@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import Flow, Solution
@@ -52,9 +53,13 @@ def _deviation(flow: Flow, weights: NetworkWeights, start: NetworkWeights) -> Co
 
 def gaps(flow: Flow, weights: NetworkWeights) -> tuple[Tensor, Tensor]:
     """c and |Psi| + |w|^2 / 2 of all hidden neurons."""
-    values = torch.cat(conserved(flow, weights), -1)
-    norms = torch.cat([0.5 * layer.square().sum(-1) for layer in weights.layers[:-1]], -1)
-    return values, (values + norms).abs() + norms
+    values, half = torch.cat(conserved(flow, weights), -1), norms(weights)
+    return values, (values + half).abs() + half
+
+
+def norms(weights: NetworkWeights) -> Float[Tensor, "*some neurons"]:
+    """|w|^2 / 2 of all hidden neurons."""
+    return torch.cat([0.5 * layer.square().sum(-1) for layer in weights.layers[:-1]], -1)
 
 
 def has_law(solution: Solution) -> Hypothesis:

@@ -35,17 +35,11 @@ from theorems.ensembles import SMALL, Scope, any_run, any_runs, dataset_of, solv
 from theorems.hypothesis import Hypothesis, fact, is_rule
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
-from theorems.theorem_5_2 import gaps
+from theorems.theorem_5_1 import EARLY
+from theorems.theorem_5_2 import gaps, norms
 from theorems.validity import homogeneous
 
 DECAY = 0.1
-EARLY = 1e-7
-"""lambda t up to which c(t) - e^(-lambda t) c(0) is rounding."""
-
-
-def norms(seen: Observation) -> Float[Tensor, "nodes pieces neurons"]:
-    """|w|^2 / 2 of all hidden neurons."""
-    return torch.cat([0.5 * layer.square().sum(-1) for layer in seen.weights.layers[:-1]], -1)
 
 
 def since(seen: Observation) -> Float[Tensor, "nodes pieces 1"]:
@@ -71,7 +65,7 @@ def mean_norm(seen: Observation, rate: float = 1.0) -> Compared:
     For rate = 1 a mean of |w|^2 / 2 over [0, t]. Where c(t) - c(0) is rounding, the limit t -> 0 stands for it.
     """
     excess, size = gained(seen, rate)
-    limit = norms(seen) + (rate - 1) * gaps(seen.flow, seen.start)[0]
+    limit = norms(seen.weights) + (rate - 1) * gaps(seen.flow, seen.start)[0]
     mean = torch.where(since(seen) <= EARLY, limit, excess / -torch.expm1(-since(seen)))
     return Compared(mean, size.sum(-1, keepdim=True).expand_as(mean))
 
@@ -94,7 +88,7 @@ def _statement(title: str, rules: tuple[type[Rule], ...], claims: list[Claim]) -
         r"\Psi(t) \ge e^{-\lambda t} c(0) + \tfrac12|w(t)|^2, \qquad \mathrm{GD}: \ c(t) = e^{-2 \lambda t} c(0)",
         hypotheses=partial(_setting, True, rules),
         claims=claims,
-        rate=lambda seen: since(seen).exp() * norms(seen),
+        rate=lambda seen: since(seen).exp() * norms(seen.weights),
         beyond=True,
         decay=True,
     )
