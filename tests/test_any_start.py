@@ -19,7 +19,7 @@ SHAPE = Shape(4, 5, 0.9)
 
 @pytest.fixture(scope="module")
 def run() -> Solution[Weights]:
-    return wrong_run(SHAPE, 2, "cpu", 1e12)
+    return wrong_run(SHAPE, 2, "cpu")
 
 
 def risk_integral(solution: Solution, trajectory: int, end: float) -> float:
@@ -29,7 +29,7 @@ def risk_integral(solution: Solution, trajectory: int, end: float) -> float:
         at = solution.evaluate(torch.tensor([np.expm1(s)]), torch.tensor([trajectory]))
         return float(solution.flow_of(torch.tensor([trajectory])).risk(at)) * np.exp(s)
 
-    return quad(rate, 0, np.log1p(end), limit=400, epsabs=1e-8, epsrel=1e-8)[0]
+    return quad(rate, 0, np.log1p(end), limit=400, epsabs=1e-7, epsrel=1e-7)[0]
 
 
 @pytest.mark.parametrize("end", [0.5, 20.0, 1000.0])
@@ -40,8 +40,8 @@ def test_displacements_lie_between_gamma_margin_and_radius_times_an_independent_
     moved = (run.evaluate(end).hidden[0] - run.start.hidden[0]).norm(dim=-1)
     feedback = flow.rule.feedback_matrices(run.start)[0][0, 0].abs()
     margin, largest = flow.dataset.svm_margin[0], flow.dataset.inputs[0].norm(dim=-1).max()
-    assert (moved >= flow.slope * margin * feedback * G * (1 - 1e-7)).all()
-    assert (moved <= largest * feedback * G * (1 + 1e-7)).all()
+    assert (moved >= flow.slope * margin * feedback * G * (1 - 1e-6)).all()
+    assert (moved <= largest * feedback * G * (1 + 1e-6)).all()
 
 
 def test_all_signs_are_wrong_at_the_start_and_right_from_the_settling_time_on(run: Solution[Weights]) -> None:
@@ -50,7 +50,7 @@ def test_all_signs_are_wrong_at_the_start_and_right_from_the_settling_time_on(ru
     settled = any_start.settled(run)
     assert settled.isfinite().all()
     for trajectory, time in enumerate(settled.tolist()):
-        later = torch.logspace(np.log10(time), 12, 50, dtype=torch.float64).clamp(max=run.t_final)
+        later = torch.logspace(np.log10(time), 8, 50, dtype=torch.float64).clamp(max=run.t_final)
         at = run.evaluate(later, torch.full_like(later, trajectory, dtype=torch.long))
         feedback = run.flow.rule.feedback_matrices(run.start)[0][trajectory, 0]
         assert (at.layers[1].squeeze(-2) * feedback > 0).all()

@@ -11,7 +11,7 @@ L -> 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -20,10 +20,17 @@ from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution, Weights, data
 from flowsim.initialization import gaussian, with_gaps
-from flowsim.observables import conserved
 from theorems import ensembles
 from theorems.check import Case, Statement
-from theorems.constants import each, svm_margin
+from theorems.constants import (
+    Start,
+    feedback_not_zero,
+    radius,
+    separable,
+    slope_times_margin,
+    start_of,
+    svm_margin,
+)
 from theorems.ensembles import DIMENSION, SLOPE, Scope, Shape, solved
 from theorems.hypothesis import Hypothesis, fact, has_loss, slope_positive, two_layers
 from theorems.measurement import Claim, Compared, integrals_before
@@ -33,41 +40,9 @@ from theorems.theorem_5_1 import EARLY
 Constant = Callable[[Solution], Float[Tensor, " ensemble"]]
 
 
-class Start(NamedTuple):
-    """What a start brings: b_j, |w_j(0)| and the gap c_j of each neuron."""
-
-    feedback: Float[Tensor, "rows m"]
-    norm: Float[Tensor, "rows m"]
-    gap: Float[Tensor, "rows m"]
-
-    @property
-    def shortfall(self) -> Float[Tensor, " rows"]:
-        """C = sum_j max(0, -c_j): at all times the b_j v_j < 0 add up to no less than -C."""
-        return (-self.gap).clamp(min=0).sum(-1)
-
-
-@lru_cache(maxsize=16)
-def start_of(solution: Solution) -> Start:
-    """One row for each trajectory."""
-    flow, start = solution.flow, solution.start
-    norm = start.layers[0].norm(dim=-1)
-    columns = flow.rule.feedback_matrices(start)[-1].squeeze(-2), norm, conserved(flow, start)[0]
-    return Start(*(column.expand_as(norm).reshape(-1, norm.shape[-1]) for column in columns))
-
-
 def seen_start(seen: Observation) -> Start:
     """One row for each piece."""
     return Start(*map(seen.of, start_of(seen.solution)))
-
-
-def slope_times_margin(solution: Solution) -> Float[Tensor, " ensemble"]:
-    """gamma margin: |w_j(t) - w_j(0)| is at least so many times |b_j| G."""
-    return solution.flow.slope * svm_margin(solution)
-
-
-def radius(solution: Solution) -> Float[Tensor, " ensemble"]:
-    """R = max |x_i|: |w_j(t) - w_j(0)| is at most so many times |b_j| G."""
-    return each(solution, solution.flow.dataset.inputs.norm(dim=-1).amax(-1))
 
 
 def reach(solution: Solution) -> Float[Tensor, " ensemble"]:
@@ -166,16 +141,15 @@ class Claims(NamedTuple):
 
 def hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:
     """FA, two layers, scalar output, exponential loss, gamma > 0, b_j != 0, separable data."""
-    rule, *setting = two_layers(solution, FeedbackAlignment)
-    if not all(hypothesis.holds for hypothesis in setting):
+    setting = two_layers(solution, FeedbackAlignment)
+    if not all(hypothesis.holds for hypothesis in setting[1:]):
         return setting
     return [
-        rule,
         *setting,
         has_loss(solution, "exponential"),
         slope_positive(solution),
-        Hypothesis("b_j != 0", start_of(solution).feedback.abs().amin(-1), strict=True),
-        Hypothesis("SVM margin > 0", svm_margin(solution), strict=True),
+        feedback_not_zero(solution),
+        separable(solution),
         fact("gamma margin and R as stated", stated),
     ]
 
@@ -219,7 +193,7 @@ LONG = 1e8
 @cache
 def wrong_run(shape: Shape, seeds: int, device: str, t_final: float = LONG) -> Solution[Weights]:
     """FA on separable data, unequal |b_j|, and every sign wrong: b_j v_j(0) < 0."""
-    dataset = data.stack([barely_separable(shape, seed) for seed in range(seeds)])
+    dataset = data.stack([barely_separable(shape.samples, DIMENSION, seed) for seed in range(seeds)])
     generator = torch.Generator().manual_seed(shape.width)
     feedback, sizes = torch.randn(2, seeds, shape.width, generator=generator, dtype=torch.float64)
     feedback = feedback.sign() * (0.3 * feedback).exp()
@@ -234,18 +208,18 @@ def wrong_run(shape: Shape, seeds: int, device: str, t_final: float = LONG) -> S
 @cache
 def settled_run(shape: Shape, seeds: int, device: str) -> Solution[Weights]:
     """`wrong_run` from the time on at which all signs are known to be right."""
-    before = wrong_run(shape, seeds, device, 1e12)
+    before = wrong_run(shape, seeds, device)
     times = settled(before)
     start = before.evaluate(times, torch.arange(seeds, device=times.device))
     return solved(before.flow, start, 1e4, device)
 
 
-def barely_separable(shape: Shape, seed: int) -> Dataset:
-    """y_i x_i = e_1 + noise across: separable, not always orthogonally."""
+def barely_separable(samples: int, dimension: int, seed: int) -> Dataset:
+    """y_i x_i = e_1 / 2 + noise across: separable, with y_i y_k x_i . x_k of both signs."""
     generator = torch.Generator().manual_seed(seed)
-    signed = torch.randn(shape.samples, DIMENSION, generator=generator, dtype=torch.float64) / 2
-    signed[:, 0] = 1.0
-    labels = 1.0 - 2.0 * (torch.arange(shape.samples) % 2)
+    signed = torch.randn(samples, dimension, generator=generator, dtype=torch.float64) / dimension**0.5
+    signed[:, 0] = 0.5
+    labels = 1.0 - 2.0 * (torch.arange(samples) % 2)
     return Dataset(labels.unsqueeze(-1) * signed, labels)
 
 

@@ -6,6 +6,7 @@ The gaps c_j at the start, what the proposition makes of them, and what goes bey
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -67,6 +68,48 @@ def mu_nearly_orthogonal(solution: Solution) -> Float[Tensor, " ensemble"]:
 def mu_svm(solution: Solution) -> Float[Tensor, " ensemble"]:
     """gamma^2 S0 (SVM margin)^2, valid on all separable data; beyond the paper."""
     return solution.flow.slope**2 * total_gap(solution) * svm_margin(solution).square()
+
+
+class Start(NamedTuple):
+    """What a start brings: b_j, |w_j(0)| and the gap c_j of each neuron."""
+
+    feedback: Float[Tensor, "rows m"]
+    norm: Float[Tensor, "rows m"]
+    gap: Float[Tensor, "rows m"]
+
+    @property
+    def shortfall(self) -> Float[Tensor, " rows"]:
+        """C = sum_j max(0, -c_j): at all times the b_j v_j < 0 add up to no less than -C."""
+        return (-self.gap).clamp(min=0).sum(-1)
+
+
+@lru_cache(maxsize=16)
+def start_of(solution: Solution) -> Start:
+    """One row for each trajectory."""
+    flow, start = solution.flow, solution.start
+    norm = start.layers[0].norm(dim=-1)
+    columns = flow.rule.feedback_matrices(start)[-1].squeeze(-2), norm, conserved(flow, start)[0]
+    return Start(*(column.expand_as(norm).reshape(-1, norm.shape[-1]) for column in columns))
+
+
+def feedback_not_zero(solution: Solution) -> Hypothesis:
+    """The hypothesis b_j != 0 for all j."""
+    return Hypothesis("b_j != 0", start_of(solution).feedback.abs().amin(-1), strict=True)
+
+
+def slope_times_margin(solution: Solution) -> Float[Tensor, " ensemble"]:
+    """gamma margin: |w_j(t) - w_j(0)| is at least so many times |b_j| G."""
+    return solution.flow.slope * svm_margin(solution)
+
+
+def radius(solution: Solution) -> Float[Tensor, " ensemble"]:
+    """R = max |x_i|: |w_j(t) - w_j(0)| is at most so many times |b_j| G."""
+    return each(solution, solution.flow.dataset.inputs.norm(dim=-1).amax(-1))
+
+
+def separable(solution: Solution) -> Hypothesis:
+    """The hypothesis that the data are linearly separable."""
+    return Hypothesis("SVM margin > 0", svm_margin(solution), strict=True)
 
 
 @lru_cache(maxsize=16)

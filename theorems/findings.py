@@ -25,6 +25,7 @@ from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
 from flowsim.rules import Rule
 from flowsim.weights import Weights, stack
 from theorems import kernel_regime, lemma_5_4, never_obtuse, proposition_5_3, proposition_5_7
+from theorems.any_start import barely_separable
 from theorems.check import Statement, holds
 from theorems.constants import each, gaps_not_negative, mu_separable, total_gap
 from theorems.ensembles import GAP, KAPPA, SCALE, SLOPE, T_FINAL, kernel_run, solved
@@ -125,12 +126,7 @@ def _boundary(seed: int) -> Dataset:
 
 
 def _not_orthogonally(seed: int) -> Dataset:
-    """y_i x_i = e_1 / 2 + noise across: separable, with x_i.x_k of both signs."""
-    generator = torch.Generator().manual_seed(seed)
-    signed = torch.randn(SAMPLES, DIMENSION, generator=generator, dtype=torch.float64) / DIMENSION**0.5
-    signed[:, 0] = 0.5
-    labels = 1.0 - 2.0 * (torch.arange(SAMPLES) % 2)
-    return Dataset(labels.unsqueeze(-1) * signed, labels)
+    return barely_separable(SAMPLES, DIMENSION, seed)
 
 
 def _one_negative(norms: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights, data
 from flowsim.initialization import random_signs
-from theorems.any_start import start_of
 from theorems.check import Case, Role, Statement
+from theorems.constants import feedback_not_zero, start_of
 from theorems.ensembles import KAPPA, SLOPE, Scope, Shape, solved
 from theorems.hypothesis import Hypothesis, fact, has_loss, two_layers
 from theorems.measurement import Claim, Compared, NoMarginError, infimum, ratio
@@ -113,7 +113,7 @@ def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
     setting = two_layers(solution, FeedbackAlignment)
     if not all(hypothesis.holds for hypothesis in setting):
         return setting
-    nonzero = Hypothesis("b_j != 0", start_of(solution).feedback.abs().amin(-1), strict=True)
+    nonzero = feedback_not_zero(solution)
     if not nonzero.holds:
         return [*setting, nonzero]
     return [

@@ -17,9 +17,8 @@ from flowsim import Dataset, FeedbackAlignment, Flow, SignFeedbackAlignment, Sol
 from flowsim.initialization import with_gaps
 from flowsim.rules import is_one_of
 from theorems import ensembles
-from theorems.any_start import start_of
 from theorems.check import Case, Statement
-from theorems.constants import gaps_not_negative
+from theorems.constants import feedback_not_zero, gaps_not_negative
 from theorems.ensembles import GAP, SLOPE, Scope, margin_run, solved
 from theorems.hypothesis import Hypothesis, fact, has_loss, two_layers
 from theorems.measurement import Claim, Compared
@@ -52,11 +51,10 @@ def hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:
     setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
     if not all(hypothesis.holds for hypothesis in setting):
         return setting
-    feedback = start_of(solution).feedback.abs().amin(-1)
     fixed = is_one_of(solution.flow.rule, FeedbackAlignment)
     return [
         *setting,
-        *([Hypothesis("b_j != 0", feedback, strict=True)] if fixed else []),
+        *([feedback_not_zero(solution)] if fixed else []),
         gaps_not_negative(solution),
         fact("exponent 3/2", stated),
     ]

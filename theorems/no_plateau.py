@@ -31,9 +31,21 @@ from flowsim import (
 from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
 from flowsim.rules import is_one_of
 from theorems import ensembles
-from theorems.any_start import Constant, Start, radius, slope_times_margin, start_of
+from theorems.any_start import Constant
 from theorems.check import Case, Statement
-from theorems.constants import each, gaps_not_negative, svm_margin, total_gap, total_gap_positive
+from theorems.constants import (
+    Start,
+    each,
+    feedback_not_zero,
+    gaps_not_negative,
+    radius,
+    separable,
+    slope_times_margin,
+    start_of,
+    svm_margin,
+    total_gap,
+    total_gap_positive,
+)
 from theorems.ensembles import KAPPA, SLOPE, SMALL, WIDTH, Scope, solved
 from theorems.hypothesis import Hypothesis, fact, has_loss, slope_positive, two_layers
 from theorems.measurement import Claim, Compared, ratio
@@ -121,8 +133,8 @@ def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
         has_loss(solution, "exponential"),
         slope_positive(solution),
         fact("constants as stated", stated),
-        Hypothesis("b_j != 0", start.feedback.abs().amin(-1), strict=True),
-        Hypothesis("SVM margin > 0", svm_margin(solution), strict=True),
+        feedback_not_zero(solution),
+        separable(solution),
         gaps_not_negative(solution)
         if is_one_of(solution.flow.rule, FeedbackAlignment)
         else Hypothesis("c_j > 0", start.gap.amin(-1), strict=True),

@@ -33,7 +33,7 @@ from theorems.constants import (
     mu_nearly_orthogonal,
     mu_separable,
     mu_svm,
-    svm_margin,
+    separable,
     total_gap,
     total_gap_positive,
 )
@@ -105,7 +105,7 @@ def _data_hypotheses(kind: str, solution: Solution) -> list[Hypothesis]:
     if kind == "orthogonally separable":
         return [Hypothesis("kappa > 0", dataset.kappa, strict=True)]
     if kind == "separable":
-        return [Hypothesis("SVM margin > 0", svm_margin(solution), strict=True)]
+        return [separable(solution)]
     radius = Hypothesis("R > 0", dataset.squared_radius, strict=True)
     if kind == "boundary":
         return [radius, Hypothesis("y_i y_k x_i.x_k >= 0 for i != k", _boundary_slack(dataset))]
