@@ -57,15 +57,15 @@ MODULES = {
     "proposition_5_7": proposition_5_7,
     "any_start": any_start,
     "margin_growth": margin_growth,
+    "no_plateau": no_plateau,
+    "weight_decay": weight_decay,
+    "discrete_signs": discrete_signs,
+    "never_obtuse": never_obtuse,
+    "linear_networks": linear_networks,
+    "kernel_regime": kernel_regime,
+    "direct_feedback": direct_feedback,
     "implicit_bias": implicit_bias,
     "weight_sharing": weight_sharing,
-    "never_obtuse": never_obtuse,
-    "weight_decay": weight_decay,
-    "linear_networks": linear_networks,
-    "direct_feedback": direct_feedback,
-    "discrete_signs": discrete_signs,
-    "no_plateau": no_plateau,
-    "kernel_regime": kernel_regime,
 }
 
 _NOT_OF_FILES = "weight_sharing", "weight_decay", "direct_feedback", "discrete_signs", "kernel_regime"
