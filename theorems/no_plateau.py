@@ -242,7 +242,7 @@ def descent_statement(largest: Constant = radius, *, stated: bool = True) -> Sta
 
     return Statement(
         name="no_plateau",
-        title="Plateau of GD, its weights grow exponentially at most",
+        title="No plateau, GD grows exponentially at most",
         formula=r"|\theta(t)|^2 \le |\theta(0)|^2 e^{2 R G(t)}, \qquad R = \max_i |x_i|, \qquad "
         r"L(t) \le \tfrac12 \ \Rightarrow\ t \ge \frac{1}{2 R L(0)} \log\frac{2 \log 2}{R |\theta(0)|^2}",
         hypotheses=partial(_descent_hypotheses, stated),
