@@ -155,4 +155,4 @@ def test_each_hypothesis_notices_its_breach() -> None:
     assert failing(pair()) == []
     assert failing(pair(slope=0.0)) == ["gamma > 0"]
     assert failing(pair(loss="logistic")) == ["exponential loss"]
-    assert failing(pair(descent=True)) == ["rule is FeedbackAlignment"]
+    assert failing(pair(descent=True)) == ["rule is FeedbackAlignment or SignFeedbackAlignment"]

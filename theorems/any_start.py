@@ -18,13 +18,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution, Weights, data
+from flowsim import (
+    Dataset,
+    FeedbackAlignment,
+    Flow,
+    GradientDescent,
+    SignFeedbackAlignment,
+    Solution,
+    Weights,
+    data,
+)
 from flowsim.initialization import gaussian, with_gaps
+from flowsim.rules import is_one_of
 from theorems import ensembles
 from theorems.check import Case, Statement
 from theorems.constants import (
     Start,
     feedback_not_zero,
+    gaps_positive,
     radius,
     separable,
     slope_times_margin,
@@ -140,12 +151,13 @@ class Claims(NamedTuple):
 
 
 def hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:
-    """FA, two layers, scalar output, exponential loss, gamma > 0, b_j != 0, separable data."""
-    setting = two_layers(solution, FeedbackAlignment)
+    """FA, or sign-FA with c_j > 0; two layers, scalar output, exponential loss, gamma > 0, b_j != 0, separable data."""
+    setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
     if not all(hypothesis.holds for hypothesis in setting[1:]):
         return setting
     return [
         *setting,
+        *([gaps_positive(solution)] if is_one_of(solution.flow.rule, SignFeedbackAlignment) else []),
         has_loss(solution, "exponential"),
         slope_positive(solution),
         feedback_not_zero(solution),
@@ -271,6 +283,7 @@ def cases(scope: Scope) -> list[Case]:
             STATEMENT, "FA, all signs wrong", "theorem", [partial(wrong_run, shape, seeds, device) for shape in shapes]
         ),
         Case(STATEMENT, "FA, c_j > 0", "theorem", ensembles.margin_runs(scope, "separable", "fa")),
+        Case(STATEMENT, "sign-FA, c_j > 0", "theorem", ensembles.margin_runs(scope, "separable", "sign-fa")),
         Case(STATEMENT, "FA, tight", "theorem", tight),
         control("1.01 gamma margin", Claims(lower=lambda run: 1.01 * slope_times_margin(run)), apart, stated=False),
         control("0.99 R", Claims(upper=lambda run: 0.99 * radius(run)), apart, stated=False),

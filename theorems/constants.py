@@ -32,6 +32,11 @@ def gaps_not_negative(solution: Solution, first: int = 0) -> Hypothesis:
     return Hypothesis("c_j >= 0", gaps.amin(-1), rounding=rounding.amax(-1))
 
 
+def gaps_positive(solution: Solution) -> Hypothesis:
+    """The hypothesis c_j > 0 for all j: under sign-FA every v_j keeps its sign, and the run is one of FA."""
+    return Hypothesis("c_j > 0", start_of(solution).gap.amin(-1), strict=True)
+
+
 def total_gap_positive(solution: Solution) -> Hypothesis:
     """The hypothesis S0 = sum_j c_j > 0, by more than the rounding of the c_j."""
     rounding = each(solution, _rounding_of_gaps(solution.start.layers[0]).sum(-1))

@@ -38,6 +38,7 @@ from theorems.constants import (
     each,
     feedback_not_zero,
     gaps_not_negative,
+    gaps_positive,
     radius,
     separable,
     slope_times_margin,
@@ -127,7 +128,6 @@ def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
     setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
     if not all(hypothesis.holds for hypothesis in setting):
         return setting
-    start = start_of(solution)
     return [
         *setting,
         has_loss(solution, "exponential"),
@@ -135,9 +135,7 @@ def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
         fact("constants as stated", stated),
         feedback_not_zero(solution),
         separable(solution),
-        gaps_not_negative(solution)
-        if is_one_of(solution.flow.rule, FeedbackAlignment)
-        else Hypothesis("c_j > 0", start.gap.amin(-1), strict=True),
+        gaps_not_negative(solution) if is_one_of(solution.flow.rule, FeedbackAlignment) else gaps_positive(solution),
         total_gap_positive(solution),
     ]
 
