@@ -46,7 +46,7 @@ from theorems.ensembles import DIMENSION, SLOPE, Scope, Shape, solved
 from theorems.hypothesis import Hypothesis, fact, has_loss, slope_positive, two_layers
 from theorems.measurement import Claim, Compared, integrals_before
 from theorems.observation import Observation
-from theorems.theorem_5_1 import EARLY
+from theorems.thresholds import EARLY
 
 Constant = Callable[[Solution], Float[Tensor, " ensemble"]]
 

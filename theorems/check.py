@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -150,13 +150,30 @@ def examined(statement: Statement, label: str, role: Role, solution: Solution) -
     for item in hypotheses:
         if item.slack.isnan().any():
             raise NoMarginError(f"the hypothesis {item.name!r} cannot be measured: a number overflows")
+    require_role(statement, label, role, hypotheses)
+    margins = measure(statement.claims, solution, statement.rate)
+    return Examined(hypotheses, margins, _described(statement, solution, margins))
+
+
+def require_role(statement: Statement, label: str, role: Role, hypotheses: Sequence[Hypothesis]) -> None:
+    """Check that a theorem's hypotheses hold, and that a control breaks one.
+
+    Raises:
+        DoesNotApplyError: if a theorem's do not.
+        ValueError: if a control breaks none.
+    """
     applies = all(hypothesis.holds for hypothesis in hypotheses)
     if role == "theorem" and not applies:
         raise DoesNotApplyError(statement.name, hypotheses)
     if role == "control" and applies:
         raise ValueError(f"the control {statement.name}: {label} breaks no hypothesis")
-    margins = measure(statement.claims, solution, statement.rate)
-    return Examined(hypotheses, margins, _described(statement, solution, margins))
+
+
+def combined_on_claim(statement: Statement, claim: str, label: str, role: Role, instances: Sequence[Examined]) -> Check:
+    """The check of a case that has one of the statement's claims, on instances that are no ensembles."""
+    claims = [item for item in statement.claims if item.name == claim]
+    found = combined(replace(statement, claims=claims), label, role, instances)
+    return replace(found, details={name: value for name, value in found.details.items() if name != "runs"})
 
 
 def combined(statement: Statement, label: str, role: Role, ensembles: Sequence[Examined]) -> Check:

@@ -8,7 +8,7 @@ after n full-batch steps W <- W + eta Delta. So b_j v_j stays positive while c_j
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from flowsim.activation import Activation, Tanh
 from flowsim.data import Dataset
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.observables import conserved
-from theorems.check import Check, DoesNotApplyError, Examined, Role, Statement, combined
+from theorems.check import Check, Examined, Role, Statement, combined_on_claim, require_role
 from theorems.ensembles import SLOPE, SMALL, WIDTH, Scope, dataset_of
 from theorems.hypothesis import Hypothesis, fact
 from theorems.measurement import Claim, Compared, Margin
@@ -154,11 +154,7 @@ class Case:
         """
         run = self.runs[number]
         hypotheses = self.hypotheses(run)
-        applies = all(item.holds for item in hypotheses)
-        if self.role == "theorem" and not applies:
-            raise DoesNotApplyError(self.statement.name, hypotheses)
-        if self.role == "control" and applies:
-            raise ValueError(f"the control {self.statement.name}: {self.label} breaks no hypothesis")
+        require_role(self.statement, self.label, self.role, hypotheses)
         margin = _margin(self.values(run), run, equality=self.claim == EXACT)
         entry = {
             "margin": margin.margin.item(),
@@ -171,10 +167,7 @@ class Case:
 
     def combined(self, descents: Sequence[Examined]) -> Check:
         """The check of the case, as `theorems.check` decides on the claim."""
-        claims = [claim for claim in self.statement.claims if claim.name == self.claim]
-        check = combined(replace(self.statement, claims=claims), self.label, self.role, descents)
-        details = {name: value for name, value in check.details.items() if name != "runs"}  # they are no ensembles
-        return replace(check, details=details)
+        return combined_on_claim(self.statement, self.claim, self.label, self.role, descents)
 
 
 def _margin(compared: Compared, run: Descent, equality: bool) -> Margin:

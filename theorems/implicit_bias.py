@@ -26,12 +26,12 @@ from torch import Tensor
 from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights, data
 from flowsim.initialization import random_signs
 from theorems.check import Case, Role, Statement
-from theorems.constants import feedback_not_zero, start_of
+from theorems.constants import feedback_not_zero, radius, start_of
 from theorems.ensembles import KAPPA, SLOPE, Scope, Shape, solved
 from theorems.hypothesis import Hypothesis, fact, has_loss, two_layers
 from theorems.measurement import Claim, Compared, NoMarginError, infimum, ratio
 from theorems.observation import Observation
-from theorems.theorem_5_1 import EARLY
+from theorems.thresholds import EARLY
 
 T_FINAL = 1e4
 
@@ -129,7 +129,9 @@ def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
 def _travelled(share: float, seen: Observation) -> Compared:
     """4 N of (p(t) - p(0)) / A(t), or at first of the rates of both, which say the same of the start."""
     hidden, moved = seen.start.layers[0], seen.weights.layers[0] - seen.start.layers[0]
-    early = (moved.square().sum((-2, -1)) <= EARLY**2 * hidden.square().sum((-2, -1))).unsqueeze(-1)
+    # |w_j(t) - w_j(0)| is at most R |b_j| int L
+    furthest = seen.of(radius(seen.solution)) * seen.feedback[0].norm(dim=(-2, -1)) * seen.integral
+    early = (furthest <= EARLY * hidden.norm(dim=(-2, -1))).unsqueeze(-1)
     rates = seen.velocity.layers[0].norm(dim=-1) / seen.risk.unsqueeze(-1)
     lengths = torch.where(early, rates, moved.norm(dim=-1) / seen.integral.unsqueeze(-1))
     squares = lengths.square() / seen.feedback[0].squeeze(-2).abs()  # |b_j| |p_j|^2

@@ -25,7 +25,8 @@ from theorems.ensembles import DEEP, DIMENSION, GAUSSIAN, WIDTH, Scope, any_run,
 from theorems.hypothesis import Hypothesis, fact, has_loss, is_rule, two_layers
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
-from theorems.theorem_5_1 import EARLY, mu_linear
+from theorems.theorem_5_1 import mu_linear
+from theorems.thresholds import EARLY
 
 SAMPLES = 4
 WIDTHS = (16, 64, 256, 1024)

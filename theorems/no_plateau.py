@@ -52,7 +52,7 @@ from theorems.hypothesis import Hypothesis, fact, has_loss, slope_positive, two_
 from theorems.measurement import Claim, Compared, ratio
 from theorems.observation import Observation
 from theorems.proposition_5_7 import total_product
-from theorems.theorem_5_1 import EARLY
+from theorems.thresholds import EARLY
 
 HALF = 0.5
 """The loss whose time is bounded."""

@@ -23,13 +23,10 @@ from theorems.ensembles import SMALL, T_FINAL, Scope
 from theorems.hypothesis import Hypothesis
 from theorems.measurement import Claim, Compared, alone, infimum, ratio
 from theorems.observation import Observation
+from theorems.thresholds import EARLY
 
 POLYNOMIAL = polynomial(2)
 """(1 + u)^-2: alpha = 2 + 2/p = 3, and the constants of Proposition 5.7 times p^2 = 4."""
-
-EARLY = 1e-7
-"""Change of L, or of what else a mean is taken of, relative to its size at the start. Beyond, rounding of a mean is at
-most eps / EARLY = 2e-9, relative."""
 
 Mu = Callable[[Solution], Float[Tensor, " ensemble"]]
 """The dominance constant of a run, which may be measured along it."""

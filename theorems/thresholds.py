@@ -33,6 +33,10 @@ what is compared; so near to 0, some are rounding, and an inequality is not viol
 RESOLVED_RELATIVE = 1e-6
 """The same relative to the margin."""
 
+EARLY = 1e-7
+"""Change of L, or of what else a mean is taken of, relative to its size at the start. Beyond, rounding of a mean is at
+most eps / EARLY = 2e-9, relative."""
+
 IN_BOX = 1e-6
 """A slope lies in [gamma, 1] if it is beyond an end by no more, relative to 1 or to itself. Near the end of a slide it
 is off by the truncation of the series."""

@@ -35,8 +35,8 @@ from theorems.ensembles import SMALL, Scope, any_run, any_runs, dataset_of, solv
 from theorems.hypothesis import Hypothesis, fact, is_rule
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
-from theorems.theorem_5_1 import EARLY
 from theorems.theorem_5_2 import gaps, norms
+from theorems.thresholds import EARLY
 from theorems.validity import homogeneous
 
 DECAY = 0.1

@@ -7,7 +7,7 @@ measuring   both sides of the law in a backward pass, along a flow, and over ste
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
 
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from flowsim.modules.layers import RuleName
-from theorems.check import Check, DoesNotApplyError, Examined, Role, Statement, combined
+from theorems.check import Check, Examined, Role, Statement, combined_on_claim, require_role
 from theorems.ensembles import Scope
 from theorems.hypothesis import Hypothesis, fact
 from theorems.measurement import Claim, Compared, Margin
@@ -91,11 +91,7 @@ class Case:
         """
         instance = self.runs[number]
         hypotheses = self.hypotheses(instance)
-        applies = all(item.holds for item in hypotheses)
-        if self.role == "theorem" and not applies:
-            raise DoesNotApplyError(self.statement.name, hypotheses)
-        if self.role == "control" and applies:
-            raise ValueError(f"the control {self.statement.name}: {self.label} breaks no hypothesis")
+        require_role(self.statement, self.label, self.role, hypotheses)
         deviation, error = found = self.measure(instance)
         entry = {
             "margin": -deviation, "error_bound": error, "trajectory": number, "time": 0.0, "place": str(instance),
@@ -104,10 +100,7 @@ class Case:
 
     def combined(self, instances: Sequence[Examined]) -> Check:
         """The check of the case, as `theorems.check` decides on an equality."""
-        claims = [claim for claim in self.statement.claims if claim.name == self.claim]
-        check = combined(replace(self.statement, claims=claims), self.label, self.role, instances)
-        details = {name: value for name, value in check.details.items() if name != "runs"}  # they are no ensembles
-        return replace(check, details=details)
+        return combined_on_claim(self.statement, self.claim, self.label, self.role, instances)
 
 
 def _margin(found: Deviation) -> Margin:
