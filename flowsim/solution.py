@@ -253,7 +253,7 @@ class Solution(Generic[AnyWeights]):
 
         It is solved in turned coordinates too, so that its rounding errors are others. Whatever is observed along both
         estimates its own error: the two differ by about the companion's error, and that is expected to be above this
-        solution's. An estimate, not a guarantee (theorems/README.md, section 10). Solved at the first use.
+        solution's. An estimate, not a guarantee (flowsim/README.md, section 10). Solved at the first use.
         """
         return self.solve_looser()
 
