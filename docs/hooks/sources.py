@@ -1,0 +1,190 @@
+"""Pages whose source is elsewhere in the repository: the theory, the method, changes, benchmarks, figures, help texts."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from inspect import cleandoc
+from pathlib import Path
+
+from sections import Section, numbered, slug
+
+ROOT = Path(__file__).resolve().parents[2]
+
+DOCUMENTS = {
+    "theorems/README.md": "theory/index.md",
+    "flowsim/README.md": "theory/10.md",
+    "tests/benchmarks/results.md": "results/benchmarks.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
+"""Documents of the repository, and the pages where they begin."""
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Every page that is made, with its Markdown."""
+    yield from theory()
+    yield "results/benchmarks.md", _titled("Benchmarks", "tests/benchmarks/results.md")
+    yield "changelog.md", linked((ROOT / "CHANGELOG.md").read_text(), "CHANGELOG.md", "changelog.md")
+    yield "contributing.md", contributing()
+    yield "gallery.md", gallery()
+    yield "command_line.md", command_line()
+
+
+def images() -> Iterator[tuple[str, Path]]:
+    """Every picture that those pages show, and where it is."""
+    yield "results/work_precision.png", ROOT / "tests/benchmarks/work_precision.png"
+    for path in sorted((ROOT / "figures/gallery").glob("*.png")):
+        yield f"gallery/{path.name}", path
+
+
+# --- the theory ---
+
+
+def theory() -> Iterator[tuple[str, str]]:
+    """A page for each section, and one for what is before the first."""
+    for document in ("theorems/README.md", "flowsim/README.md"):
+        text = (ROOT / document).read_text()
+        if document == "theorems/README.md":
+            before = text[: text.index("Contents:")]
+            yield "theory/index.md", before + "\n".join(_contents())
+        for section in numbered(text):
+            body = re.sub(r"^#(#+ )", r"\1", section.body, flags=re.M)
+            page = page_of(section)
+            yield page, f"# {section.number} {section.title} {{ #{section.anchor} }}\n\n{linked(body, document, page)}"
+
+
+def _contents() -> Iterator[str]:
+    sections = [
+        section for name in ("theorems", "flowsim") for section in numbered((ROOT / name / "README.md").read_text())
+    ]
+    yield "\n## Sections\n"
+    for section in sorted(sections, key=lambda section: [int(part) for part in section.number.split(".")]):
+        indent = "    " * (section.level - 2)
+        yield f"{indent}- [{section.number} {section.title}]({os.path.relpath(page_of(section), 'theory')})"
+
+
+def page_of(section: Section) -> str:
+    """Where a section stands on the site."""
+    return f"theory/{section.number.replace('.', '-')}.md"
+
+
+def _anchors(document: str) -> dict[str, str]:
+    """What GitHub calls the headings of a document, and where they are on the site."""
+    found = {}
+    for section in numbered((ROOT / document).read_text()):
+        found[slug(f"{section.number} {section.title}")] = f"{page_of(section)}#{section.anchor}"
+    return found
+
+
+LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#\s]*)(?:#(?P<heading>[^)\s]*))?\)")
+
+
+def linked(text: str, document: str, page: str) -> str:
+    """The text of a document with its links to documents that have pages; other files are named only."""
+
+    def target(match: re.Match[str]) -> str:
+        path = os.path.normpath(Path(document).parent / match["path"]) if match["path"] else document
+        if path not in DOCUMENTS:
+            return f"] (`{path}`)"
+        found = DOCUMENTS[path]
+        if match["heading"]:
+            found = _anchors(path)[match["heading"]]
+        return f"]({os.path.relpath(found, Path(page).parent)})"
+
+    return re.sub(r"\[([^\]]+)\] \((`[^)]+`)\)", r"\1 (\2)", LINK.sub(target, text))
+
+
+# --- documents ---
+
+
+def _titled(title: str, document: str) -> str:
+    text = (ROOT / document).read_text()
+    return f"# {title}\n\n{text}"
+
+
+def contributing() -> str:
+    """CONTRIBUTING.md, and what to do until there is one."""
+    path = ROOT / "CONTRIBUTING.md"
+    if path.exists():
+        return linked(path.read_text(), "CONTRIBUTING.md", "contributing.md")
+    return "# Contributing\n\n`.ci/run` runs what has to pass: linter, types, tests and the build of these pages.\n"
+
+
+# --- the gallery ---
+
+EXPERIMENTS = ("noisy_digits", "deep_networks")
+
+
+def gallery() -> str:
+    """Every figure of figures/gallery, with its caption and the code that draws it."""
+    parts = [GALLERY]
+    for module in _figure_modules():
+        parts.append(_figure(module))
+    return "\n".join(parts)
+
+
+GALLERY = """# Gallery
+
+`python -m figures` draws these figures as PNG and PDF into `figures/gallery/`; `python -m figures signs --output DIR` draws one.
+Those of the experiments are drawn from tables that `python -m figures noisy_digits` and `python -m figures deep_networks` write.
+Each caption is the docstring of the module that draws the figure; the file's metadata have its seeds.
+"""
+
+
+def _figure_modules() -> list[Path]:
+    """Modules that have a figure in the gallery, those of experiments last."""
+    names = {path.stem for path in (ROOT / "figures/gallery").glob("*.png")}
+    alone = [path for path in (ROOT / "figures").glob("*.py") if path.stem in names]
+    of = [
+        path
+        for name in EXPERIMENTS
+        for path in (ROOT / "figures" / name).glob("*.py")
+        if f"{name}_{path.stem}" in names
+    ]
+    return sorted(alone) + of
+
+
+def _figure(module: Path) -> str:
+    source = module.read_text()
+    title, _, caption = cleandoc(ast.get_docstring(ast.parse(source)) or "").partition("\n")
+    package = "" if module.parent.name == "figures" else f"{module.parent.name}_"
+    name, path = f"{package}{module.stem}", module.relative_to(ROOT)
+    code = "\n".join("    " + line for line in source.splitlines())
+    return f"""
+## {title.rstrip(".")} {{ #{name} }}
+
+![{title}](gallery/{name}.png){{ width="510" loading=lazy }}
+
+{caption.strip()}
+
+??? quote "{path}"
+    ```python
+{code}
+    ```
+"""
+
+
+# --- the command line ---
+
+COMMANDS = ("python -m flowsim simulate", "python -m theorems", "python -m figures")
+
+
+def command_line() -> str:
+    """The help texts of all commands, as their parsers print them."""
+    parts = [
+        "# Command line\n\nEach command says what it takes; what is wrong is said in one line on stderr, and the exit status is then 2."
+    ]
+    for command in COMMANDS:
+        parts.append(f"## {command}\n\n```text\n{_help(command)}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _help(command: str) -> str:
+    environment = os.environ | {"COLUMNS": "88", "NO_COLOR": "1"}
+    words = [sys.executable, *command.split()[1:], "--help"]
+    return subprocess.run(words, check=True, capture_output=True, text=True, env=environment, cwd=ROOT).stdout.rstrip()
