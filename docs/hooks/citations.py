@@ -15,6 +15,7 @@ class Citations(Extension):
     """Links "section 4" and "(theorems/README.md, section 4)" to the section, on whatever page it is."""
 
     def extendMarkdown(self, md: Markdown) -> None:
+        """What Markdown calls."""
         md.inlinePatterns.register(_Numbers(CITATION.pattern, md), "sections", 25)
         md.inlinePatterns.register(_Title(QUOTED.pattern, md), "titled_sections", 26)
 

@@ -1,4 +1,4 @@
-"""Pages whose source is elsewhere in the repository: the theory, the method, changes, benchmarks, figures, help texts."""
+"""Pages whose source is elsewhere in the repository: theory, method, benchmarks, figures, help texts, changes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 from sections import Section, numbered, slug
 
 ROOT = Path(__file__).resolve().parents[2]
+
+SECTIONED = ("theorems/README.md", "flowsim/README.md")
 
 DOCUMENTS = {
     "theorems/README.md": "theory/index.md",
@@ -47,7 +49,7 @@ def images() -> Iterator[tuple[str, Path]]:
 
 def theory() -> Iterator[tuple[str, str]]:
     """A page for each section, and one for what is before the first."""
-    for document in ("theorems/README.md", "flowsim/README.md"):
+    for document in SECTIONED:
         text = (ROOT / document).read_text()
         if document == "theorems/README.md":
             before = text[: text.index("Contents:")]
@@ -59,9 +61,7 @@ def theory() -> Iterator[tuple[str, str]]:
 
 
 def _contents() -> Iterator[str]:
-    sections = [
-        section for name in ("theorems", "flowsim") for section in numbered((ROOT / name / "README.md").read_text())
-    ]
+    sections = [section for document in SECTIONED for section in numbered((ROOT / document).read_text())]
     yield "\n## Sections\n"
     for section in sorted(sections, key=lambda section: [int(part) for part in section.number.split(".")]):
         indent = "    " * (section.level - 2)
@@ -130,30 +130,31 @@ def gallery() -> str:
 
 GALLERY = """# Gallery
 
-`python -m figures` draws these figures as PNG and PDF into `figures/gallery/`; `python -m figures signs --output DIR` draws one.
-Those of the experiments are drawn from tables that `python -m figures noisy_digits` and `python -m figures deep_networks` write.
+`python -m figures` draws these figures as PNG and PDF into `figures/gallery/`;
+`python -m figures signs --output DIR` draws one.
+Those of the experiments are drawn from tables
+that `python -m figures noisy_digits` and `python -m figures deep_networks` write.
 Each caption is the docstring of the module that draws the figure; the file's metadata have its seeds.
 """
 
 
 def _figure_modules() -> list[Path]:
     """Modules that have a figure in the gallery, those of experiments last."""
-    names = {path.stem for path in (ROOT / "figures/gallery").glob("*.png")}
-    alone = [path for path in (ROOT / "figures").glob("*.py") if path.stem in names]
-    of = [
-        path
-        for name in EXPERIMENTS
-        for path in (ROOT / "figures" / name).glob("*.py")
-        if f"{name}_{path.stem}" in names
-    ]
-    return sorted(alone) + of
+    folders = [ROOT / "figures", *(ROOT / "figures" / name for name in EXPERIMENTS)]
+    modules = [module for folder in folders for module in sorted(folder.glob("*.py"))]
+    return [module for module in modules if (ROOT / "figures/gallery" / f"{_name(module)}.png").exists()]
+
+
+def _name(module: Path) -> str:
+    """That of a module's figure."""
+    folder = module.parent.name
+    return module.stem if folder == "figures" else f"{folder}_{module.stem}"
 
 
 def _figure(module: Path) -> str:
     source = module.read_text()
     title, _, caption = cleandoc(ast.get_docstring(ast.parse(source)) or "").partition("\n")
-    package = "" if module.parent.name == "figures" else f"{module.parent.name}_"
-    name, path = f"{package}{module.stem}", module.relative_to(ROOT)
+    name, path = _name(module), module.relative_to(ROOT)
     code = "\n".join("    " + line for line in source.splitlines())
     return f"""
 ## {title.rstrip(".")} {{ #{name} }}
@@ -171,14 +172,17 @@ def _figure(module: Path) -> str:
 
 # --- the command line ---
 
+COMMAND_LINE = """# Command line
+
+What each command takes.
+What is wrong with what is given is said in one line on stderr, and the exit status is then 2."""
+
 COMMANDS = ("python -m flowsim simulate", "python -m theorems", "python -m figures")
 
 
 def command_line() -> str:
     """The help texts of all commands, as their parsers print them."""
-    parts = [
-        "# Command line\n\nEach command says what it takes; what is wrong is said in one line on stderr, and the exit status is then 2."
-    ]
+    parts = [COMMAND_LINE]
     for command in COMMANDS:
         parts.append(f"## {command}\n\n```text\n{_help(command)}\n```")
     return "\n\n".join(parts) + "\n"
