@@ -8,7 +8,7 @@ from typing import Any
 from griffe import Extension, Object
 
 CODE = re.compile(r"(`[^`]*`|^(?: {4,}|>>>|\.\.\.).*$)", re.M)
-SIGNS = re.compile(r"([*<\[\]])")
+MARKS = str.maketrans({"*": r"\*", "[": r"\[", "]": r"\]", "<": "&lt;"})
 
 
 class Plain(Extension):
@@ -24,7 +24,7 @@ def escaped(text: str) -> str:
     r"""A docstring with Markdown's signs escaped outside of code.
 
     >>> print(escaped("`*batch x n`, and *batch x d, <grad, fa>"))
-    `*batch x n`, and \*batch x d, \<grad, fa>
+    `*batch x n`, and \*batch x d, &lt;grad, fa>
     """
     parts = CODE.split(text)
-    return "".join(part if number % 2 else SIGNS.sub(r"\\\1", part) for number, part in enumerate(parts))
+    return "".join(part if number % 2 else part.translate(MARKS) for number, part in enumerate(parts))
