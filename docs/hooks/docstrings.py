@@ -7,7 +7,8 @@ from typing import Any
 
 from griffe import Extension, Object
 
-CODE = re.compile(r"(`[^`]*`|^(?: {4,}|>>>|\.\.\.).*$)", re.M)
+EXAMPLE = r"^>>> .*(?:\n(?!\s*$).*)*"
+CODE = re.compile(rf"({EXAMPLE}|`[^`]*`|^ {{4,}}.*$)", re.MULTILINE)
 MARKS = str.maketrans({"*": r"\*", "[": r"\[", "]": r"\]", "<": "&lt;"})
 
 
@@ -21,10 +22,14 @@ class Plain(Extension):
 
 
 def escaped(text: str) -> str:
-    r"""A docstring with Markdown's signs escaped outside of code.
+    r"""A docstring with Markdown's signs escaped outside of code, and its example as a block of code.
 
     >>> print(escaped("`*batch x n`, and *batch x d, <grad, fa>"))
     `*batch x n`, and \*batch x d, &lt;grad, fa>
     """
     parts = CODE.split(text)
-    return "".join(part if number % 2 else part.translate(MARKS) for number, part in enumerate(parts))
+    return "".join(_code(part) if number % 2 else part.translate(MARKS) for number, part in enumerate(parts))
+
+
+def _code(part: str) -> str:
+    return f"```pycon\n{part}\n```" if part.startswith(">>>") else part

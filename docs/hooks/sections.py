@@ -7,6 +7,7 @@ section 4)", or "(section 4)" where no other document can be meant.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 HEADING = re.compile(r"^(#{2,3}) (?:(\d+(?:\.\d+)?) )?(.+)$", re.MULTILINE)
@@ -67,3 +68,23 @@ def numbered(text: str) -> list[Section]:
 def titles(text: str) -> set[str]:
     """The titles of all headings of a document, without numbers."""
     return {match[3] for match in HEADING.finditer(text)}
+
+
+def unresolved(text: str, documents: Mapping[str, str]) -> list[str]:
+    """The citations in a text, docstrings and comments included, that no heading of the documents answers.
+
+    >>> documents = {"theorems/README.md": "## 2 Something", "flowsim/README.md": "## 3 Other"}
+    >>> unresolved("(flowsim/README.md, section 2), sections 2 and 3, section 4", documents)
+    ['flowsim/README.md, section 2', 'section 4']
+    """
+    joined = re.sub(r"\s*\n\s*(?:# )?", " ", text)
+    sections = {name: {section.number for section in numbered(document)} for name, document in documents.items()}
+    wrong = []
+    for match in CITATION.finditer(joined):
+        known = sections[match["document"]] if match["document"] else set().union(*sections.values())
+        if not set(re.findall(NUMBER, match["numbers"])) <= known:
+            wrong.append(match[0])
+    for match in QUOTED.finditer(joined):
+        if match["title"] not in titles(documents[match["document"]]):
+            wrong.append(match[0])
+    return wrong

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
+import io
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from inspect import cleandoc
 from pathlib import Path
+from unittest import mock
 
+from docstrings import escaped
 from sections import Section, numbered, slug
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,7 +164,7 @@ def _figure(module: Path) -> str:
 
 ![{title}](gallery/{name}.png){{ width="510" loading=lazy }}
 
-{caption.strip()}
+{escaped(caption.strip())}
 
 ??? quote "{path}"
     ```python
@@ -189,6 +192,14 @@ def command_line() -> str:
 
 
 def _help(command: str) -> str:
-    environment = os.environ | {"COLUMNS": "88", "NO_COLOR": "1"}
-    words = [sys.executable, *command.split()[1:], "--help"]
-    return subprocess.run(words, check=True, capture_output=True, text=True, env=environment, cwd=ROOT).stdout.rstrip()
+    """What `python -m PACKAGE ... --help` prints, without starting Python once more."""
+    package, *words = command.split()[2:]
+    main = importlib.import_module(f"{package}.__main__").main
+    printed = io.StringIO()
+    with (
+        mock.patch.dict(os.environ, COLUMNS="84", NO_COLOR="1"),
+        contextlib.redirect_stdout(printed),
+        contextlib.suppress(SystemExit),
+    ):
+        main([*words, "--help"])
+    return printed.getvalue().rstrip()
