@@ -57,3 +57,8 @@ def test_what_a_minimum_is_over_stands_below_it_where_there_is_room() -> None:
 def test_bars_do_not_stretch_unless_they_are_told_to() -> None:
     assert {item.get("stretchy") for item in named(formula(r"|w|^2 s\lvert x\rvert_1"), "|")} == {"false"}
     assert {item.get("stretchy") for item in named(formula(r"\left| \frac12 \right|"), "|")} != {"false"}
+
+
+def test_relations_have_space_around_them() -> None:
+    (relation,) = named(formula(r"0 \preceq A"), "\N{PRECEDES ABOVE SINGLE-LINE EQUALS SIGN}")
+    assert (relation.tag, relation.get("lspace"), relation.get("rspace")) == ("mo", "0.278em", "0.278em")

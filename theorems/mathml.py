@@ -23,8 +23,11 @@ LIMITS = {"min", "max", "inf", "sup"}
 LETTERS = {"\N{INFINITY}", "\N{HORIZONTAL ELLIPSIS}"}
 """What latex2mathml takes for operators, which have space around them."""
 
+RELATIONS = {"\N{PRECEDES ABOVE SINGLE-LINE EQUALS SIGN}", "\N{LESS-THAN OR EQUIVALENT TO}"}
+"""What browsers do not know to be relations."""
+
 UPRIGHT = set("ΓΔΘΛΞΠΣΦΨΩ")
-THIN = "0.167em"
+THIN, THICK = "0.167em", "0.278em"
 
 
 def mathml(latex: str) -> Markup:
@@ -61,6 +64,9 @@ def _set_kind(item: Element) -> None:
         item.set("stretchy", "false")
     elif item.text in LETTERS:
         item.tag = "mi"
+    elif item.text in RELATIONS:
+        item.tag = "mo"
+        item.attrib |= {"lspace": THICK, "rspace": THICK}
     elif item.text in UPRIGHT:
         item.set("mathvariant", "normal")
     elif item.text in {"|", "/"}:
