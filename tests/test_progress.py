@@ -76,6 +76,15 @@ def test_a_terminal_that_cannot_move_its_cursor_has_lines(monkeypatch: pytest.Mo
     assert stream.getvalue() == "case: 50 % after 20 s\n"
 
 
+def test_a_terminal_has_lines_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setitem(sys.modules, "rich", None)
+    stream = Terminal()
+    with reporting(stream, seconds(20.0)) as tell:
+        tell(0.5, "case")
+    assert stream.getvalue() == "case: 50 % after 20 s\n"
+
+
 def test_a_line_that_cannot_be_written_ends_nothing() -> None:
     with reporting(Full(), seconds(20.0)) as tell:
         tell(0.5, "case")
