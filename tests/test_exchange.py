@@ -76,7 +76,7 @@ def test_dimensions_have_names_and_numbers(ensemble: Solution) -> None:
     dataset = ensemble.to_xarray(TIMES, batch=["seed"])
     assert dict(dataset.sizes) == {"time": 4, "seed": 3, "neuron": 3, "input": 6, "sample": 4}
     assert dataset.hidden.dims == ("time", "seed", "neuron", "input")
-    assert dataset.pattern.dims == ("time", "seed", "sample", "neuron")
+    assert dataset.pattern.dims == ("time", "seed", "sample", "neuron") and dataset.pattern.dtype == np.int8
     assert all(
         dataset[name].values.tolist() == list(range(dataset.sizes[name])) for name in dataset.sizes if name != "time"
     )
