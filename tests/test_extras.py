@@ -41,6 +41,25 @@ def test_importing_flowsim_loads_nothing_of_an_extra() -> None:
     assert optional & loaded_by("import flowsim") == set()
 
 
+SOLVING = """
+import torch, flowsim.modules
+from flowsim import Dataset, FeedbackAlignment, Flow, Weights, load, solve
+
+flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+for method in ("event", "dopri5"):
+    solution = solve(flow, Weights(torch.ones(1, 1), torch.tensor([0.5])), 1.0, method=method, progress=True)
+    solution.save("run.npz")
+    print(torch.equal(load("run.npz").evaluate(1.0).hidden, solution.evaluate(1.0).hidden))
+"""
+
+
+def test_solving_and_saving_need_nothing_of_an_extra(tmp_path: Path) -> None:
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({packages('all')}))"
+    command = [sys.executable, "-c", hidden + SOLVING]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert found.stdout.split() == ["True", "True"]
+
+
 def test_all_that_users_may_want_is_in_all_and_tests_have_it() -> None:
     theirs = {name for name in EXTRAS if name not in ("all", "test", "bench", "docs", "dev")}
     assert packages("all") == set().union(*(packages(name) for name in theirs))
