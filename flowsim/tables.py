@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowsim.data import Dataset
+from flowsim.extras import needed
 from flowsim.files import opened, read_npz
 from flowsim.validation import require_count, shown
 
@@ -142,11 +143,9 @@ def _read_csv(path: str) -> Table:
 
 
 def _read_parquet(path: str) -> Table:
-    try:
-        import pandas as pd  # noqa: PLC0415, optional
-        import pyarrow  # noqa: PLC0415, optional
-    except ImportError as error:
-        raise ImportError(f"{path} needs {error.name} to be read: pip install 'flowsim[tables]'") from None
+    with needed(f"reading {path}", "tables"):
+        import pandas as pd  # noqa: PLC0415
+        import pyarrow  # noqa: PLC0415
     with opened(path) as file:
         try:
             frame = pd.read_parquet(file, engine="pyarrow")
