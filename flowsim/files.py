@@ -49,19 +49,36 @@ def read_npz(path: str | Path, required: Iterable[str] = PROBLEM_KEYS) -> dict[s
         ...
     ValueError: missing.npz cannot be read: No such file or directory
     """
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
-            raise ValueError(f"{path} cannot be read: it is a {_kind(status)}, not a file")
-        with open(path, "rb") as file:
-            arrays = _arrays(path, file, status.st_size)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+    with opened(path) as file:
+        arrays = _arrays(path, file, os.fstat(file.fileno()).st_size)
     for key in required:
         if key not in arrays:
             names = ", ".join(map(_shown, sorted(arrays)[:10])) + (", ..." if len(arrays) > 10 else "")
             raise ValueError(f"{path} lacks the key {key!r}; it has {names or 'none'}")
     return arrays
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to be read.
+
+    Raises:
+        ValueError: if it cannot be read, or is no regular file.
+
+    >>> with opened("missing.csv"):
+    ...     pass
+    Traceback (most recent call last):
+        ...
+    ValueError: missing.csv cannot be read: No such file or directory
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
+            raise ValueError(f"{path} cannot be read: it is a {_kind(status)}, not a file")
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _arrays(path: str | Path, file: BinaryIO, size: int) -> dict[str, NDArray]:
