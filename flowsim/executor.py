@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-
+from flowsim.extras import needed
+from flowsim.threads import one_thread
 from flowsim.validation import first_line
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def executed(
         ImportError: if Dask is not installed.
         ValueError: if the scheduler cannot be reached.
         ConnectionError: if the connection to it is lost.
+        RuntimeError: if processes cannot start.
 
     >>> def half(x: float) -> float:
     ...     return x / 2
@@ -122,6 +123,21 @@ def executed(
                     yield item, future
             for item in died:
                 yield from _as_they_end(client, function, [item], news, told)
+
+
+def executed_here(function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Any]]]:
+    """The same in this process, one after the other: what is short is done before others have started.
+
+    >>> [future.result() for _, future in executed_here(abs, [-1, 2])]
+    [1, 2]
+    """
+    for item in items:
+        with one_thread():
+            try:
+                found = function(item), None
+            except Exception as error:
+                found = None, error
+        yield item, _settled(*found)
 
 
 def tell(share: float) -> None:
@@ -163,7 +179,6 @@ def _outcome(submitted: distributed.Future) -> Future[Any]:
     """What a task came to, as Dask has it."""
     from distributed import KilledWorker  # noqa: PLC0415, optional
 
-    outcome: Future[Any] = Future()
     try:
         result, error = pickle.loads(submitted.result())
     except KilledWorker:
@@ -172,6 +187,11 @@ def _outcome(submitted: distributed.Future) -> Future[Any]:
         raise ConnectionError("the connection to the scheduler was lost") from None
     except Exception as stop:  # of what could not be sent
         result, error = None, stop
+    return _settled(result, error)
+
+
+def _settled(result: Any, error: BaseException | None) -> Future[Any]:
+    outcome: Future[Any] = Future()
     if error is None:
         outcome.set_result(result)
     else:
@@ -193,10 +213,9 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[distributed.
 
     Ctrl-C is for this process to act on: it never gets to processes and threads that are started here.
     """
-    if not available():
-        raise ImportError("several processes need Dask: pip install 'flowsim[sweep]'")
-    import dask  # noqa: PLC0415, optional
-    from distributed import Client, LocalCluster  # noqa: PLC0415, optional
+    with needed("work in several processes", "sweep"):
+        import dask  # noqa: PLC0415, optional
+        from distributed import Client, LocalCluster  # noqa: PLC0415, optional
 
     with contextlib.ExitStack() as stack:
         if scheduler is not None:
@@ -216,6 +235,11 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[distributed.
                 security=True, silence_logs=logging.CRITICAL,
             )  # fmt: skip
             client = stack.enter_context(Client(stack.enter_context(cluster)))
+        except RuntimeError:
+            raise RuntimeError(
+                "processes cannot start: each imports the script that starts them, which must be a file and do so "
+                "under if __name__ == '__main__':"
+            ) from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         stack.callback(_kill, cluster)
@@ -271,9 +295,9 @@ def _called(function: Callable[[Item], Any], item: Item) -> bytes:
     import cloudpickle  # noqa: PLC0415, optional
     from tblib import pickling_support  # noqa: PLC0415, optional
 
-    torch.set_num_threads(1)
     try:
-        found = function(item), None
+        with one_thread():
+            found = function(item), None
     except Exception as error:
         pickling_support.install(error)  # with its traceback
         found = None, error
