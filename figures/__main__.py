@@ -27,10 +27,10 @@ from figures import (
 )
 from figures.experiments.images import DATASETS
 from figures.style import STYLE, save
-from flowsim.threads import one_thread
 from flowsim.files import make_folder, require_writable
 from flowsim.progress import reporting
 from flowsim.shell import Attempts, add_version, complain, leave
+from flowsim.threads import one_thread
 
 MODULES: dict[str, ModuleType] = {
     "conserved_manifold": conserved_manifold,

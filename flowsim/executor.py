@@ -17,13 +17,13 @@ import queue
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowsim.extras import needed
 from flowsim.threads import one_thread
-from flowsim.validation import first_line
+from flowsim.validation import LARGEST, first_line
 
 if TYPE_CHECKING:
     import distributed
@@ -97,7 +97,8 @@ def executed(
     Args:
         function: of one item; like the items and what it returns it travels between processes.
         items: what it is called with.
-        workers: processes on this machine, one for each core if not given.
+        workers: processes on this machine, one for each core if not given; not more than there are items, if these have
+            a length.
         scheduler: the address of a Dask scheduler whose workers are used instead, such as "tcp://10.0.0.1:8786".
         patience: seconds that tasks have to save where they are, if they are ended: `EndedError` is raised in them.
         told: called with an item and a number whenever its task calls `tell`.
@@ -114,15 +115,15 @@ def executed(
     [0.5, 1.5]
     """
     died: list[Item] = []
-    with _quiet(), _client(workers, scheduler) as client, _ending(client, patience):
-        with _news(client) as news:
-            for item, future in _as_they_end(client, function, items, news, told):
-                if isinstance(future.exception(), ProcessDiedError):
-                    died.append(item)
-                else:
-                    yield item, future
-            for item in died:
-                yield from _as_they_end(client, function, [item], news, told)
+    count = min(workers or cores(), len(items) if isinstance(items, Sized) else LARGEST)
+    with _quiet(), _client(count, scheduler) as client, _ending(client, patience), _news(client) as news:
+        for item, future in _as_they_end(client, function, items, news, told):
+            if isinstance(future.exception(), ProcessDiedError):
+                died.append(item)
+            else:
+                yield item, future
+        for item in died:
+            yield from _as_they_end(client, function, [item], news, told)
 
 
 def executed_here(function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Any]]]:
@@ -208,7 +209,7 @@ def _news(client: distributed.Client) -> Iterator[queue.SimpleQueue[Any]]:
 
 
 @contextlib.contextmanager
-def _client(workers: int | None, scheduler: str | None) -> Iterator[distributed.Client]:
+def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]:
     """The client of processes on this machine, which end with it, or of a scheduler's.
 
     Ctrl-C is for this process to act on: it never gets to processes and threads that are started here.
@@ -230,7 +231,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[distributed.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             cluster = LocalCluster(
-                n_workers=workers or cores(), threads_per_worker=1, processes=True, memory_limit=None,
+                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None,
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"}, dashboard_address=None,
                 security=True, silence_logs=logging.CRITICAL,
             )  # fmt: skip

@@ -9,8 +9,8 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
-from itertools import product
+from functools import lru_cache
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -227,11 +227,10 @@ def grid_of(keys: Mapping[str, Any], folder: str | os.PathLike[str] = ".") -> Gr
     >>> grid = grid_of({"samples": 4, "dimension": 3, "kappa": 0.1, "width": [5, 6], "seeds": 100, "t_final": 1.0})
     >>> grid.trajectories, grid.chunks
     (200, 4)
-    >>> grid_of({"widht": 5})
+    >>> grid_of({"samples": 4, "dimension": 3, "kappa": 0.1, "width": 0, "t_final": 1.0})
     Traceback (most recent call last):
         ...
-    ValueError: widht must be one of data, label, samples, dimension, kappa, rho, width, rule, loss, slope, scale, gap, \
-seeds, t_final, times, observables, alpha, chunk
+    ValueError: width must be an integer of at least 1, got 0
     """
     if not isinstance(keys, Mapping):
         raise ValueError(f"grid must be a dict of keys and their values, got {shown(keys)}")
@@ -311,7 +310,9 @@ def _data(found: _Keys, label: Any, folder: Path) -> tuple[Data, ...]:
         several += [Data(name, **dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
     for key in ("samples", "dimension", "kappa", "rho"):
         if key in found.keys and key not in used:
-            raise ValueError(f"{key} must go with data that needs it, got {', '.join(sorted({d.name for d in several}))}")
+            raise ValueError(
+                f"{key} must go with data that needs it, got {', '.join(sorted({d.name for d in several}))}"
+            )
     if label is not None and all(each.path is None for each in several):
         raise ValueError(f"label must go with a file of data, got {several[0].name}")
     return tuple(several)
@@ -325,9 +326,14 @@ def _file(name: str, label: Any, folder: Path) -> Data:
     return Data(name, dataset.samples, dataset.dimension, path=path, digest=digest)
 
 
-@cache
 def _read(path: str, label: str | None) -> tuple[Dataset, str]:
     """The data set in a file, and what the file is."""
+    status = os.stat(path) if os.path.exists(path) else None
+    return _read_once(path, label, status and (status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=32)
+def _read_once(path: str, label: str | None, written: tuple[int, int] | None) -> tuple[Dataset, str]:
     dataset = read_dataset(path, label)
     return dataset, hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
@@ -375,7 +381,7 @@ def _times(value: Any, t_final: float) -> tuple[float, ...] | None:
         count = require_count("times", value, least=2)
         return (0.0, *(t_final * np.logspace(np.log10(FIRST), 0.0, count - 1)).tolist()[:-1], t_final)
     times = [require_within("times", time, 0.0, t_final) for time in value]
-    if not times or any(later <= earlier for earlier, later in zip(times, times[1:], strict=False)):
+    if not times or any(later <= earlier for earlier, later in pairwise(times)):
         raise ValueError(f"times must be a number of them, or a list that rises, got {shown(value)}")
     return tuple(times)
 

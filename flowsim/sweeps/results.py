@@ -73,7 +73,8 @@ def opened(folder: str | os.PathLike[str], grid: Grid) -> Results:
         theirs = json.loads(manifest.read_text())
         other = next((key for key in ours if theirs.get(key) != ours[key]), None)
     except (OSError, ValueError, AttributeError):
-        raise ValueError(f"output must be a folder of this grid, got a {MANIFEST} that cannot be read: {cure}") from None
+        message = f"output must be a folder of this grid, got a {MANIFEST} that cannot be read: {cure}"
+        raise ValueError(message) from None
     if other is not None:
         raise ValueError(
             f"output must be a folder of this grid, got one whose {other} is {shown(theirs.get(other))}, "

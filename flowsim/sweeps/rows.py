@@ -5,7 +5,7 @@
     kappa, rho                    of the generator, empty where it has none
     width                         of the hidden layers, as "10" or "10x10"
     rule, loss_function, slope    of the flow
-    scale, gap, seed              of the initial weights, the gap empty where none is prescribed; the seed of the data, too
+    scale, gap, seed              of the initial weights, the gap empty where none is prescribed; seed: of the data, too
     time                          at which it is observed
     the observables               see `flowsim.sweeps.columns`; empty where there is no such layer, or no weights
     reached                       the time up to which the trajectory came, empty if it has no start
@@ -136,7 +136,7 @@ def _observe(
         some = torch.from_numpy(np.flatnonzero(at <= reached))
         if len(some):
             here = torch.from_numpy(at)[some]
-            weights = solution.evaluate(here, some), solution.evaluate(torch.zeros_like(here), some)
+            weights = solution.evaluate(here, some), solution.start.map(lambda tensor, some=some: tensor[some])
             seen = Seen(solution.flow_of(some), *weights, grid.alpha)
             rows = np.asarray(places)[some.numpy()]
             for name in grid.observables:
