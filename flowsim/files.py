@@ -51,11 +51,25 @@ def read_npz(path: str | Path, required: Iterable[str] = PROBLEM_KEYS) -> dict[s
     """
     with opened(path) as file:
         arrays = _arrays(path, file, os.fstat(file.fileno()).st_size)
+    require_keys(path, arrays, required)
+    return arrays
+
+
+def require_keys(path: str | Path, arrays: Mapping[str, NDArray], required: Iterable[str]) -> None:
+    """Check that an .npz file has these keys.
+
+    Raises:
+        ValueError: if it lacks one.
+
+    >>> require_keys("data.npz", {"inputs": np.ones((1, 1))}, ["inputs", "labels"])
+    Traceback (most recent call last):
+        ...
+    ValueError: data.npz lacks the key 'labels'; it has inputs
+    """
     for key in required:
         if key not in arrays:
             names = ", ".join(map(_shown, sorted(arrays)[:10])) + (", ..." if len(arrays) > 10 else "")
             raise ValueError(f"{path} lacks the key {key!r}; it has {names or 'none'}")
-    return arrays
 
 
 @contextlib.contextmanager

@@ -6,12 +6,14 @@ import csv
 import io
 import math
 import os
+import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowsim.data import Dataset
 from flowsim.extras import needed
@@ -96,23 +98,38 @@ def read_labelled(path: str | os.PathLike[str], label: str | None = None) -> Lab
         ImportError: for .parquet, if pandas or pyarrow is not installed.
     """
     path = os.fspath(path)
-    kind = Path(path).suffix.lower()
-    if kind == ".npz":
-        if label is not None:
-            raise ValueError(
-                f"label is for .csv and .parquet, got {label!r} for {path}: its labels are the key 'labels'"
-            )
-        return _of_arrays(path)
-    if kind not in READERS:
-        raise ValueError(f"{path} must end in .npz, {' or '.join(READERS)}")
-    table = READERS[kind](path)
+    if not is_table(path):
+        return of_arrays(read_arrays(path, label))
+    table = READERS[Path(path).suffix.lower()](path)
     label = LABEL if label is None else label
     _require_sound(table, label)
     return _of_table(table, label)
 
 
-def _of_arrays(path: str) -> Labelled:
-    arrays = read_npz(path, ("inputs", "labels"))
+def is_table(path: str) -> bool:
+    """Whether a file is a table, by its ending.
+
+    >>> is_table("iris.CSV"), is_table("iris.npz")
+    (True, False)
+    """
+    return Path(path).suffix.lower() in READERS
+
+
+def read_arrays(path: str, label: str | None = None) -> dict[str, NDArray]:
+    """Return the arrays of an .npz file with a data set, which need not end in .npz.
+
+    Raises:
+        ValueError: if it is no such file, or a column is named.
+    """
+    if label is not None:
+        raise ValueError(f"label is for .csv and .parquet, got {label!r} for {path}: its labels are the key 'labels'")
+    if Path(path).suffix.lower() != ".npz" and os.path.isfile(path) and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} must end in .npz, {' or '.join(READERS)}, and be such a file")
+    return read_npz(path, ("inputs", "labels"))
+
+
+def of_arrays(arrays: Mapping[str, NDArray]) -> Labelled:
+    """The data set in the arrays of an .npz file; errors as in `read_labelled`."""
     for key, dimensions in (("inputs", 2), ("labels", 1)):
         if arrays[key].ndim != dimensions:
             shape = "(n, d)" if key == "inputs" else "(n)"

@@ -24,11 +24,11 @@ from PIL import Image
 from sample_problems import gaussian_data, sliding
 from scipy.integrate import solve_ivp
 
-from figures import __main__ as command
 from figures import (
     activations,
     alignment,
     calibration,
+    command,
     conservation,
     convergence,
     dominance,
@@ -37,7 +37,7 @@ from figures import (
     peers,
     signs,
 )
-from figures.__main__ import GALLERY, MODULES, main
+from figures.command import GALLERY, MODULES, main
 from figures.deep_networks import experiment as deep_networks
 from figures.noisy_digits import experiment
 from figures.noisy_digits.protocol import Protocol

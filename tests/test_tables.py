@@ -191,8 +191,8 @@ def test_whatever_is_wrong_with_a_parquet_file_is_said_in_one_line(columns: dict
     [
         ("data.parquet", b"hello", "data.parquet is not a .parquet file that can be read: "),
         ("data.parquet", b"", "data.parquet is not a .parquet file that can be read: "),
-        ("data.txt", b"a,label\n1,1\n", "data.txt must end in .npz, .csv or .parquet"),
-        ("data", b"a,label\n1,1\n", "data must end in .npz, .csv or .parquet"),
+        ("data.txt", b"a,label\n1,1\n", "data.txt must end in .npz, .csv or .parquet, and be such a file"),
+        ("data", b"a,label\n1,1\n", "data must end in .npz, .csv or .parquet, and be such a file"),
         ("data.npz", b"a,label\n1,1\n", "data.npz is not an .npz file that can be read: "),
     ],
 )

@@ -30,7 +30,7 @@ from pyarrow import parquet
 
 from flowsim.integrators.event.crawl import CrawlingWarning
 from flowsim.solution import Solution
-from flowsim.solve import solve
+from flowsim.solving import solve
 from flowsim.sweeps.columns import Seen, column_names, observed
 from flowsim.sweeps.grid import Cell, Grid, Member
 from flowsim.sweeps.trajectories import Problem, ensemble, made
