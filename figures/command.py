@@ -28,10 +28,10 @@ from figures import (
 )
 from figures.experiments.images import DATASETS
 from figures.style import STYLE, save
-from figures.threads import one_thread
 from flowsim.files import make_folder, require_writable
 from flowsim.progress import reporting
 from flowsim.shell import INTERRUPTED, Attempts, add_version, complain
+from flowsim.threads import one_thread
 
 MODULES: dict[str, ModuleType] = {
     "conserved_manifold": conserved_manifold,

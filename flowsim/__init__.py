@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from flowsim.solution import Solution
     from flowsim.solving import load, solve
+    from flowsim.sweeps import sweep as sweep
     from flowsim.weights import DeepWeights, Weights
 
 HOMES = {
@@ -46,8 +47,9 @@ HOMES = {
     "enclose": "enclosure",
     "load": "solving",
     "solve": "solving",
+    "sweep": "sweeps",
 }
-"""The module of each name."""
+"""The module of each name; `sweep`, which an extra brings, is not among those of `import *`."""
 
 __version__ = importlib.metadata.version("flowsim")
 

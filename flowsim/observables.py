@@ -5,6 +5,7 @@
     conserved             Psi(W_{l+1}[:, i]) - |W_l[i, :]|^2 / 2                   Theorem 5.2, Eq. (2)
     descent_factors       |grad|, |fa|, their cosine and inner product            Eq. (1)
     dominance_ratio       <grad, fa> / (L - L*)^alpha                             Def. 4.2
+    normalized_margin     min_i y_i f(x_i) / |theta|^(H+1)                        section 14.2
 
 Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`, its logarithm `Flow.log_risk`. All raise
 a ValueError for arguments that are no flow and weights; those that need the outputs, for weights that do not fit the
@@ -40,6 +41,26 @@ def accuracy(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
     else:
         right = outputs.argmax(-1) == targets.argmax(-1)
     return right.to(outputs.dtype).mean(-1)
+
+
+def normalized_margin(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
+    """min_i y_i f(x_i) / |theta|^(H+1), which rescaling all weights leaves as it is; below 0 if a sample is wrong.
+
+    With classes the output at the sample's class, less the largest at another, stands for y_i f(x_i).
+
+    >>> from flowsim import Dataset, GradientDescent, Weights
+    >>> flow = Flow(Dataset([[2.0]], [1]), GradientDescent())
+    >>> round(normalized_margin(flow, Weights(torch.ones(1, 1), torch.ones(1))).item(), 12)
+    1.0
+    """
+    layers = _layers(flow, weights)
+    outputs, targets = flow.outputs(weights), flow.dataset.targets
+    if flow.dataset.classes is None:
+        margins = (outputs * targets).squeeze(-1)
+    else:
+        own = (outputs * targets).sum(-1)
+        margins = own - outputs.masked_fill(targets > 0, -torch.inf).amax(-1)
+    return margins.amin(-1) / _norm(layers) ** len(layers)
 
 
 def alignment(

@@ -28,8 +28,8 @@ SHAPES = {"hidden": "md", "output": "m", "feedback": "m"}
 SCALE, GAP = 1.0, 0.05
 """Of weights that are made up, where nothing else is said."""
 
-OTHER_SEED = 2**63
-"""Added to the seed of the weights, as integers of 64 bits, for the seed of feedback weights that are drawn alike."""
+OTHER_SEED = 2**31
+"""Added to the seed of the weights, as integers of the 32 bits that torch takes, for that of feedback weights."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _gaussian(dataset: Dataset, rule: str, init: Init) -> Start:
 
     weights = drawn(require_seed(init.seed))
     if rule == "fa":
-        return adafa(drawn((init.seed + OTHER_SEED) % 2**64)), weights
+        return adafa(drawn((init.seed + OTHER_SEED) % 2**32)), weights
     return _without_feedback(rule, weights), weights
 
 
