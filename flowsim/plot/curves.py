@@ -114,12 +114,10 @@ def _draw_bound(axes: Axes, seen: Seen, bounds: Float[Tensor, " ensemble"], colo
     known = bounds[~bounds.isnan()]
     if not len(known):
         return
-    last, layers = seen.start.layers[-1], len(seen.start.layers)
+    (*_, last), many = seen.start.layers, len(seen.start.layers) > 2
     equal = torch.allclose(known, torch.full_like(known, last.shape[-1] ** -0.5), rtol=1e-12)
-    if layers > 2 or last.shape[-2] > 1:
-        name = r"$1/\sqrt{N_l}$"
-    else:
-        name = r"$1/\sqrt{m}$" if equal else r"min $|b_j|/|b|$"
+    of_output = r"$1/\sqrt{m}$" if equal else r"min $|b_j|/|b|$"
+    name = r"$1/\sqrt{N_l}$" if many or last.shape[-2] > 1 else of_output
     if len(known) < seen.count:
         name += f" ({len(known)} of {seen.count})"
     different = torch.unique(known)

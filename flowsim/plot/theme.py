@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, SymmetricalLogLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from torch import Tensor
 
 BLUE, ORANGE, BLACK, GREY, SHADE = "#0072b2", "#d55e00", "#000000", "#dddddd", "#888888"
@@ -55,18 +57,30 @@ SERIF: dict[Any, Any] = {
 LINEAR = 0.75
 """Decades that the linear part of an axis of time is as wide as."""
 
+TICKS = 5
+"""At most so many beside 0."""
 
-def style(serif: bool = False) -> AbstractContextManager[None]:
+
+@contextmanager
+def style(serif: bool = False) -> Iterator[None]:
     """Draw and save within in the style of a paper's column: text of 8 points, thin axes, no frames.
 
     Args:
-        serif: whether letters are those of LaTeX's Computer Modern; no LaTeX is needed.
+        serif: whether letters are those of LaTeX's Computer Modern, as it ships with matplotlib; no LaTeX is needed.
+            Outside of formulas it has no < > | _ { }, nor superscripts: write them as $<$.
 
     >>> with style(serif=True):
     ...     matplotlib.rcParams["mathtext.fontset"]
     'cm'
     """
-    return matplotlib.rc_context(STYLE | SERIF if serif else STYLE)
+    dates = logging.getLogger("fontTools.ttLib.tables._h_e_a_d")
+    level = dates.level
+    dates.setLevel(logging.ERROR)  # it finds the date of cmr10 too early, whenever it writes a PDF
+    try:
+        with matplotlib.rc_context(STYLE | SERIF if serif else STYLE):
+            yield
+    finally:
+        dates.setLevel(level)
 
 
 def log_times(first: float, last: float, count: int = 400) -> Float[Tensor, " times"]:
@@ -91,12 +105,11 @@ def log_time_axis(axes: Axes, first: float, last: float) -> None:
 
 
 def time_axis(axes: Axes, first: float, last: float) -> None:
-    """Time from 0, on a scale that is logarithmic from `first` on and linear before."""
-    axes.set_xscale("symlog", linthresh=first, linscale=LINEAR)
+    """Time from 0, on a scale that is logarithmic from `first` on, a power of 10, and linear before."""
+    axes.set_xscale("symlog", linthresh=first, linscale=0.9 * LINEAR)
     axes.set_xlim(0, last)
-    ticks = SymmetricalLogLocator(base=10, linthresh=first)
-    ticks.set_params(numticks=7)
-    axes.xaxis.set_major_locator(ticks)
+    exponents = range(round(math.log10(first)), math.floor(math.log10(last)) + 1)
+    axes.set_xticks([0.0, *(10.0**exponent for exponent in exponents[:: math.ceil(len(exponents) / TICKS)])])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("time $t$")
 
