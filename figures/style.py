@@ -34,6 +34,9 @@ from flowsim.plot.theme import (
 COLUMN = 3.4
 """Inches: the column of a paper, in which text of 8 points is that of a caption."""
 
+PAGE = 7.0
+"""Inches: two columns with what is between them."""
+
 STYLE: dict[Any, Any] = theme.STYLE | {"figure.dpi": 300}
 """That of `flowsim.plot`, laid out for the resolution at which figures are saved."""
 
@@ -94,6 +97,6 @@ def save(
 
 
 __all__ = [
-    "BLACK", "BLUE", "COLOURS", "COLUMN", "GREEN", "GREY", "ORANGE", "PURPLE", "RULES", "SHADE", "STYLE", "YELLOW",
-    "grid", "log_time_axis", "log_times", "panels", "save", "title_and_caption", "whole_decades",
+    "BLACK", "BLUE", "COLOURS", "COLUMN", "GREEN", "GREY", "ORANGE", "PAGE", "PURPLE", "RULES", "SHADE", "STYLE",
+    "YELLOW", "grid", "log_time_axis", "log_times", "panels", "save", "title_and_caption", "whole_decades",
 ]  # fmt: skip

@@ -28,7 +28,7 @@ from flowsim.plot.curves import LINES, WEIGHTS
 from flowsim.plot.theme import RULES
 
 
-def data_of(line: Line2D) -> tuple[np.ndarray, np.ndarray]:
+def data_of(line: Line2D) -> tuple[Any, np.ndarray]:
     return np.asarray(line.get_xdata(), dtype=float), np.asarray(line.get_ydata(), dtype=float)
 
 
@@ -106,7 +106,7 @@ def test_loss_in_logarithmic_time_is_that_in_plain_time() -> None:
     axes = plot.loss(solve(flow, weights, 3.0, time="log"))
     times, values = data_of(solid(axes)[0])
     plain = solve(flow, weights, float(np.expm1(3.0)) * (1 + 1e-12))
-    expected = own_loss(plain[0].evaluate(np.expm1(times)), flow, 0)
+    expected = own_loss(plain[0].evaluate(np.expm1(times).tolist()), flow, 0)
     np.testing.assert_allclose(10**values, expected, rtol=1e-8)
     assert "log(1 + t)" in axes.get_xlabel() and axes.get_xscale() == "linear"
 

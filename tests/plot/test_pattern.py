@@ -26,7 +26,7 @@ def test_colours_are_the_sides_of_the_kinks_at_any_time() -> None:
     drawn = blocks(plot.activations(solution, trajectory=1))
     assert len(drawn) == 3
     times = np.linspace(0.01, 29.9, 57)
-    (z,) = solution.flow.pre_activations(solution.evaluate(times))
+    (z,) = solution.flow.pre_activations(solution.evaluate(times.tolist()))
     slides = 0
     for neuron, (edges, sides) in enumerate(drawn):
         assert edges[0] == 0 and edges[-1] == 30.0
@@ -115,7 +115,7 @@ def test_a_trajectory_that_stopped_is_drawn_to_where_it_got() -> None:
     reached = solution.status.time[1].item()
     assert all(edges[-1] == reached for edges, _ in blocks(axes))
     (mark,) = [line for line in axes.get_lines() if line.get_linestyle() == ":"]
-    assert list(mark.get_xdata()) == [reached, reached]
+    np.testing.assert_array_equal(mark.get_xdata(), [reached, reached])
 
 
 @pytest.mark.parametrize("trajectory", [2, -1, 0.5])

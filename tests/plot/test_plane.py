@@ -19,7 +19,7 @@ from flowsim.rules import Rule
 
 def split(axes: Axes) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Curves of equal c, and paths, as points."""
-    lines: list[Line2D] = [line for line in axes.get_lines() if len(line.get_xydata()) > 2]
+    lines: list[Line2D] = [line for line in axes.get_lines() if len(np.asarray(line.get_xydata())) > 2]
     points = [(line.get_color() == SHADE, np.asarray(line.get_xydata())) for line in lines]
     return [each for grey, each in points if grey], [each for grey, each in points if not grey]
 
@@ -102,7 +102,7 @@ def test_of_many_neurons_those_from_the_smallest_to_the_largest_c_are_drawn() ->
 def test_stopped_neurons_are_marked_where_they_are() -> None:
     solution = solve(*gaussian_data("fa", 2, 8, 5, 4), 100.0, max_steps=40, throw=False)
     axes = plot.phase(solution)
-    crosses = [tuple(line.get_xydata()[0]) for line in axes.get_lines() if line.get_marker() == "x"]
+    crosses = [tuple(np.asarray(line.get_xydata())[0]) for line in axes.get_lines() if line.get_marker() == "x"]
     ends = [solution[k].evaluate(solution.status.time[k].item()) for k in range(2)]
     expected = [
         (norm, v) for end in ends for norm, v in zip(end.hidden.norm(dim=-1).tolist(), end.output.tolist(), strict=True)
@@ -118,7 +118,7 @@ def test_animation_moves_the_neurons_to_where_they_are_at_its_times(tmp_path: Pa
         assert getattr(image, "n_frames", 1) == 7
     (axes,) = animation._fig.axes  # type: ignore[attr-defined]
     assert axes.get_title() == "$t = 20$"
-    points = [line.get_xydata()[0] for line in axes.get_lines() if line.get_markersize() == 5]
+    points = [np.asarray(line.get_xydata())[0] for line in axes.get_lines() if line.get_markersize() == 5]
     end = solution.evaluate(20.0)
     expected = torch.stack([end.hidden.norm(dim=-1).flatten(), end.output.flatten()], -1).tolist()
     np.testing.assert_allclose(sorted(map(tuple, points)), sorted(map(tuple, expected)), rtol=1e-12)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
@@ -60,8 +61,8 @@ def test_a_saved_run_is_drawn_as_the_solution_is(tmp_path: Path) -> None:
     solution = solve(*separable(1), 10.0)
     solution.save(tmp_path / "run.npz")
     for path in (tmp_path / "run.npz", str(tmp_path / "run.npz")):
-        here, there = (plot.loss(run).get_lines()[0].get_xydata() for run in (solution, path))
-        assert (here == there).all()
+        here, there = (np.asarray(plot.loss(run).get_lines()[0].get_xydata()) for run in (solution, path))
+        np.testing.assert_array_equal(here, there)
 
 
 @pytest.mark.parametrize(
