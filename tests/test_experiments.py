@@ -300,6 +300,6 @@ def test_ctrl_c_ends_all_processes_which_save_where_they_are(tmp_path: Path) -> 
 
 
 def test_figures_need_nothing_of_what_experiments_need() -> None:
-    code = "import sys, flowsim, figures.__main__; print({'pandas', 'mlxtend', 'sklearn'} & set(sys.modules))"
+    code = "import sys, flowsim, figures.command; print({'pandas', 'mlxtend', 'sklearn'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"

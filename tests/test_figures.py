@@ -24,10 +24,10 @@ from PIL import Image
 from sample_problems import gaussian_data, sliding
 from scipy.integrate import solve_ivp
 
-from figures import __main__ as command
 from figures import (
     alignment,
     calibration,
+    command,
     conservation,
     convergence,
     dominance,
@@ -36,7 +36,7 @@ from figures import (
     peers,
     signs,
 )
-from figures.__main__ import GALLERY, MODULES, main
+from figures.command import GALLERY, MODULES, main
 from figures.deep_networks import experiment as deep_networks
 from figures.noisy_digits import experiment
 from figures.noisy_digits.protocol import Protocol

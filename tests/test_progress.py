@@ -101,7 +101,7 @@ def test_a_solve_tells_the_share_of_the_way_of_all_trajectories(method: str, mon
     def listening() -> Iterator[Callable[[float, str], None]]:
         yield lambda share, doing: shares.append(share)
 
-    monkeypatch.setattr(sys.modules["flowsim.solve"], "reporting", listening)
+    monkeypatch.setattr(sys.modules["flowsim.solving"], "reporting", listening)
     flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
     solve(flow, Weights(torch.full((4, 1, 1), 0.5), torch.full((4, 1), 0.3)), 2.0, method=method, progress=True)
     assert shares == sorted(shares)

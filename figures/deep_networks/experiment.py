@@ -34,9 +34,9 @@ from figures.experiments.claims import claims_table
 from figures.experiments.images import Images, load
 from figures.experiments.processes import Run, carried_out
 from figures.style import STYLE, save
-from flowsim.__main__ import device_of
 from flowsim.files import require_writable
 from flowsim.shell import Attempts
+from flowsim.validation import device_of
 
 NAME = "deep_networks"
 DATASETS = ("mnist-5000", "fashion-mnist", "cifar-100", "tiny-imagenet")
