@@ -23,6 +23,7 @@ from figures import (
     dominance,
     implicit_bias,
     no_plateau,
+    overview,
     signs,
     work_precision,
 )
@@ -45,6 +46,7 @@ MODULES: dict[str, ModuleType] = {
     "work_precision": work_precision,
     "calibration": calibration,
     "implicit_bias": implicit_bias,
+    "overview": overview,
 }
 
 GALLERY = "figures/gallery"

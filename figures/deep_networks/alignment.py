@@ -16,8 +16,7 @@ from matplotlib.lines import Line2D
 
 from figures.deep_networks.results import OWN, layers_of, predicted_cosine
 from figures.experiments.table import array_of, column, levels, rows
-from figures.style import GREY, grid, panels
-from theorems.pictures import COLOURS
+from figures.style import COLOURS, GREY, grid, panels
 
 FEW = 6
 """So many layers are shown; of more, one for each stage and the last."""
