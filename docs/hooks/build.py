@@ -23,11 +23,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made, the pictures that they show, and the font of formulas."""
+    """Add the pages that are made, pictures, and the font of formulas."""
     for place, text in sources.pages():
         files.append(File.generated(config, place, content=text))
     for place, path in sources.images():
         files.append(File.generated(config, place, abs_src_path=str(path)))
+    files.append(File.generated(config, "plots/overview.png", content=sources.overview()))
     files.append(File.generated(config, "style/formulas.woff", content=_font()))
     return files
 

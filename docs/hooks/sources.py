@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib
+import doctest
 import io
 import os
 import re
 from collections.abc import Iterator
 from inspect import cleandoc
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import matplotlib
 from docstrings import escaped
 from sections import Section, numbered, slug
+
+from flowsim import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,8 +38,9 @@ def pages() -> Iterator[tuple[str, str]]:
     """Every page that is made, with its Markdown."""
     yield from theory()
     yield "results/benchmarks.md", _titled("Benchmarks", "tests/benchmarks/results.md")
-    yield "changelog.md", linked((ROOT / "CHANGELOG.md").read_text(), "CHANGELOG.md", "changelog.md")
-    yield "contributing.md", contributing()
+    for document in ("CHANGELOG.md", "CONTRIBUTING.md"):
+        page = DOCUMENTS[document]
+        yield page, linked((ROOT / document).read_text(), document, page)
     yield "gallery.md", gallery()
     yield "command_line.md", command_line()
 
@@ -110,14 +115,6 @@ def _titled(title: str, document: str) -> str:
     return f"# {title}\n\n{text}"
 
 
-def contributing() -> str:
-    """CONTRIBUTING.md, and what to do until there is one."""
-    path = ROOT / "CONTRIBUTING.md"
-    if path.exists():
-        return linked(path.read_text(), "CONTRIBUTING.md", "contributing.md")
-    return "# Contributing\n\n`.ci/run` runs what has to pass: linter, types, tests and the build of these pages.\n"
-
-
 # --- the gallery ---
 
 EXPERIMENTS = ("noisy_digits", "deep_networks")
@@ -177,29 +174,39 @@ def _figure(module: Path) -> str:
 
 COMMAND_LINE = """# Command line
 
-What each command takes.
-What is wrong with what is given is said in one line on stderr, and the exit status is then 2."""
+    flowsim COMMAND [OPTION ...]
 
-COMMANDS = ("python -m flowsim simulate", "python -m theorems", "python -m figures")
+`python -m theorems` is `flowsim check`, `python -m figures` is `flowsim draw`.
+What is wrong with what is given is said in one line on stderr, and the exit status is then 2."""
 
 
 def command_line() -> str:
     """The help texts of all commands, as their parsers print them."""
-    parts = [COMMAND_LINE]
-    for command in COMMANDS:
-        parts.append(f"## {command}\n\n```text\n{_help(command)}\n```")
-    return "\n\n".join(parts) + "\n"
+    texts = [f"## flowsim {name}\n\n```text\n{_help(name)}\n```" for name in commands.commands()]
+    return "\n\n".join([COMMAND_LINE, *texts]) + "\n"
 
 
-def _help(command: str) -> str:
-    """What `python -m PACKAGE ... --help` prints, without starting Python once more."""
-    package, *words = command.split()[2:]
-    main = importlib.import_module(f"{package}.__main__").main
+def _help(name: str) -> str:
+    """What `flowsim NAME --help` prints, without starting Python once more."""
     printed = io.StringIO()
     with (
         mock.patch.dict(os.environ, COLUMNS="84", NO_COLOR="1"),
         contextlib.redirect_stdout(printed),
         contextlib.suppress(SystemExit),
     ):
-        main([*words, "--help"])
+        commands.commands()[name].load()(["--help"])
     return printed.getvalue().rstrip()
+
+
+# --- plots ---
+
+
+def overview() -> bytes:
+    """The picture that the example of docs/plots.md makes, as PNG."""
+    matplotlib.use("agg")
+    names: dict[str, Any] = {}
+    for example in doctest.DocTestParser().get_examples((ROOT / "docs/plots.md").read_text()):
+        exec(compile(example.source, "docs/plots.md", "single"), names)
+    picture = io.BytesIO()
+    names["figure"].savefig(picture, format="png", dpi=150)
+    return picture.getvalue()
