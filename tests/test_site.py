@@ -53,7 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shared / "site"
     with FileLock(shared / "site.lock"):
         if not folder.exists():
-            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
             quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
             built = subprocess.run(command, check=False, cwd=ROOT, env=quiet, capture_output=True, text=True)
             if built.returncode:
