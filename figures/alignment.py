@@ -3,22 +3,24 @@
 The cosine of v and b on orthogonally separable data, b_j = ±1 for FA and sign-FA. FA from an aligned start with all
 c_j > 0 keeps cos ≥ 1/√m (Lemma 5.4). From a Gaussian v(0), independent of b, nothing is promised: it starts around 0,
 though here it rises. adaFA starts at 1, as b = v(0), whether all c_j > 0 (its bound is then min|b_j|/|b|) or v(0) is
-Gaussian. sign-FA keeps cos ≥ 1/√m from every start (Proposition 5.3), even one where a single neuron outweighs all
-others, which is nearly the bound. Below: the smallest cosine over the whole of 0 ≤ t ≤ 100, mean and standard error
+Gaussian. sign-FA keeps cos ≥ 1/√m from every start (Proposition 5.3), even one where a single |v_j(0)| is a thousand
+times as large as all others, which is nearly the bound. Below: the smallest cosine over the whole of 0 ≤ t ≤ 100, mean and standard error
 over 8 seeds, against 1/√m.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from figures.style import BLACK, RULES, SHADE, grid, log_time_axis, log_times, panels
+from figures.widths import width_axis
 from flowsim import FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, Weights, data, observables, solve
 from flowsim.initialization import adafa, gaussian, random_signs
 from flowsim.rules import Rule
@@ -34,8 +36,11 @@ WIDTH, WIDTHS = 20, (5, 10, 20, 50, 100)
 Kind = tuple[str, str]
 """The rule and the start."""
 
-POSITIVE, GAUSSIAN, ONE = "all $c_j > 0$", "Gaussian $v(0)$", "one outweighs"
+POSITIVE, GAUSSIAN, ONE = "all $c_j > 0$", "Gaussian $v(0)$", "one large $|v_j(0)|$"
 """Starts."""
+
+LOOKS = {POSITIVE: ("-", "o", "full"), GAUSSIAN: ("--", "o", "none"), ONE: ("-.", "s", "none")}
+"""Line, marker and how it is filled, of each start."""
 
 KINDS: tuple[Kind, ...] = (
     ("FA", POSITIVE),
@@ -45,8 +50,6 @@ KINDS: tuple[Kind, ...] = (
     ("sign-FA", GAUSSIAN),
     ("sign-FA", ONE),
 )
-"""What is promised most about comes first, for each rule: solid lines. The others are dashed."""
-SOLID = KINDS[::2]
 
 
 class Measured(NamedTuple):
@@ -107,30 +110,44 @@ def run(kind: Kind, width: int, seeds: tuple[int, ...], t_final: float) -> Solut
 def draw(measured: Measured) -> Figure:
     """Over time above, over widths below."""
     figure, (above, below) = panels(2, 1, 4.6)
-    for kind in measured.cosine:
-        (name, start), solid = kind, kind in SOLID
-        line = "-" if solid else "--"
-        above.plot(measured.times, measured.cosine[kind], line, color=RULES[name], label=f"{name}, {start}")
-        smallest = measured.smallest[kind]
+    for name, start in measured.cosine:
+        line, marker, filled = LOOKS[start]
+        above.plot(measured.times, measured.cosine[name, start], line, color=RULES[name])
+        smallest = measured.smallest[name, start]
         error = (smallest.std(-1) / smallest.shape[-1] ** 0.5).numpy()
         below.errorbar(
             measured.widths, smallest.mean(-1).numpy(), error, color=RULES[name], linestyle=line, linewidth=0.9,
-            marker="o", markersize=3, fillstyle="full" if solid else "none", capsize=2,
+            marker=marker, markersize=3, fillstyle=filled, capsize=2,
         )  # fmt: skip
-    above.axhline(measured.width**-0.5, color=BLACK, linestyle=":", label="$1/\\sqrt{m}$")
-    above.axhline(measured.adafa_bound, color=RULES["adaFA"], linestyle=":", label="min$|b_j|/|b|$ of adaFA")
+    above.axhline(measured.width**-0.5, color=BLACK, linestyle=":")
+    above.axhline(measured.adafa_bound, color=RULES["adaFA"], linestyle=":")
     log_time_axis(above, measured.times[0].item(), measured.times[-1].item())
-    above.set_ylabel(f"$\\cos(v, b)$, $m = {measured.width}$")
+    above.set_title(f"one run, $m = {measured.width}$")
+    above.set_ylabel("alignment $\\cos(v, b)$")
     widths = torch.tensor(measured.widths, dtype=torch.float64)
     below.plot(widths, widths.rsqrt(), ":", color=BLACK)
-    below.set_xscale("log")
-    below.set_xticks(measured.widths, [str(width) for width in measured.widths])
-    below.xaxis.set_minor_locator(NullLocator())
-    below.set_xlabel("width $m$")
+    width_axis(below, measured.widths)
+    below.set_title("over widths")
     below.set_ylabel("smallest $\\cos(v, b)$")
     for panel in (above, below):
         panel.set_ylim(top=1.04)
         panel.axhline(0, color=SHADE, linewidth=0.5)
         grid(panel)
-    figure.legend(loc="outside upper left", ncols=2)
+    figure.legend(handles=_key(measured.cosine), loc="outside upper left", ncols=3)
     return figure
+
+
+def _key(kinds: Iterable[Kind]) -> list[Line2D]:
+    """Rules by their colours, starts by their lines and markers, and bounds: a row of the legend each."""
+    names, starts = (list(dict.fromkeys(column)) for column in zip(*kinds, strict=True))
+    rules = [Line2D([], [], color=RULES[name], linewidth=3, label=name) for name in names]
+    looks = [
+        Line2D([], [], color=SHADE, linestyle=line, marker=marker, markersize=3, fillstyle=filled, label=start)
+        for start in starts
+        for line, marker, filled in [LOOKS[start]]
+    ]
+    bounds = [
+        Line2D([], [], color=BLACK, linestyle=":", label="$1/\\sqrt{m}$"),
+        Line2D([], [], color=RULES["adaFA"], linestyle=":", label="min$|b_j|/|b|$"),
+    ]
+    return [row[place] for place in range(3) for row in (rules, looks, bounds) if place < len(row)]

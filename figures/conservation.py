@@ -1,10 +1,10 @@
 """How exactly each method keeps what the flow conserves.
 
 FA on orthogonally separable data (n = 8, m = 10): the largest change of any c_j = b_j v_j − |w_j|²/2 since t = 0.
-Theorem 5.2 says 0. The event-driven integrator keeps it to the tolerance asked for, and at 1e-13 to rounding (dashed:
-machine epsilon). torchdiffeq’s dopri5 is off wherever a kink falls into one of its steps: jumps, and spikes in dense
-output. Gradient steps of size η change it in proportion to η. That is no error of the theorem: what each step adds is
-−η² |Δ_j|²/2, with the velocity Δ_j of w_j (theorems/README.md, section 4), and what is left is rounding.
+Theorem 5.2 says 0. The event-driven integrator keeps it to the tolerance asked for, and at 1e-13 to rounding.
+torchdiffeq’s dopri5 is off wherever a kink falls into one of its steps: jumps, and spikes in dense output. Gradient
+steps of size η (the paler, the smaller) change it in proportion to η. That is no error of the theorem: what each step
+adds is −η² |Δ_j|²/2, with the velocity Δ_j of w_j (theorems/README.md, section 4), and what is left is rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import BLUE, GREEN, ORANGE, SHADE, grid, log_time_axis, log_times, panels
+from figures.style import BLUE, ORANGE, SHADE, grid, log_time_axis, log_times, panels
 from flowsim import FeedbackAlignment, Flow, Solution, Weights, data, descent, solve
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.observables import conserved
@@ -24,6 +24,8 @@ from flowsim.observables import conserved
 SEEDS = (0,)
 FIRST, T_FINAL = 0.1, 100.0
 EVENT_RTOLS, DOPRI5_RTOLS, STEP_SIZES = (1e-10, 1e-13), (1e-6, 1e-9), (0.2, 0.02, 0.002)
+GREENS = ("#00332a", "#00855f", "#3fb58f")
+"""Of gradient steps, from the largest."""
 LEAST = 1e-17
 """Where a deviation of exactly 0 is drawn."""
 
@@ -95,11 +97,11 @@ def by_steps(flow: Flow, weights: Weights, eta: float, times: Tensor) -> Curve:
 def draw(measured: Measured) -> Figure:
     """All methods in one panel, with their tolerance or step size at the end of the curve."""
     figure, (panel,) = panels(1, 1, 3.3)
-    colours = {"event": BLUE, "dopri5": ORANGE, "steps": GREEN}
+    greens = iter(GREENS)
     names = {"event": "event-driven", "dopri5": "torchdiffeq dopri5", "steps": "gradient steps"}
-    corrected = {"steps": "the same, less their correction"}
+    corrected = {"steps": "steps less their correction"}
     for (method, value), curve in measured.items():  # the first curve of a method bears its name
-        colour = colours[method]
+        colour = next(greens) if method == "steps" else {"event": BLUE, "dopri5": ORANGE}[method]
         panel.plot(curve.times, curve.deviation.clamp(min=LEAST), color=colour, label=names.pop(method, None))
         if curve.rest is not None:
             rest = curve.rest.clamp(min=LEAST)
@@ -112,8 +114,9 @@ def draw(measured: Measured) -> Figure:
         )  # fmt: skip
     panel.set_yscale("log")
     log_time_axis(panel, FIRST, max(curve.times[-1].item() for curve in measured.values()))
-    panel.set_ylabel(r"$\max_j \ |c_j(t) - c_j(0)|$")
-    panel.axhline(torch.finfo(torch.float64).eps, color=SHADE, linewidth=0.6, linestyle="--")
+    panel.set_ylabel(r"largest change, $\max_j \ |c_j(t) - c_j(0)|$")
+    epsilon = torch.finfo(torch.float64).eps
+    panel.axhline(epsilon, color=SHADE, linewidth=0.8, linestyle="--", label="machine epsilon")
     grid(panel)
     figure.legend(loc="outside upper left", ncols=2)
     return figure

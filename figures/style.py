@@ -1,55 +1,44 @@
-"""The style that all figures share, and how they are saved: column width, colours that the colour-blind tell apart."""
+"""The style that all figures share, that of `flowsim.plot` in a column's width, and how they are saved."""
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
-from torch import Tensor
 
 import flowsim
 from flowsim.files import whole
-from theorems.pictures import BLACK, BLUE, COLOURS, GREY, ORANGE
+from flowsim.plot import theme
+from flowsim.plot.theme import (
+    BLACK,
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RULES,
+    SHADE,
+    YELLOW,
+    grid,
+    log_time_axis,
+    log_times,
+    whole_decades,
+)
 
 COLUMN = 3.4
 """Inches: the column of a paper, in which text of 8 points is that of a caption."""
 
-GREEN, PURPLE, YELLOW = COLOURS[2:5]
-SHADE = "#888888"
+PAGE = 7.0
+"""Inches: two columns with what is between them."""
 
-RULES = {"GD": BLACK, "FA": BLUE, "adaFA": GREEN, "sign-FA": ORANGE}
-"""The colour of each rule, in every figure."""
-
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "legend.handlelength": 1.6,
-    "legend.columnspacing": 1.0,
-    "legend.handletextpad": 0.5,
-    "lines.linewidth": 1.2,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.width": 0.4,
-    "ytick.minor.width": 0.4,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.dpi": 300,
-    "savefig.dpi": 300,
-    "pdf.fonttype": 42,  # TrueType: many publishers refuse Type 3
-    "text.usetex": False,
-}
+STYLE: dict[Any, Any] = theme.STYLE | {"figure.dpi": 300}
+"""That of `flowsim.plot`, laid out for the resolution at which figures are saved."""
 
 
 def panels(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
@@ -57,36 +46,6 @@ def panels(rows: int, columns: int, height: float, **shared: Any) -> tuple[Figur
     figure = Figure((COLUMN, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     return figure, list(axes.flat)
-
-
-def log_times(first: float, last: float, count: int = 400) -> Float[Tensor, " times"]:
-    """0, and times from `first` to `last` that are evenly spaced on a logarithmic axis."""
-    exponents = torch.linspace(0, 1, count - 1, dtype=torch.float64)
-    times = first * (last / first) ** exponents
-    times[-1] = last  # exactly
-    return torch.cat([times.new_zeros(1), times])
-
-
-def log_time_axis(axes: Axes, first: float, last: float) -> None:
-    """Time on a logarithmic scale, with ticks at powers of 10."""
-    axes.set_xscale("log")
-    axes.set_xlim(first, last)
-    axes.xaxis.set_major_locator(LogLocator(numticks=8))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("time $t$")
-
-
-def whole_decades(axes: Axes) -> None:
-    """Limits of a logarithmic vertical axis at powers of 10, and labels there alone."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def grid(axes: Axes, axis: Any = "y") -> None:
-    """Faint lines at the ticks, below what is drawn."""
-    axes.grid(axis=axis, color=GREY, linewidth=0.4)
-    axes.set_axisbelow(True)
 
 
 def title_and_caption(module: ModuleType) -> tuple[str, str]:
@@ -138,6 +97,6 @@ def save(
 
 
 __all__ = [
-    "BLACK", "BLUE", "COLUMN", "GREEN", "GREY", "ORANGE", "PURPLE", "RULES", "SHADE", "STYLE", "YELLOW",
-    "grid", "log_time_axis", "log_times", "panels", "save", "title_and_caption", "whole_decades",
+    "BLACK", "BLUE", "COLOURS", "COLUMN", "GREEN", "GREY", "ORANGE", "PAGE", "PURPLE", "RULES", "SHADE", "STYLE",
+    "YELLOW", "grid", "log_time_axis", "log_times", "panels", "save", "title_and_caption", "whole_decades",
 ]  # fmt: skip

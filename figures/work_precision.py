@@ -3,8 +3,8 @@
 FA on orthogonally separable data (n = 10, m = 20, t = 100, some 80 kinks crossed), one trajectory: the time taken
 (above; one core, median of three runs, of one where it takes long, compilation left out) and evaluations of the
 velocity (below; for the event-driven integrator Taylor coefficients, each of which costs about as much) against the
-largest error of a weight at the end, for tolerances from 1e-4 to 1e-12. Better is lower, and further to the right. A
-curve ends where a run took more than 2 s, or had not ended after 5. At kinks the others lose digits, and win each
+largest error of a weight at the end, for tolerances from 1e-4 to 1e-12. Better is lower, and further to the right; of
+each other library one method is in colour. A curve ends where a run took more than 2 s, or had not ended after 5. At kinks the others lose digits, and win each
 back with many steps: at errors near 1e-10 with 10 to 80 times the event-driven integrator’s evaluations. It has
 digits for little more time: there it takes less than a tenth of the time of compiled diffrax, the fastest of the
 others, which at errors near 1e-3 is the faster one.
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from figures import conservation
 from figures.peers import PEERS, Peer, Problem, Run, packed, problem
-from figures.style import BLUE, GREEN, ORANGE, PURPLE, grid, panels
+from figures.style import BLUE, GREEN, ORANGE, PURPLE, SHADE, grid, panels
 from flowsim import Flow, Weights, solve
 from flowsim.reduction import reduce
 
@@ -79,30 +79,36 @@ def points(method: Peer, arrays: Problem, reference: NDArray, rtols: tuple[float
             return
 
 
-LIBRARIES = {"event-driven": (BLUE, "o"), "torchdiffeq": (ORANGE, "s"), "scipy": (GREEN, "^"), "diffrax": (PURPLE, "D")}
-LINES = ("-", "--", ":")
+LOOKS = {
+    "event-driven": (BLUE, "o"),
+    "diffrax Tsit5": (PURPLE, "D"),
+    "scipy LSODA": (GREEN, "^"),
+    "torchdiffeq dopri5": (ORANGE, "s"),
+}
+"""Colour and marker; of each other library the method that comes nearest. The rest is grey."""
+
+REST = {"torchdiffeq dopri8": "-", "scipy RK45": "--", "scipy DOP853": "-.", "diffrax Dopri8": ":"}
+"""Lines."""
 
 
 def draw(measured: Measured) -> Figure:
-    """Seconds above, evaluations below; a colour and mark for each library, a line for each of its methods."""
+    """Seconds above, evaluations below."""
     figure, axes = panels(2, 1, 4.6, sharex=True)
-    lines = {library: iter(LINES) for library in LIBRARIES}
-    for name, runs in measured.items():
-        library = name.split(" ")[0]
-        (colour, mark), line = LIBRARIES[library], next(lines[library])
-        errors = [point.error for point in runs]
-        for panel, amounts in zip(
-            axes, ([point.seconds for point in runs], [point.evaluations for point in runs]), strict=True
-        ):
-            panel.loglog(
-                errors, amounts, line, color=colour, marker=mark, markersize=3.5, label=name,
-                fillstyle="full" if line == "-" else "none",
-            )  # fmt: skip
-            grid(panel, "both")
+    for name in sorted(measured, key=[*REST, *reversed(LOOKS)].index):  # what matters most comes last, on top
+        errors = [point.error for point in measured[name]]
+        if name in LOOKS:
+            look = dict(zip(("color", "marker"), LOOKS[name], strict=True), markersize=3.5)
+        else:
+            look = {"color": SHADE, "linestyle": REST[name], "marker": ".", "markersize": 3, "linewidth": 0.8}
+        axes[0].loglog(errors, [point.seconds for point in measured[name]], label=name, **look)
+        axes[1].loglog(errors, [point.evaluations for point in measured[name]], label=name, **look)
+    for panel in axes:
+        grid(panel, "both")
     axes[0].invert_xaxis()
-    axes[0].set_ylabel("seconds")
-    axes[1].set_ylabel("evaluations")
+    axes[0].set_ylabel("time in seconds")
+    axes[1].set_ylabel("evaluations of the velocity")
     axes[1].set_xlabel("largest error of a weight at the end")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=2, handlelength=3)
+    named = {line.get_label(): line for line in axes[0].get_lines()}
+    handles = [named[name] for name in (*LOOKS, *REST) if name in named]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2, handlelength=3)
     return figure

@@ -321,6 +321,20 @@ def nearly_orthogonal(samples: int, dimension: int, rho: float, seed: int) -> Da
     return dataset
 
 
+def gaussian(samples: int, dimension: int, seed: int) -> Dataset:
+    """Return independent Gaussian inputs, of variance 1/d, with random labels, both of them present for n >= 2.
+
+    Raises:
+        ValueError: if n or d is not a positive integer, or the seed not an integer from 0 to 2^64 - 1.
+
+    >>> gaussian(samples=4, dimension=3, seed=0)
+    Dataset(inputs (4, 3), labels +-1)
+    """
+    n, d = _sizes(samples, dimension)
+    generator = np.random.default_rng(require_seed(seed))
+    return Dataset(generator.standard_normal((n, d)) / np.sqrt(d), _random_labels(n, generator))
+
+
 def _unit_rows(matrix: np.ndarray) -> np.ndarray:
     return matrix / np.linalg.norm(matrix, axis=-1, keepdims=True)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flowsim.solution import Solution
+if TYPE_CHECKING:  # it loads torch
+    from flowsim.solution import Solution
 
 
 class IntegrationError(RuntimeError):

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from flowsim.extras import needed
+
 KINDS = ("crossing", "sliding entry", "sliding exit", "sign change")
 
 
@@ -90,8 +92,6 @@ class Events:
         Raises:
             ImportError: if pandas is not installed.
         """
-        try:
-            import pandas as pd  # noqa: PLC0415, optional  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise ImportError("to_dataframe needs pandas: pip install 'flowsim[dataframe]'") from None
+        with needed("to_dataframe", "tables"):
+            import pandas as pd  # noqa: PLC0415
         return pd.DataFrame(self.columns())

@@ -49,19 +49,50 @@ def read_npz(path: str | Path, required: Iterable[str] = PROBLEM_KEYS) -> dict[s
         ...
     ValueError: missing.npz cannot be read: No such file or directory
     """
+    with opened(path) as file:
+        arrays = _arrays(path, file, os.fstat(file.fileno()).st_size)
+    require_keys(path, arrays, required)
+    return arrays
+
+
+def require_keys(path: str | Path, arrays: Mapping[str, NDArray], required: Iterable[str]) -> None:
+    """Check that an .npz file has these keys.
+
+    Raises:
+        ValueError: if it lacks one.
+
+    >>> require_keys("data.npz", {"inputs": np.ones((1, 1))}, ["inputs", "labels"])
+    Traceback (most recent call last):
+        ...
+    ValueError: data.npz lacks the key 'labels'; it has inputs
+    """
+    for key in required:
+        if key not in arrays:
+            names = ", ".join(map(_shown, sorted(arrays)[:10])) + (", ..." if len(arrays) > 10 else "")
+            raise ValueError(f"{path} lacks the key {key!r}; it has {names or 'none'}")
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to be read.
+
+    Raises:
+        ValueError: if it cannot be read, or is no regular file.
+
+    >>> with opened("missing.csv"):
+    ...     pass
+    Traceback (most recent call last):
+        ...
+    ValueError: missing.csv cannot be read: No such file or directory
+    """
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
             raise ValueError(f"{path} cannot be read: it is a {_kind(status)}, not a file")
         with open(path, "rb") as file:
-            arrays = _arrays(path, file, status.st_size)
+            yield file
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-    for key in required:
-        if key not in arrays:
-            names = ", ".join(map(_shown, sorted(arrays)[:10])) + (", ..." if len(arrays) > 10 else "")
-            raise ValueError(f"{path} lacks the key {key!r}; it has {names or 'none'}")
-    return arrays
 
 
 def _arrays(path: str | Path, file: BinaryIO, size: int) -> dict[str, NDArray]:

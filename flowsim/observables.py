@@ -2,9 +2,11 @@
 
     accuracy              the share of samples on the right side
     alignment             cos(W_l, B_l) per layer, and over the network           Def. 4.1
+    alignment_bound       what is proved of it, from the start                    Proposition 5.3, Lemma 5.4
     conserved             Psi(W_{l+1}[:, i]) - |W_l[i, :]|^2 / 2                   Theorem 5.2, Eq. (2)
     descent_factors       |grad|, |fa|, their cosine and inner product            Eq. (1)
     dominance_ratio       <grad, fa> / (L - L*)^alpha                             Def. 4.2
+    normalized_margin     min_i y_i f(x_i) / |theta|^(H+1)                        section 14.2
 
 Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`, its logarithm `Flow.log_risk`. All raise
 a ValueError for arguments that are no flow and weights; those that need the outputs, for weights that do not fit the
@@ -21,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim.flow import Flow, Slopes
+from flowsim.rules import FeedbackAlignment, SignFeedbackAlignment, is_one_of
 from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import NetworkWeights, require_weights
 
@@ -40,6 +43,26 @@ def accuracy(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
     else:
         right = outputs.argmax(-1) == targets.argmax(-1)
     return right.to(outputs.dtype).mean(-1)
+
+
+def normalized_margin(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*batch"]:
+    """min_i y_i f(x_i) / |theta|^(H+1), which rescaling all weights leaves as it is; below 0 if a sample is wrong.
+
+    With classes the output at the sample's class, less the largest at another, stands for y_i f(x_i).
+
+    >>> from flowsim import Dataset, GradientDescent, Weights
+    >>> flow = Flow(Dataset([[2.0]], [1]), GradientDescent())
+    >>> round(normalized_margin(flow, Weights(torch.ones(1, 1), torch.ones(1))).item(), 12)
+    1.0
+    """
+    layers = _layers(flow, weights)
+    outputs, targets = flow.outputs(weights), flow.dataset.targets
+    if flow.dataset.classes is None:
+        margins = (outputs * targets).squeeze(-1)
+    else:
+        own = (outputs * targets).sum(-1)
+        margins = own - outputs.masked_fill(targets > 0, -torch.inf).amax(-1)
+    return margins.amin(-1) / _norm(layers) ** len(layers)
 
 
 def alignment(
@@ -74,6 +97,42 @@ def network_alignment(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*ba
     layers = _layers(flow, weights)
     _require_forward(flow, layers)
     return _cosine(layers[1:], flow.rule.feedback_matrices(weights))
+
+
+def alignment_bound(flow: Flow, start: NetworkWeights) -> tuple[Float[Tensor, "*batch"], ...]:
+    """The numbers below which cos(W_l, B_l), l = 2 .. H+1, never falls from these initial weights, by the paper.
+
+    Under sign-FA 1/sqrt(N_l) at a layer with N_l entries (Proposition 5.3). Under FA, for a leaky ReLU and a scalar
+    output, min |b_j| / |b| at the last layer where all of its c_j >= 0 and b_j != 0 (Lemma 5.4; theorems/README.md,
+    section 14, for deep networks). NaN where nothing is promised.
+
+    >>> from flowsim import Dataset, FeedbackAlignment, Weights
+    >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0, 3.0]))
+    >>> hidden, output = torch.ones(2, 2, 1), torch.tensor([[0.5, 1.0], [0.4, 1.0]])  # c = 0 and 2.5; -0.1 and 2.5
+    >>> alignment_bound(flow, Weights(hidden, output))
+    (tensor([0.3162,    nan], dtype=torch.float64),)
+    """
+    layers = _layers(flow, start)
+    batch = flow.require_fit(start)
+    if is_one_of(flow.rule, SignFeedbackAlignment):
+        return tuple(layer.new_full(batch, layer.shape[-2:].numel() ** -0.5) for layer in layers[1:])
+    bounds = [layer.new_full(batch, torch.nan) for layer in layers[1:]]
+    scalar, leaky = layers[-1].shape[-2] == 1, flow.activation.leaky_slope is not None
+    if is_one_of(flow.rule, FeedbackAlignment) and flow.follows_rule and scalar and leaky:
+        gaps, feedback = conserved(flow, start)[-1], flow.rule.feedback_matrices(start)[-1].squeeze(-2)
+        holds = (gaps >= -rounding_of_gaps(layers[-2])).all(-1) & (feedback != 0).all(-1)
+        bounds[-1] = torch.where(holds, smallest_share(feedback), torch.nan).expand(batch)
+    return tuple(bounds)
+
+
+def smallest_share(feedback: Float[Tensor, "*batch m"]) -> Float[Tensor, "*batch"]:
+    """min |b_j| / |b|, which is 1 / sqrt(m) for b in {-1, +1}^m: the bound of Lemma 5.4."""
+    return feedback.abs().amin(-1) / feedback.norm(dim=-1)
+
+
+def rounding_of_gaps(hidden: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m"]:
+    """A bound on the rounding of c_j where b_j v_j was chosen to be near |w_j|^2 / 2, a sum of d squares."""
+    return 2 * hidden.shape[-1] * torch.finfo(hidden.dtype).eps * 0.5 * hidden.square().sum(-1)
 
 
 def _require_forward(flow: Flow, layers: Sequence[Tensor]) -> None:

@@ -1,8 +1,9 @@
-"""How far a long command is: a bar in a terminal, and a plain line now and then where its output goes elsewhere."""
+"""How far a long command is: a bar in a terminal, where rich is installed, and else a plain line now and then."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import time
@@ -34,7 +35,8 @@ def reporting(stream: IO[str] | None = None, clock: Callable[[], float] = time.m
 
 
 def _takes_a_bar(stream: IO[str]) -> bool:
-    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    movable = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return movable and importlib.util.find_spec("rich") is not None
 
 
 @contextlib.contextmanager

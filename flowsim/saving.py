@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from flowsim.data import Dataset
-from flowsim.files import read_npz, write_npz
+from flowsim.files import read_npz, require_keys, write_npz
 from flowsim.flow import Flow
 from flowsim.integrators import Settings
 from flowsim.integrators.event import KERNELS
@@ -40,6 +40,9 @@ from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import DeepWeights, NetworkWeights, Weights
 
 KIND, VERSION = "flowsim solution", 2
+PREFIX = "solution/"
+"""Of the keys of a solution in a file that has more, see `flowsim.runs`."""
+
 CLOSE = 1e-9
 """How nearly the coordinates of a file must fit what they were made from, relative to it."""
 
@@ -52,6 +55,15 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: if the file cannot be written, or for a rule, a loss or a flow that is not flowsim's.
     """
+    write_npz(os.fspath(path), arrays_of(solution))
+
+
+def arrays_of(solution: Solution) -> dict[str, ArrayLike]:
+    """What a file of a solution holds, by key.
+
+    Raises:
+        ValueError: for a rule, a loss or a flow that is not flowsim's.
+    """
     flow, settings = solution.flow, solution.settings
     arrays = {
         "kind": KIND, "version": VERSION,
@@ -61,7 +73,7 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
         **_flow_arrays(flow), **_weights_arrays(solution.weights), **_reduction_arrays(solution.reduction),
         "reasons": np.array([reason or "" for reason in solution.path.reasons]), **_path_arrays(solution.path),
     }  # fmt: skip
-    write_npz(os.fspath(path), {key: _plain(value) for key, value in arrays.items()})
+    return {key: _plain(value) for key, value in arrays.items()}
 
 
 class Parts(NamedTuple):
@@ -82,7 +94,10 @@ def read(path: str | os.PathLike[str]) -> Parts:
         ValueError: if the file cannot be read, or holds anything else, or something that does not fit the rest.
     """
     path = os.fspath(path)
-    arrays = read_npz(path, ("kind", "version"))
+    arrays = read_npz(path, ())
+    inside = {key.removeprefix(PREFIX): array for key, array in arrays.items() if key.startswith(PREFIX)}
+    arrays = inside or arrays
+    require_keys(path, arrays, ("kind", "version"))
     try:
         file = _File(arrays)
         if file.text("kind") != KIND:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import flowsim
 from flowsim.errors import IntegrationError
@@ -71,22 +68,6 @@ def mistake(where: str, error: BaseException) -> Mistake:
     """
     line = " ".join("".join(traceback.format_exception_only(error)).split())
     return Mistake(where, line, "".join(traceback.format_exception(error)))
-
-
-def submit(pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """What a call in another process will come to; Ctrl-C waits meanwhile, and never gets to processes started here.
-
-    It is for this process to act on it, and end the others.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.submit(function, *arguments)
-    except BrokenProcessPool as stop:  # already
-        failed: Future[Any] = Future()
-        failed.set_exception(stop)
-        return failed
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass

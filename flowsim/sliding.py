@@ -1,4 +1,4 @@
-"""Slides: the slopes that hold pre-activations at 0, in one layer or in several (theorems/README.md, section 10).
+"""Slides: the slopes that hold pre-activations at 0, in one layer or in several (flowsim/README.md, section 10).
 
 A neuron that slides on the kink of a sample has z = 0 there, and keeps it: its slope lies between gamma and 1, and is
 what makes dz/dt = 0. It is found here from weights and sides alone, for any depth, rule and loss.

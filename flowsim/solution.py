@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from flowsim.integrators import Settings
 from flowsim.reduction import Reduction
 from flowsim.validation import as_finite, as_indices
 from flowsim.weights import AnyWeights, NetworkWeights
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ROUNDINGS = 4
 """Times that lie so many units of rounding beyond the end, relative to it, are taken as the end: 0.1 + 0.2 for 0.3."""
@@ -180,6 +183,37 @@ class Solution(Generic[AnyWeights]):
         """
         self.solver.save(self, path)
 
+    def to_xarray(self, times: Times, batch: Sequence[str] | None = None) -> xr.Dataset:
+        """Return what is observed at a list of times as an xarray.Dataset, which writes itself as NetCDF or zarr.
+
+        Variables over `time` and the ensemble, all pure numbers: `loss`, `alignment` (over the network, Def. 4.1), the
+        weights `hidden` and `output`, `conserved` (Eq. 2) and `pattern`, with dimensions `sample`, `input`, `neuron`
+        and, for several outputs, `output_neuron`; of deep networks `layer_1` .., `conserved_1` .., `pattern_1` .., with
+        `neuron_1` ... What a rule does not have is left out: alignment under direct feedback past a layer, what is not
+        conserved. Attributes say what was solved and how, `long_name` and `units` what each variable is.
+
+        In logarithmic time the coordinate is `log_time`, s = log(1 + t), and `log_loss`, log L, stands in the place of
+        the loss, which underflows. Beyond the time `reached` by a trajectory that stopped there is NaN.
+
+        Args:
+            times: in [0, t_final].
+            batch: names of the ensemble's dimensions, `batch_0` .. if not given.
+
+        Raises:
+            ImportError: without the extra `xarray`.
+            ValueError: if a time lies outside [0, t_final], or the names do not fit.
+
+        >>> from flowsim import Dataset, FeedbackAlignment, Weights, solve
+        >>> flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+        >>> solution = solve(flow, Weights(torch.ones(4, 1, 1), torch.full((4, 1), 0.5)), t_final=2.0)
+        >>> dataset = solution.to_xarray([0.0, 1.0, 2.0], batch=["seed"])
+        >>> dict(dataset.hidden.sizes), dataset.attrs["rule"]
+        ({'time': 3, 'seed': 4, 'neuron': 1, 'input': 1}, 'FeedbackAlignment')
+        """
+        from flowsim.exchange import as_dataset  # noqa: PLC0415, it reads solutions
+
+        return as_dataset(self, times, batch)
+
     @cached_property
     def t_final(self) -> float:
         """The end of the interval: the latest time that a trajectory reached."""
@@ -253,7 +287,7 @@ class Solution(Generic[AnyWeights]):
 
         It is solved in turned coordinates too, so that its rounding errors are others. Whatever is observed along both
         estimates its own error: the two differ by about the companion's error, and that is expected to be above this
-        solution's. An estimate, not a guarantee (theorems/README.md, section 10). Solved at the first use.
+        solution's. An estimate, not a guarantee (flowsim/README.md, section 10). Solved at the first use.
         """
         return self.solve_looser()
 
@@ -318,11 +352,8 @@ class Solution(Generic[AnyWeights]):
         Raises:
             ValueError: as `evaluate` says.
         """
-        values = as_finite("times", times).to(self.flow.dataset.inputs.device)
+        values = as_times(times, self.t_final).to(self.flow.dataset.inputs.device)
         tolerance = 1 + ROUNDINGS * _rounding(times)
-        outside = values[(values < 0) | (values > self.t_final * tolerance)]
-        if len(outside):
-            raise ValueError(f"times must lie in [0, t_final] = [0, {self.t_final!r}], got {outside[0].item()!r}")
         count = self.batch_shape.numel()
         if trajectory is None:
             everyone = torch.arange(count, device=values.device).expand(values.numel(), count)
@@ -349,6 +380,22 @@ class Solution(Generic[AnyWeights]):
                 "trajectory=, or as solution[solution.status.ended]"
             )
         return whose, torch.minimum(asked, reached)
+
+
+def as_times(times: Times, t_final: float) -> Float[Tensor, "*times"]:
+    """Times as float64; those beyond t_final by up to ROUNDINGS roundings of their type are t_final.
+
+    Raises:
+        ValueError: if a time is not a finite number, or lies outside [0, t_final].
+
+    >>> as_times([0.0, 0.1 + 0.2], t_final=0.3)
+    tensor([0.0000, 0.3000], dtype=torch.float64)
+    """
+    values = as_finite("times", times)
+    outside = values[(values < 0) | (values > t_final * (1 + ROUNDINGS * _rounding(times)))]
+    if len(outside):
+        raise ValueError(f"times must lie in [0, t_final] = [0, {t_final!r}], got {outside[0].item()!r}")
+    return values.clamp(max=t_final)
 
 
 def flattened(matrix: Float[Tensor, "*some p q"], batch_shape: torch.Size) -> Float[Tensor, "ensemble p q"]:

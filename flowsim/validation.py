@@ -318,3 +318,19 @@ def first_line(error: BaseException) -> str:
     'no memory'
     """
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def device_of(name: str) -> str:
+    """Return the name of a device that works here, as a command's option `--device` gives it.
+
+    Raises:
+        ValueError: if there is no such device.
+
+    >>> device_of("cpu")
+    'cpu'
+    """
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name} does not work here: {first_line(error)}") from None
+    return name

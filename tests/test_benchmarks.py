@@ -114,14 +114,14 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_run_measures_everything_and_its_tables_can_be_written_again(tmp_path: Path) -> None:
     results = report.Results("here", "quick")
     run.measure_all(True, results)
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}old\n{report.END}after\n")
-    report.write(results, tmp_path, readme)
+    page = tmp_path / "solvers.md"
+    page.write_text(f"before\n{report.BEGIN}old\n{report.END}after\n")
+    report.write(results, tmp_path, page)
     assert report.read(tmp_path / "results.json") == results
     told = (tmp_path / "results.md").read_text()
     assert told == report.tell(results)
     assert "| nan" not in told
-    assert readme.read_text() == f"before\n{report.BEGIN}\n{report.tell_readers(results)}\n{report.END}after\n"
+    assert page.read_text() == f"before\n{report.BEGIN}\n{report.tell_readers(results)}\n{report.END}after\n"
     assert (tmp_path / "work_precision.png").stat().st_size > 0
 
     for name in (*SINGLE, *HARD):
@@ -205,8 +205,8 @@ def test_the_growth_is_fitted_over_the_sizes() -> None:
     assert list(fitted) == ["m grows"]
 
 
-def test_the_readme_is_changed_between_its_marks_only() -> None:
-    text = report.README.read_text()
+def test_the_page_is_changed_between_its_marks_only() -> None:
+    text = report.PAGE.read_text()
     changed = report.put_into(text, "| a |\n")
     assert changed.replace("\n| a |\n\n", "") == text[: text.index(report.BEGIN)] + (
         report.BEGIN + report.END + text.split(report.END)[1]

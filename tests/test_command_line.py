@@ -1,4 +1,4 @@
-"""`python -m flowsim simulate`: what it writes, and what it says and leaves behind when the input is bad."""
+"""`flowsim simulate`: what it writes, and what it says and leaves behind when the input is bad."""
 
 import importlib.metadata
 import os
@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import flowsim
-from flowsim import __main__ as command
-from flowsim.__main__ import main
+from flowsim import runs
+from flowsim.commands import simulate as command
+from flowsim.commands.simulate import main
 from flowsim.files import whole
 from flowsim.shell import leave
 
@@ -40,7 +41,7 @@ def write_problem(**changed: Any) -> None:
 
 
 def simulate(*options: str, file: str = "problem.npz", rule: str = "fa", output: str = "run.npz") -> int:
-    return main(["simulate", file, "--rule", rule, "--t-final", "2", "--output", output, *options])
+    return main([file, "--rule", rule, "--t-final", "2", "--output", output, *options])
 
 
 def read_run(path: str = "run.npz") -> dict[str, Any]:
@@ -242,7 +243,6 @@ def test_bad_options_are_refused_by_name_and_nothing_is_written(
     [
         ["--rule", "backpropagation"],
         ["--method", "euler"],
-        ["--loss", "cross-entropy"],
         ["--t-final", "soon"],
         ["--times", "2.5"],
     ],
@@ -344,7 +344,7 @@ def test_help_is_shown_by_the_module() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "flowsim", "simulate", "--help"], capture_output=True, text=True, check=True, timeout=120
     )
-    assert shown.stdout.startswith("usage: python -m flowsim simulate")
+    assert shown.stdout.startswith("usage: flowsim simulate")
     for option in ("--rule", "--slope", "--loss", "--t-final", "--times", "--method", "--device", "--output"):
         assert option in shown.stdout
     assert shown.stderr == ""
@@ -388,7 +388,7 @@ def test_the_input_is_never_replaced_by_the_output(name: str, capsys: pytest.Cap
     write_problem()
     os.symlink("problem.npz", "link")
     os.link("problem.npz", "other name")
-    assert_refused(capsys, output=name, names=[f"--output {name} must be another file than FILE.npz problem.npz"])
+    assert_refused(capsys, output=name, names=[f"--output {name} must be another file than FILE problem.npz"])
 
 
 def test_a_link_in_the_place_of_the_output_is_written_through() -> None:
@@ -443,7 +443,7 @@ def test_an_own_mistake_is_no_bad_input(
         raise error
 
     write_problem()
-    monkeypatch.setattr(command, place, wrong)
+    monkeypatch.setattr(command if place == "solve" else runs, place, wrong)
     with pytest.raises(SystemExit) as leaving:
         leave("simulate", simulate, "interrupted")
     assert leaving.value.code == 1

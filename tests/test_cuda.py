@@ -7,7 +7,7 @@ from flowsim import data, solve
 from flowsim.flow import Flow
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.rules import FeedbackAlignment
-from theorems.__main__ import main
+from theorems.command import main
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -24,7 +24,7 @@ from test_figures import assert_readable, data_of
 from torch import nn
 from torch.nn import functional
 
-from figures import __main__ as command
+from figures import command
 from figures.deep_networks import accuracy, alignment, conservation, experiment, training
 from figures.deep_networks.networks import initialize, lenet, resnet18
 from figures.deep_networks.protocol import (

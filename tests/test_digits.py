@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flowsim import Dataset, FeedbackAlignment
-from flowsim.__main__ import main
+from flowsim.commands.simulate import main
 from flowsim.initialization import gaussian, random_signs, with_gaps
 
 datasets = pytest.importorskip("sklearn.datasets")
@@ -48,7 +48,7 @@ def test_feedback_alignment_learns_zeros_and_ones_from_the_command_line(tmp_path
         feedback=feedback.numpy(),
     )
     options = ["--rule", "fa", "--t-final", "5", "--times", "50", "--output", str(output)]
-    assert main(["simulate", str(problem), *options]) == 0
+    assert main([str(problem), *options]) == 0
     with np.load(output) as run:
         assert run["hidden"].shape == (50, WIDTH, 64)
         # Proposition 5.7: the loss falls; between the first times by less than rounding resolves

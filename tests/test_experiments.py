@@ -23,6 +23,7 @@ from figures.experiments.processes import Run, carried_out
 from figures.experiments.table import array_of, over_repeats, table_of
 from figures.experiments.training import State, state_path, train
 from flowsim import progress
+from flowsim.executor import ProcessDiedError
 
 # --- the loop ---
 
@@ -242,7 +243,7 @@ def test_the_longest_runs_come_first_and_one_that_fails_costs_no_other(monkeypat
 def test_a_process_that_dies_is_an_error_of_its_runs_and_all_come_to_an_end() -> None:
     found = {run.name: future for run, future in carried_out(runs("one", "dies"), 1, io.StringIO())}
     assert set(found) == {"one", "dies"}
-    with pytest.raises(Exception, match="terminated abruptly"):
+    with pytest.raises(ProcessDiedError, match="its process died"):
         found["dies"].result()
 
 
@@ -300,6 +301,6 @@ def test_ctrl_c_ends_all_processes_which_save_where_they_are(tmp_path: Path) -> 
 
 
 def test_figures_need_nothing_of_what_experiments_need() -> None:
-    code = "import sys, flowsim, figures.__main__; print({'pandas', 'mlxtend', 'sklearn'} & set(sys.modules))"
+    code = "import sys, flowsim, figures.command; print({'pandas', 'mlxtend', 'sklearn'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"

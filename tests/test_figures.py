@@ -24,11 +24,10 @@ from PIL import Image
 from sample_problems import gaussian_data, sliding
 from scipy.integrate import solve_ivp
 
-from figures import __main__ as command
 from figures import (
-    activations,
     alignment,
     calibration,
+    command,
     conservation,
     convergence,
     dominance,
@@ -37,13 +36,24 @@ from figures import (
     peers,
     signs,
 )
-from figures.__main__ import GALLERY, MODULES, main
+from figures.command import GALLERY, MODULES, main
 from figures.deep_networks import experiment as deep_networks
 from figures.noisy_digits import experiment
 from figures.noisy_digits.protocol import Protocol
 from figures.peers import PEERS, velocity
-from figures.style import STYLE, title_and_caption
-from flowsim import Dataset, DeepWeights, FeedbackAlignment, Flow, IntegrationError, Weights, progress, solve
+from figures.style import COLUMN, PAGE, STYLE, title_and_caption
+from flowsim import (
+    Dataset,
+    DeepWeights,
+    FeedbackAlignment,
+    Flow,
+    IntegrationError,
+    Solution,
+    Weights,
+    plot,
+    progress,
+    solve,
+)
 from flowsim.initialization import deep_gaussian, gaussian
 from flowsim.observables import conserved, dominance_ratio
 from flowsim.weights import NetworkWeights, stack
@@ -61,7 +71,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "step_sizes": (0.1, 0.01),
     },
     "alignment": {"width": 4, "widths": (3, 6), "seeds": (0, 1, 2), "t_final": 5.0},
-    "signs": {"width": 6, "times": 200},
+    "signs": {"width": 6},
     "dominance": {"shape": Shape(3, 4, 0.3), "t_final": 100.0},
     "convergence": {"samples": 3, "width": 4, "seeds": (0, 1), "t_final": 1e3},
     "no_plateau": {"scales": (1e-1, 1e-3), "seeds": (0, 1)},
@@ -69,6 +79,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "work_precision": {"samples": 3, "width": 3, "t_final": 5.0, "rtols": (1e-4, 1e-8)},
     "calibration": {},
     "implicit_bias": {"slopes": (0.3, 0.6), "seeds": (0, 1), "decades": 100.0, "samples": 3},
+    "overview": {"t_final": 10.0},
 }  # fmt: skip
 
 
@@ -137,7 +148,7 @@ def test_every_figure_can_be_read(name: str) -> None:
 
 
 def assert_readable(figure: Figure) -> None:
-    """At a column's width no text is cut off, small, or over another, and names in legends differ."""
+    """At the width of a column, or a page, no text is cut off, small, or over another, and names in legends differ."""
     texts = drawn_texts(figure)
     assert len(texts) > 5
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
@@ -148,7 +159,7 @@ def assert_readable(figure: Figure) -> None:
     for (one, first), (other, second) in itertools.combinations(boxes, 2):
         assert not _overlap(first, second), f"{one!r} lies over {other!r}"
     assert min(float(text.get_fontsize()) for text in texts) >= 6
-    assert figure.get_size_inches()[0] == pytest.approx(3.4)
+    assert figure.get_size_inches()[0] in (COLUMN, PAGE)
     for legend in figure.legends:
         names = [text.get_text() for text in legend.get_texts()]
         assert len(names) == len(set(names)) > 0
@@ -188,7 +199,7 @@ def test_gallery_and_readme_have_every_figure(name: str) -> None:
     title, caption = title_and_caption(module)
     with Image.open(png) as image:
         about = image.info
-        assert image.width == 3.4 * 300
+        assert image.width == 300 * (PAGE if name == "overview" else COLUMN)
     assert (about["Title"], about["Description"]) == (title, caption), "draw it again: its caption has changed"
     assert about["Source"] == f"python -m figures {command}; seeds {', '.join(map(str, seeds))}"
     assert pdf.read_bytes().startswith(b"%PDF")
@@ -383,34 +394,41 @@ def test_alignment_plots_cosines_their_minima_and_both_bounds() -> None:
     assert found.adafa_bound == pytest.approx((feedback.abs().min() / feedback.norm()).item())
 
 
+def products(run: Solution[Weights], times: torch.Tensor) -> torch.Tensor:
+    """b_j v_j."""
+    return run.evaluate(times).output * run.flow.rule.feedback_matrices(run.start)[0].squeeze(-2)
+
+
 def test_signs_plots_all_output_weights_and_marks_those_that_change_their_sign() -> None:
     found, figure = small("signs")
     legend = {each.get_label(): each.get_color() for each in figure.legends[0].get_lines()}
     for axes, (start, run) in zip(figure.axes, found.items(), strict=True):
-        curves = [each for each in axes.get_lines() if len(data_of(each)[0]) == 200]
+        curves = [each for each in axes.get_lines() if len(data_of(each)[0]) > 2]
+        times = torch.from_numpy(data_of(curves[0])[0])
+        expected, gaps = products(run, times).T, conserved(run.flow, run.start)[0]
+        ends = expected[:, -1].tolist()
         assert len(curves) == 6
-        for number, curve in enumerate(curves):
-            assert (curve.get_linestyle() == "--") == bool((data_of(curve)[1] < 0).any())
-            assert (
-                curve.get_color() == legend["changes its sign" if curve.get_linestyle() == "--" else "keeps its sign"]
-            )
-            assert start != signs.MET or (data_of(curve)[1] >= run.gap[number].item()).all()
-        dashed = [curve.get_linestyle() == "--" for curve in curves]
-        assert any(dashed) == (start != signs.MET)
-        assert all(run.gap[number] < 0 for number, is_dashed in enumerate(dashed) if is_dashed)
+        for curve in curves:
+            number = ends.index(data_of(curve)[1][-1])
+            np.testing.assert_array_equal(data_of(curve)[1], expected[number])
+            changes = bool((expected[number] < 0).any())
+            assert (curve.get_linestyle() == "--") == changes
+            assert curve.get_color() == legend["at times the other sign" if changes else "keeps its sign"]
+            assert start != signs.MET or (data_of(curve)[1] >= gaps[number].item() - 1e-12).all()
+            assert not changes or gaps[number] < 0
+        assert bool((expected < 0).any()) == (start != signs.MET)
     first, second = found.values()
-    # the same hidden weights: b v - c is |w|^2 / 2
-    np.testing.assert_allclose(first.product[0] - first.gap, second.product[0] - second.gap, atol=1e-14)
+    assert torch.equal(first.start.hidden, second.start.hidden), "the same hidden weights"
 
 
 def test_signs_caption_counts_right() -> None:
     """Of the figure in the gallery."""
-    found = signs.measure()
-    changed = (found[signs.BROKEN].product < 0).any(0)
-    assert ((found[signs.BROKEN].gap < 0).sum(), changed.sum()) == (6, 5)
+    run = signs.measure()[signs.BROKEN]
+    product, gaps = products(run, torch.linspace(0, signs.T_FINAL, 500)), conserved(run.flow, run.start)[0]
+    assert ((gaps < 0).sum(), (product < 0).any(0).sum()) == (6, 5)
     assert "Five of these six change their sign" in title_and_caption(signs)[1]
-    assert (found[signs.BROKEN].product[-1] > 0).all(), "they change it back"
-    assert (found[signs.BROKEN].product[0] > 0).all(), "all agree with b at the start"
+    assert (product[-1] > 0).all(), "they change it back"
+    assert (product[0] > 0).all(), "all agree with b at the start"
 
 
 def test_no_plateau_plots_times_on_the_proved_side_of_their_bounds() -> None:
@@ -495,28 +513,14 @@ def test_convergence_plots_losses_within_their_bounds() -> None:
 
 def test_activations_plots_the_sides_of_all_kinks_and_every_event() -> None:
     found, figure = small("activations")
-    solution = activations.run(6, 3, 100.0)
-    middle = (found.edges[:-1] + found.edges[1:]) / 2
-    (z,) = solution.flow.pre_activations(solution.evaluate(middle))
-    sides, slides = found.pattern, found.pattern == 0
-    assert slides.any() and z[slides].abs().max() < 1e-12
-    assert torch.equal(z.sign()[~slides].to(sides), sides[~slides])
-    meshes = [each for each in figure.axes[0].collections if hasattr(each, "get_coordinates")]
-    legend = {each.get_label(): each.get_facecolor() for each in figure.legends[0].get_patches()}
-    assert len(meshes) == 3
-    blocks = np.stack([np.asarray(mesh.get_array()).reshape(6, -1) for mesh in meshes])  # neuron by neuron
-    np.testing.assert_array_equal(blocks, sides.permute(2, 1, 0) + 1)
-    for value, meaning in enumerate(["inactive", "sliding", "active"]):
-        colour = meshes[0].to_rgba(np.array([value]))[0]
-        assert colour.tolist() == pytest.approx(legend[meaning])
-    (dots,) = [each for each in figure.axes[0].get_lines() if each.get_marker() == "o"]
-    times, rows = data_of(dots)
-    assert len(times) == len(solution.events) > 5
-    for time, row in zip(times, rows, strict=True):
-        place = int(np.argmin(abs(found.edges.numpy() - time)))
-        assert found.edges[place].item() == time, "events are edges"
-        neuron, sample = divmod(int(row), 6 + activations.GAP)
-        assert blocks[neuron, sample, place - 1] != blocks[neuron, sample, place], "and the pattern changes there"
+    assert "sliding entry" in found.events.kind
+    alone = plot.activations(found)  # what it draws is checked in tests/plot
+    for axes in (figure.axes[0], alone):
+        assert len([each for each in axes.collections if hasattr(each, "get_coordinates")]) == 3
+    for here, there in zip(figure.axes[0].get_lines(), alone.get_lines(), strict=True):
+        np.testing.assert_array_equal(data_of(here), data_of(there))
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["active", "inactive", "sliding", "event"]
 
 
 def test_calibration_shows_that_no_estimate_is_below_a_true_error() -> None:

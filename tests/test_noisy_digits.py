@@ -26,7 +26,7 @@ from test_figures import assert_readable, data_of, line
 from test_images import write_images
 from torch import nn
 
-from figures import __main__ as command
+from figures import command
 from figures.experiments import table as tables
 from figures.experiments import training
 from figures.experiments.claims import claims_table

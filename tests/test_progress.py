@@ -76,6 +76,15 @@ def test_a_terminal_that_cannot_move_its_cursor_has_lines(monkeypatch: pytest.Mo
     assert stream.getvalue() == "case: 50 % after 20 s\n"
 
 
+def test_a_terminal_has_lines_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setitem(sys.modules, "rich", None)
+    stream = Terminal()
+    with reporting(stream, seconds(20.0)) as tell:
+        tell(0.5, "case")
+    assert stream.getvalue() == "case: 50 % after 20 s\n"
+
+
 def test_a_line_that_cannot_be_written_ends_nothing() -> None:
     with reporting(Full(), seconds(20.0)) as tell:
         tell(0.5, "case")
@@ -101,7 +110,7 @@ def test_a_solve_tells_the_share_of_the_way_of_all_trajectories(method: str, mon
     def listening() -> Iterator[Callable[[float, str], None]]:
         yield lambda share, doing: shares.append(share)
 
-    monkeypatch.setattr(sys.modules["flowsim.solve"], "reporting", listening)
+    monkeypatch.setattr(sys.modules["flowsim.solving"], "reporting", listening)
     flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
     solve(flow, Weights(torch.full((4, 1, 1), 0.5), torch.full((4, 1), 0.3)), 2.0, method=method, progress=True)
     assert shares == sorted(shares)

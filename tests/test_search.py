@@ -15,9 +15,9 @@ from rich.console import Console
 
 from flowsim import Dataset, Weights, progress
 from theorems import equation_1, lemma_5_4, own_data, proposition_5_7, search
-from theorems.__main__ import main
 from theorems.cases import OF_FLOWS
 from theorems.check import Statement
+from theorems.command import main
 from theorems.constants import mu_svm
 from theorems.measurement import measure
 from theorems.search import TARGETS, Hunt, Setting, Target

@@ -6,8 +6,6 @@ import importlib.resources
 import itertools
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -492,10 +490,3 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert importlib.resources.files("flowsim").joinpath("py.typed").is_file()
-
-
-def test_importing_flowsim_loads_nothing_optional() -> None:
-    optional = {"rich", "matplotlib", "pandas", "flint"}
-    loaded = f"import sys, flowsim; print(*sorted({optional} & sys.modules.keys()))"
-    found = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == []

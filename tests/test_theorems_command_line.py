@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
@@ -22,9 +23,10 @@ from flowsim import FeedbackAlignment, IntegrationError, progress
 from flowsim.data import orthogonally_separable
 from flowsim.files import write_npz
 from flowsim.initialization import gaussian, random_signs, with_gaps
+from flowsim.problems import read_source
 from theorems import cases, ensembles, findings, lemma_5_4, own_data, pictures, proposition_5_3
-from theorems.__main__ import main
 from theorems.check import Case, DoesNotApplyError
+from theorems.command import main
 from theorems.ensembles import Scope
 from theorems.hypothesis import fact
 from theorems.measurement import Claim, Compared, NoMarginError
@@ -154,7 +156,7 @@ def test_own_data_without_feedback_leaves_fa_out(tmp_path: Path) -> None:
     with np.load(path) as archive:
         arrays = {key: archive[key] for key in archive.files if key != "feedback"}
     write_npz(path, arrays)
-    assert list(own_data.runs(str(path), "cpu")) == ["sign-fa", "gd"]
+    assert list(own_data.runs(read_source(str(path)))) == ["sign-fa", "gd"]
 
 
 def test_own_data_that_starts_at_zero_output_weights_is_checked_where_it_can_be(tmp_path: Path) -> None:
@@ -178,8 +180,8 @@ def test_own_data_on_which_one_rule_stops_keeps_the_verdicts_of_the_others(
         raise IntegrationError(0.5, "because", 0, None)
 
     path = write_problem(tmp_path / "own.npz", SEPARABLE.labels, t_final=0.1)
-    runs = {**own_data.runs(path, "cpu"), "gd": stop}
-    monkeypatch.setattr(own_data, "runs", lambda path, device, loss, progress: runs)
+    runs = {**own_data.runs(read_source(path)), "gd": stop}
+    monkeypatch.setattr(own_data, "runs", lambda *_, **__: runs)
     report = tmp_path / "own.json"
     assert main(["theorem_5_2", "--data", path, "--json", str(report)]) == 1
     verdicts = {entry["case"]: entry["verdict"] for entry in json.loads(report.read_text())["checks"]}
@@ -392,8 +394,8 @@ def test_an_own_mistake_on_own_data_costs_no_other_verdict_and_is_no_bad_input(
     path = write_problem(tmp_path / "own.npz", SEPARABLE.labels, t_final=0.1)
     wrong, law = failing(ValueError("own")), "conservation of alignment"
     if place == "solve":
-        runs = {**own_data.runs(path, "cpu"), "gd": wrong}
-        monkeypatch.setattr(own_data, "runs", lambda path, device, loss, progress: runs)
+        runs = {**own_data.runs(read_source(path)), "gd": wrong}
+        monkeypatch.setattr(own_data, "runs", lambda *_, **__: runs)
     elif place == "a statement":
         statements = [replace(own_data.STATEMENTS[0], hypotheses=wrong), *own_data.STATEMENTS[1:]]
         monkeypatch.setattr(own_data, "STATEMENTS", statements)
@@ -431,7 +433,7 @@ def dying(places: Sequence[cases.Place], scope: Scope) -> Any:
 def unsendable(places: Sequence[cases.Place], scope: Scope) -> Any:
     """In a process of its own: what it finds on one case cannot be sent."""
     if ("proposition_5_3", 1) in places:
-        return lambda: None
+        return threading.Lock()
     return cases._of_group(places, scope)
 
 

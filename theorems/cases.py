@@ -5,20 +5,14 @@ A case that cannot be decided, for whatever reason, is undecided; the others are
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
-import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from flowsim.shell import submit
+from flowsim.executor import ProcessDiedError, available, executed
 from theorems import (
     any_start,
     direct_feedback,
@@ -123,7 +117,8 @@ def asked(names: Sequence[str], scope: Scope) -> list[Place]:
 def results(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check | Finding]]:
     """Decide cases and answer questions; each is handed over when it, or the group that it is in, is done."""
     few = sum(name != FINDINGS for name, _ in places) <= FEW
-    return _one_by_one(places, scope) if few or scope.device != "cpu" else _in_processes(places, scope)
+    here = few or scope.device != "cpu" or not available()
+    return _one_by_one(places, scope) if here else _in_processes(places, scope)
 
 
 def cases_of(name: str, scope: Scope) -> Sequence[AnyCase]:
@@ -165,46 +160,28 @@ def _groups(places: Sequence[Place], scope: Scope) -> list[list[Place]]:
 def _in_processes(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check | Finding]]:
     """One process for each core; cases on the same ensembles go to the same one, which solves and observes them once.
 
-    If a process dies, as by a system that runs out of memory, the pool takes the others down with it, and it is not
-    known on which case. Those that are left then run one at a time, each in a process of its own.
+    If a process dies on a group, as by a system that runs out of memory, it is not known on which case: each of them
+    is decided by itself then.
     """
-    groups, left = _groups(places, scope), []
-    with _workers(min(len(os.sched_getaffinity(0)), len(groups))) as pool:
-        futures = {submit(pool, _of_group, group, scope): group for group in groups}
-        for done in as_completed(futures):
-            try:
-                yield from done.result()
-            except Exception:  # of the pool: those of cases are caught there
-                left += futures[done]
-    for place in left:
-        yield place, _by_itself(place, scope)
+    decide, left = partial(_of_group, scope=scope), []
+    for group, done in executed(decide, _groups(places, scope)):
+        if len(group) > 1 and done.exception() is not None:
+            left += [[place] for place in group]
+        else:
+            yield from _decided(group, done, scope)
+    if left:
+        for group, done in executed(decide, left):
+            yield from _decided(group, done, scope)
 
 
-def _by_itself(place: Place, scope: Scope) -> Check | Finding:
-    try:
-        with _workers(1) as pool:
-            ((_, result),) = submit(pool, _of_group, [place], scope).result()
-            return result
-    except BrokenProcessPool:
-        why = {"reason": "its process died; the system may have run out of memory"}
-    except Exception as stop:  # its result could not be sent
-        why = reason(stop)
+def _decided(group: Sequence[Place], done: Future[Results], scope: Scope) -> Results:
+    """The results of a group, or what is said of its only place where it has none."""
+    stop = done.exception()
+    if stop is None:
+        return done.result()
+    (place,) = group
+    why = {"reason": str(stop)} if isinstance(stop, ProcessDiedError) else reason(stop)
     if place[0] == FINDINGS:
-        return unanswered(questions(MODULES)[place[1]], why)
+        return [(place, unanswered(questions(MODULES)[place[1]], why))]
     case = _case(place, scope)
-    return undecided(case.statement, case.label, case.role, why)
-
-
-@contextlib.contextmanager
-def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes with one thread each; they end at once if this one goes on to something else."""
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
-    try:
-        yield pool
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    return [(place, undecided(case.statement, case.label, case.role, why))]

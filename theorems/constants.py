@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import Solution
-from flowsim.observables import conserved
+from flowsim.observables import conserved, rounding_of_gaps
 from theorems.hypothesis import Hypothesis
 
 
@@ -28,7 +28,7 @@ def gaps_not_negative(solution: Solution, first: int = 0) -> Hypothesis:
     In deep networks for all hidden layers, or those from the given one on.
     """
     gaps = torch.cat(conserved(solution.flow, solution.start)[first:], -1)
-    rounding = torch.cat([_rounding_of_gaps(layer) for layer in solution.start.layers[:-1][first:]], -1)
+    rounding = torch.cat([rounding_of_gaps(layer) for layer in solution.start.layers[:-1][first:]], -1)
     return Hypothesis("c_j >= 0", gaps.amin(-1), rounding=rounding.amax(-1))
 
 
@@ -39,12 +39,8 @@ def gaps_positive(solution: Solution) -> Hypothesis:
 
 def total_gap_positive(solution: Solution) -> Hypothesis:
     """The hypothesis S0 = sum_j c_j > 0, by more than the rounding of the c_j."""
-    rounding = each(solution, _rounding_of_gaps(solution.start.layers[0]).sum(-1))
+    rounding = each(solution, rounding_of_gaps(solution.start.layers[0]).sum(-1))
     return Hypothesis("S0 = sum c_j > 0", total_gap(solution), strict=True, rounding=rounding)
-
-
-def _rounding_of_gaps(hidden: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m"]:
-    return 2 * hidden.shape[-1] * torch.finfo(hidden.dtype).eps * 0.5 * hidden.square().sum(-1)
 
 
 def total_gap(solution: Solution) -> Float[Tensor, " ensemble"]:

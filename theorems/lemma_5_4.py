@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import FeedbackAlignment, Solution
+from flowsim.observables import smallest_share
 from theorems import ensembles
 from theorems.check import Case, Statement
 from theorems.constants import each, gaps_not_negative
@@ -48,8 +49,7 @@ def of_scalar(solution: Solution, setting: Hypothesis) -> list[Hypothesis]:
 
 def bound(solution: Solution) -> Float[Tensor, " ensemble"]:
     """min |b_j| / |b|, which is 1 / sqrt(m) for b in {-1, +1}^m."""
-    feedback = _feedback(solution)
-    return each(solution, feedback.abs().amin(-1) / feedback.norm(dim=-1))
+    return each(solution, smallest_share(_feedback(solution)))
 
 
 def products(seen: Observation) -> Compared:

@@ -43,8 +43,6 @@ class Observation:
         weights: at the nodes, `nodes x pieces x m x d` and `nodes x pieces x k x m` as layers.
         feedback: the matrices B_2 .. B_{H+1}.
         sides: of each hidden layer, 1 active, -1 inactive, 0 sliding. None for activations other than leaky ReLU.
-        integral: from 0 to each node of the rate that `measure` was given.
-        integral_error: of the integral, by two rules of different degree on each piece.
     """
 
     solution: Solution
@@ -55,7 +53,10 @@ class Observation:
     feedback: tuple[Tensor, ...]
     sides: tuple[Int[Tensor, "pieces n m"], ...] | None = None
     integral: Float[Tensor, "nodes pieces *parts"] = field(init=False)
+    """From 0 to each node, of the rate that `measure` was given."""
+
     integral_error: Float[Tensor, "nodes pieces *parts"] = field(init=False)
+    """Of the integral, by two rules of different degree on each piece."""
 
     @cached_property
     def start(self) -> NetworkWeights:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from flowsim import Flow, Solution, Weights, solve
-from flowsim.__main__ import read_problem
-from flowsim.files import read_npz
+from flowsim import Dataset, Flow, Solution, Weights, solve
+from flowsim.flow import SLOPE
+from flowsim.problems import Init, Source, problem
 from flowsim.validation import as_finite, require_positive
 from theorems import (
     any_start,
@@ -54,32 +54,57 @@ STATEMENTS: list[Statement] = [
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 
 
-def problems(path: str, device: str, loss: str = "exponential") -> tuple[dict[str, tuple[Flow, Weights]], float]:
-    """The problem in an .npz file by rule: sign-FA, GD, and FA if the file has feedback weights; and t_final.
+WIDTH, NARROW = 16, 4
+"""Of weights that are made up, and where runs are enclosed."""
 
-    Optional keys beside those of `python -m flowsim simulate`: `slope` (default 0.3), `t_final` (default 10). Without
-    another the loss is exponential, as in Proposition 5.7.
+T_FINAL = 10.0
+
+
+def start(dataset: Dataset, width: int, seed: int = 0) -> Init:
+    """Weights that meet the hypotheses on starts: all c_j > 0, with |w_j| |x_i| of about 1 / sqrt(m).
+
+    >>> str(start(Dataset([[3.0, 4.0]], [1]), 16))
+    'gaps, width 16, seed 0, scale 0.05, gap 0.05'
+    """
+    radius = dataset.inputs.norm(dim=-1).max().item()
+    scale = 1.0 if radius == 0 else width**-0.5 / radius
+    return Init("gaps", (width,), seed, scale=float(f"{scale:.3g}"))  # as it is printed
+
+
+def problems(
+    source: Source, loss: str = "exponential", init: Init | None = None
+) -> tuple[dict[str, tuple[Flow, Weights]], float]:
+    """The problem in a file by rule, and t_final: sign-FA, GD, and FA if there are feedback weights or an `init`.
+
+    Optional keys of an .npz file: `slope` (default 0.3), `t_final` (default 10). Without another the loss is
+    exponential, as in Proposition 5.7.
 
     Raises:
-        ValueError: if the file cannot be read, lacks a key, or holds something that does not fit.
+        ValueError: if something is missing, does not fit, or has not labels of two values.
     """
-    arrays = read_npz(path)
-    slope = as_finite("slope", arrays.get("slope", 0.3))
-    t_final = as_finite("t_final", arrays.get("t_final", 10.0))
+    if source.dataset.classes is not None:
+        classes = source.dataset.classes
+        raise ValueError(f"{source.path} must have labels of two values for the statements, got {classes} classes")
+    slope = as_finite("slope", source.arrays.get("slope", SLOPE))
+    t_final = as_finite("t_final", source.arrays.get("t_final", T_FINAL))
     for name, value in [("slope", slope), ("t_final", t_final)]:
         if value.numel() != 1:
             raise ValueError(f"{name} must be one number, got shape {tuple(value.shape)}")
     require_positive("t_final", t_final.item())
-    rules = ["fa", "sign-fa", "gd"] if "feedback" in arrays else ["sign-fa", "gd"]
-    found = {rule: read_problem(path, rule, loss, slope.item(), device) for rule in rules}
+    rules = ["sign-fa", "gd"] if init is None and "feedback" not in source.weights else ["fa", "sign-fa", "gd"]
+    found = {}
+    for rule in rules:
+        flow, weights = problem(source, rule, loss, slope.item(), init)
+        assert isinstance(weights, Weights), "a file has two layers, and so has an init of one width"
+        found[rule] = flow, weights
     return found, t_final.item()
 
 
 def runs(
-    path: str, device: str, loss: str = "exponential", *, progress: bool = False
+    source: Source, loss: str = "exponential", init: Init | None = None, *, progress: bool = False
 ) -> dict[str, Callable[[], Solution]]:
-    """How to solve the problem in an .npz file, by rule; errors as in `problems`."""
-    found, t_final = problems(path, device, loss)
+    """How to solve the problem in a file, by rule; errors as in `problems`."""
+    found, t_final = problems(source, loss, init)
     return {
         rule: partial(solve, *_ensemble_of_one(*problem), t_final, rtol=RTOL, atol=ATOL, progress=progress)
         for rule, problem in found.items()

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from flowsim.plot.theme import BLACK, BLUE, COLOURS, GREY, ORANGE
 from theorems.check import EQUALITY_ERROR, Check
 
 WIDTH = 4.2
@@ -22,10 +23,6 @@ WIDTH = 4.2
 
 LONGEST = 32
 """Characters of a line of a label."""
-
-BLUE, ORANGE, BLACK, GREY = "#0072b2", "#d55e00", "#000000", "#dddddd"
-COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", BLACK)
-"""Okabe and Ito's: the colour-blind can tell them apart. Marks differ in shape, too."""
 
 STYLE: dict[Any, Any] = {"font.size": 9, "legend.fontsize": 8.5, "svg.fonttype": "none", "text.usetex": False}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import html
 import itertools
 import json
 import platform
@@ -13,13 +12,11 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 import scipy
 import torch
 import torchdiffeq
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from latex2mathml.converter import convert_to_element
 from markupsafe import Markup
 from rich import box
 from rich.console import Group
@@ -29,11 +26,10 @@ from rich.table import Table
 import flowsim
 from flowsim.files import whole
 from theorems.check import Check, Statement
+from theorems.mathml import mathml
 
 if TYPE_CHECKING:
     from theorems.pictures import Picture
-
-MINUS = "\N{MINUS SIGN}"
 
 
 def table(checks: Sequence[Check]) -> Table:
@@ -223,20 +219,6 @@ def formula_parts(name: str, statements: Sequence[Statement]) -> list[str]:
         else:
             parts[-1] += piece
     return parts
-
-
-def mathml(latex: str) -> Markup:
-    """A displayed formula, as browsers show it without help, spaced as in LaTeX."""
-    element = convert_to_element(latex, display="block")
-    for item in element.iter():
-        item.text = html.unescape(item.text or "")  # it has entities for characters
-        if item.text == "|":
-            item.attrib |= {"lspace": "0", "rspace": "0"}
-    for row in element.iter("mrow"):
-        for before, item in itertools.pairwise(row):
-            if item.text == MINUS and before.tag == "mo" and before.text not in {")", "]", "|"}:
-                item.set("form", "prefix")
-    return Markup(ElementTree.tostring(element, encoding="unicode"))
 
 
 def _svg(picture: Picture) -> Markup:

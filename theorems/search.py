@@ -37,6 +37,7 @@ from flowsim import (
     solve,
 )
 from flowsim.files import write_npz
+from flowsim.problems import read_source
 from flowsim.progress import Tell, reporting
 from flowsim.validation import require_positive
 from theorems import (
@@ -465,7 +466,7 @@ def recheck(target: Target, file: Path, device: str) -> Check:
     """The check that `--data` makes of a file, of the target's claims."""
 
     def decide() -> Check:
-        solve = own_data.runs(str(file), device, target.loss)[target.rule]
+        solve = own_data.runs(read_source(str(file), device=device), target.loss)[target.rule]
         return check(target.statement, target.case, "theorem", [solve()])
 
     return guarded(target.statement, target.case, "theorem", decide)

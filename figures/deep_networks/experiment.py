@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,9 +32,10 @@ from figures.experiments.claims import claims_table
 from figures.experiments.images import Images, load
 from figures.experiments.processes import Run, carried_out
 from figures.style import STYLE, save
-from flowsim.__main__ import device_of
+from flowsim.executor import ProcessDiedError, cores
 from flowsim.files import require_writable
 from flowsim.shell import Attempts
+from flowsim.validation import device_of
 
 NAME = "deep_networks"
 DATASETS = ("mnist-5000", "fashion-mnist", "cifar-100", "tiny-imagenet")
@@ -109,13 +108,13 @@ def measure(
         Run(name, setting.classes, train, partial(_arguments, protocol, setting, images, folder, device))
         for name, setting in settings.items()
     ]
-    processes = len(os.sched_getaffinity(0)) if device == "cpu" else 1
+    processes = cores() if device == "cpu" else 1
     found: dict[str, Records] = {}
     for done, future in carried_out(runs, processes, err.file):
         with failed.at(done.name):
             try:
                 found[done.name] = future.result()
-            except BrokenProcessPool:
+            except ProcessDiedError:
                 message = "a process died, perhaps as memory ran out; what was saved goes on when it is run again"
                 failed.stopped += [] if message in failed.stopped else [message]
                 continue

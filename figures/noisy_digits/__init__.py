@@ -1,4 +1,4 @@
-"""The paper's two-layer experiment (section 6.1, appendices A and B.1): `python -m figures noisy_digits`.
+"""The two-layer experiment of the paper's section 6.1 (appendices A and B.1): `python -m figures noisy_digits`.
 
 protocol     settings, and the problem         training   all runs at once, saved as it goes
 small_steps  the limit of small steps          results    tables, and the paper's claims

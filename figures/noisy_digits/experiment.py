@@ -20,11 +20,11 @@ from figures.noisy_digits.protocol import DATASETS, RULES, Problem, Protocol, pa
 from figures.noisy_digits.results import claims, conservation_table, tabulate
 from figures.noisy_digits.training import require_readable, state_path, train
 from figures.style import STYLE, save
-from figures.threads import one_thread
-from flowsim.__main__ import device_of
 from flowsim.files import require_writable
 from flowsim.progress import reporting
 from flowsim.shell import Attempts
+from flowsim.threads import one_thread
+from flowsim.validation import device_of
 
 NAME = "noisy_digits"
 FIGURES: dict[str, ModuleType] = {

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from figures.experiments.table import levels, over_repeats
 from figures.noisy_digits.results import by_rule
 from figures.style import RULES as COLOURS
 from figures.style import grid, panels
+from figures.widths import set_beside, width_axis
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -23,16 +23,14 @@ def draw(table: pd.DataFrame) -> Figure:
     figure, axes = panels(1, 2, 2.4)
     widths = levels(table, "width")
     for panel, (quantity, title) in zip(axes, [("train_loss", "training"), ("test_loss", "test")], strict=True):
-        for rule, loss in by_rule(table, quantity).items():
+        for place, (rule, loss) in enumerate(by_rule(table, quantity).items()):
             mean, error = over_repeats(loss[-1])
-            panel.errorbar(
-                widths, mean, error, color=COLOURS[rule], marker="o", markersize=3, capsize=2,
+            bars = panel.errorbar(
+                widths, mean, error, color=COLOURS[rule], linewidth=0.9, marker="o", markersize=2.5, capsize=1.5,
                 label=rule if panel is axes[0] else None,
             )  # fmt: skip
-        panel.set_xscale("log")
-        panel.set_xticks([widths[0], widths[-1]], [str(widths[0]), str(widths[-1])])
-        panel.xaxis.set_minor_locator(NullLocator())
-        panel.set_xlabel("width $m$")
+            set_beside(bars, place, len(COLOURS))
+        width_axis(panel, widths.tolist())
         panel.set_title(title)
         grid(panel)
     axes[0].set_ylabel("cross-entropy")

@@ -45,7 +45,7 @@ class Protocol:
     widths: tuple[int, ...] = (15, 30, 60, 100, 200)
     repeats: int = 4
     epochs: int = 2500
-    every: int = 50
+    every: int = 20
     noise: float = 0.2
     eta: float = 0.05
     decay: int = 1000

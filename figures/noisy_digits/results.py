@@ -62,7 +62,7 @@ def conservation_table(table: pd.DataFrame) -> Table:
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
-    """The paper's qualitative claims of section 6.1, measured."""
+    """The qualitative claims of the paper's section 6.1, measured."""
     return [_narrow(table), _fixed(table), _correction(table), *_alignment(table), _over_parameterised(table)]
 
 

@@ -10,7 +10,7 @@
     comparison  the true error of a float solution
     certificate all that proves a run once more       checker    verifies it, and stands alone
 
-theorems/README.md, section 11, proves that the method is right. Importing this package does not import python-flint.
+flowsim/README.md, section 11, proves that the method is right. Importing this package does not import python-flint.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Checks a certificate of a run and of claims about it: python -m flowsim.enclosure.checker FILE.json.
 
-It stands alone: it needs this file, python-flint and a certificate (theorems/README.md, "Certificate"), and shares no
+It stands alone: it needs this file, python-flint and a certificate (flowsim/README.md, "Certificate"), and shares no
 code with what wrote it. It searches for nothing. All that it has to find is in the file, and what it finds there it
 only believes after a proof in ball arithmetic. Time in a step is counted in units of the radius of its disc, on which
 the series of that step converge, so that the norm of a series is the sum of its absolute coefficients.

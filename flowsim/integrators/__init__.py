@@ -1,4 +1,4 @@
-"""Integrators: modules or packages with an `INTEGRATOR`, which `flowsim.solve` finds by the method's name.
+"""Integrators: modules or packages with an `INTEGRATOR`, which `flowsim.solving` finds by the method's name.
 
     event           Taylor series between events
     runge_kutta     torchdiffeq's adaptive Runge-Kutta methods, for networks of any depth

@@ -1,4 +1,4 @@
-"""Adaptive Runge-Kutta integration by torchdiffeq, for networks of any depth (theorems/README.md, section 10)."""
+"""Adaptive Runge-Kutta integration by torchdiffeq, for networks of any depth (flowsim/README.md, section 10)."""
 
 from __future__ import annotations
 

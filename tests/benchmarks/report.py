@@ -1,4 +1,4 @@
-"""What was measured, as JSON, as tables in markdown, as a figure, and as the table in the README."""
+"""What was measured, as JSON, as tables in markdown, as a figure, and as the table in docs/solvers.md."""
 
 import json
 import math
@@ -32,7 +32,7 @@ from figures.style import BLUE, GREEN, ORANGE, PURPLE, STYLE, YELLOW, grid
 from flowsim.files import whole
 
 HERE = Path(__file__).resolve().parent
-README = HERE.parents[1] / "README.md"
+PAGE = HERE.parents[1] / "docs/solvers.md"
 BEGIN, END = "<!-- benchmarks: written by tests/benchmarks -->\n", "<!-- end of benchmarks -->\n"
 LOOSE, TIGHT = GOALS
 
@@ -105,16 +105,16 @@ def read(path: Path) -> Results:
     return Results(rows=rows, **others, **content)
 
 
-def write(results: Results, folder: Path = HERE, readme: Path = README) -> None:
-    """results.json, results.md, work_precision.png, and the table in the README."""
+def write(results: Results, folder: Path = HERE, page: Path = PAGE) -> None:
+    """results.json, results.md, work_precision.png, and the table in docs/solvers.md."""
     with whole(folder / "results.json") as partial:
         partial.write_text(json.dumps(asdict(results), indent=1) + "\n")
     with whole(folder / "results.md") as partial:
         partial.write_text(tell(results))
     with rc_context(STYLE), whole(folder / "work_precision.png") as partial:
         draw(results).savefig(partial, format="png")
-    text = put_into(readme.read_text(), tell_readers(results))
-    with whole(readme) as partial:
+    text = put_into(page.read_text(), tell_readers(results))
+    with whole(page) as partial:
         partial.write_text(text)
 
 
@@ -387,11 +387,11 @@ def _all(results: Results) -> Iterator[str]:
             yield f"{place} | | | {row.note} | | | |"
 
 
-# --- the README ---
+# --- the page ---
 
 
 def tell_readers(results: Results) -> str:
-    """The summary in the README."""
+    """The summary on the page."""
     lines = []
     for name in (*SINGLE, *HARD):
         counts = [results.ours(name), *(results.ours(name, count) for count in (16, 64, 256))]
@@ -404,13 +404,13 @@ def tell_readers(results: Results) -> str:
 
 
 def put_into(text: str, table: str) -> str:
-    """The README with the table between its marks.
+    """The page with the table between its marks.
 
     Raises:
         ValueError: if they are not there once.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"the README must have {BEGIN.strip()} and {END.strip()} once")
+        raise ValueError(f"the page must have {BEGIN.strip()} and {END.strip()} once")
     before, rest = text.split(BEGIN)
     return before + BEGIN + "\n" + table + "\n" + END + rest.split(END)[1]
 

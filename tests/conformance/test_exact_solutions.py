@@ -12,7 +12,7 @@ from scipy.optimize import root_scalar
 from conformance.kernels import solve
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution, Weights
 from flowsim.observables import conserved
-from flowsim.solve import INTEGRATORS
+from flowsim.solving import INTEGRATORS
 
 # Error per step is controlled at rtol = 1e-12. The event-driven integrator takes below 100 steps: at most 1e-10, with
 # weights of size 1. torchdiffeq takes fewer than 1000.

@@ -14,8 +14,9 @@ import pytest
 
 from flowsim.enclosure import checker
 from flowsim.files import write_npz
+from flowsim.problems import read_source
 from theorems import cases
-from theorems.__main__ import main
+from theorems.command import main
 from theorems.ensembles import Scope
 from theorems.rigorous import lemma_5_4, own_data, proposition_5_7
 from theorems.rigorous.claims import Run
@@ -139,7 +140,7 @@ def test_own_data_are_taken_exactly(tmp_path: Path) -> None:
     file = saved(replace(own, hidden=hidden, output=output), tmp_path / "own.npz")
     from theorems import own_data as measured  # noqa: PLC0415
 
-    run = own_data.runs(*measured.problems(file, "cpu"))["fa"]()
+    run = own_data.runs(*measured.problems(read_source(file)))["fa"]()
     assert set(run.instance.gaps) == {0}
     assert run.instance.hidden == hidden
     assert run.instance.slope == Fraction(0.3) != Fraction(3, 10)

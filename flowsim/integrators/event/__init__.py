@@ -1,4 +1,4 @@
-"""The event-driven integrator: a flow as Taylor series between events (theorems/README.md, section 10).
+"""The event-driven integrator: a flow as Taylor series between events (flowsim/README.md, section 10).
 
 Between events the activation pattern is fixed and the flow analytic. A step takes the Taylor series of the flow, finds
 the first event within it, goes exactly there, and chooses the next mode. What does so is a kernel; which one, for a

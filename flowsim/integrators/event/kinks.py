@@ -1,7 +1,7 @@
 """Kinks of a two-layer network, and the slopes phi' that the sides of the neurons give.
 
 The kink of input x and neuron j is the hyperplane w_j . x = 0. The *side* of a neuron at a kink is 1 (active), -1
-(inactive), or 0 while it slides along it. theorems/README.md, section 10.
+(inactive), or 0 while it slides along it. flowsim/README.md, section 10.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a neuron goes that sits on kinks (theorems/README.md, section 10)."""
+"""Where a neuron goes that sits on kinks (flowsim/README.md, section 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""First roots of polynomials on the unit interval, none missed (theorems/README.md, section 10)."""
+"""First roots of polynomials on the unit interval, none missed (flowsim/README.md, section 10)."""
 
 from __future__ import annotations
 

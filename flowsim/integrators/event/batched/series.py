@@ -1,7 +1,7 @@
 """Taylor series of the flow of a two-layer network while its activation pattern is fixed.
 
 Between events the flow is analytic, and its Taylor coefficients follow from each other by Cauchy products
-(theorems/README.md, section 10).
+(flowsim/README.md, section 10).
 """
 
 from __future__ import annotations

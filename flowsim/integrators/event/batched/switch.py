@@ -1,4 +1,4 @@
-"""Which mode comes next: at the start, at an event, and where a mode turns out wrong (theorems/README.md, section 10).
+"""Which mode comes next: at the start, at an event, and where a mode turns out wrong (flowsim/README.md, section 10).
 
 The functions return the batch with its mode changed, and which trajectories or neurons could not be decided.
 """

@@ -1,4 +1,4 @@
-"""What may change the mode within a step, and when (theorems/README.md, section 10).
+"""What may change the mode within a step, and when (flowsim/README.md, section 10).
 
 KINK         a pre-activation reaches 0
 TO_ACTIVE    the drive of a sliding sample reaches the end of its interval where it becomes active

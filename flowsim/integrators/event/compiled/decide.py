@@ -1,4 +1,4 @@
-"""To which sides neurons go that sit on kinks, several of them, in several layers (theorems/README.md, section 10)."""
+"""To which sides neurons go that sit on kinks, several of them, in several layers (flowsim/README.md, section 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taylor coefficients of -dl/df along a curve f(t), order by order (theorems/README.md, section 10)."""
+"""Taylor coefficients of -dl/df along a curve f(t), order by order (flowsim/README.md, section 10)."""
 
 from __future__ import annotations
 

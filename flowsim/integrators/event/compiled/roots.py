@@ -1,4 +1,4 @@
-"""The first root of a polynomial on the unit interval, however short the dip (theorems/README.md, section 10).
+"""The first root of a polynomial on the unit interval, however short the dip (flowsim/README.md, section 10).
 
 The Bernstein coefficients on an interval have at least as many sign changes as the polynomial has roots there, and as
 many up to an even number: none means no root, one means one. Intervals with more are halved, from the left.

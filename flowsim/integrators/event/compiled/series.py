@@ -1,4 +1,4 @@
-"""The Taylor series of the flow in a mode, for networks of any depth (theorems/README.md, section 10).
+"""The Taylor series of the flow in a mode, for networks of any depth (flowsim/README.md, section 10).
 
 With D = phi' of each hidden signal, a = D z and the outputs' error delta_{H+1} = -dl/df / n, the terms of order k:
 

@@ -1,4 +1,4 @@
-"""Slides: the drives c that keep pre-activations at 0, in one layer or in several (theorems/README.md, section 10).
+"""Slides: the drives c that keep pre-activations at 0, in one layer or in several (flowsim/README.md, section 10).
 
 For a kink s = (l, i, j) that slides, c_s takes the place of phi' E in delta_l at sample i and neuron j. All that moves
 is affine in the drives of all layers together, so that they solve one linear system: on the kinks M c = -dz/dt, as it

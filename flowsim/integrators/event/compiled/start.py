@@ -1,4 +1,4 @@
-"""The mode at t = 0 (theorems/README.md, section 10)."""
+"""The mode at t = 0 (flowsim/README.md, section 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to the mode at an event, and where it turns out wrong (theorems/README.md, section 10)."""
+"""What happens to the mode at an event, and where it turns out wrong (flowsim/README.md, section 10)."""
 
 from __future__ import annotations
 

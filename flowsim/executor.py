@@ -1,0 +1,311 @@
+"""A function in other processes: as many at once as there are cores, or on a cluster of machines, by Dask.
+
+A task that fails is an outcome, and so is one whose process dies, as by a system that runs out of memory; the others
+are carried out as if it were not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import itertools
+import logging
+import os
+import pickle
+import queue
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flowsim.extras import needed
+from flowsim.threads import one_thread
+from flowsim.validation import LARGEST, first_line
+
+if TYPE_CHECKING:
+    import distributed
+
+Item = TypeVar("Item")
+
+TOPIC = "flowsim"
+"""What workers tell goes under this name."""
+
+QUIET = "distributed", "tornado", "asyncio"
+"""Loggers that say on standard error what comes back as outcomes here."""
+
+LOOK_EVERY = 0.5
+"""Seconds between looks at how many workers there are."""
+
+PATIENCE_WITH_DASK = 10.0
+"""Seconds in which its processes are gone."""
+
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": 0,  # what dies is tried again here, alone
+    "distributed.scheduler.worker-ttl": None,  # a long call into compiled code is not a death
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.nanny.pre-spawn-environ": {},  # it would be this process's environment, too
+    "distributed.admin.large-graph-warning-threshold": "1TB",  # few tasks are in flight
+}
+"""Of Dask, for a cluster of this machine's own."""
+
+
+class ProcessDiedError(RuntimeError):
+    """The process of a task died twice, the second time while it was the only task."""
+
+
+class EndedError(BaseException):
+    """A task is to end, and may save where it is on the way: nothing that catches errors catches this."""
+
+
+def available() -> bool:
+    """Whether Dask is installed.
+
+    >>> isinstance(available(), bool)
+    True
+    """
+    return importlib.util.find_spec("distributed") is not None
+
+
+def cores() -> int:
+    """The number of cores that this process may use.
+
+    >>> cores() >= 1
+    True
+    """
+    return len(os.sched_getaffinity(0))
+
+
+def executed(
+    function: Callable[[Item], Any],
+    items: Iterable[Item],
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    patience: float = 0.0,
+    told: Callable[[Item, float], None] | None = None,
+) -> Iterator[tuple[Item, Future[Any]]]:
+    """Each item with what the function returned or raised for it, whichever ends first.
+
+    Each process has one thread, and one task at a time. Items are taken from the iterable when their turn comes. A task
+    whose process dies is tried again when all others are done, alone. Whoever stops taking results, as for Ctrl-C, ends
+    the processes.
+
+    Args:
+        function: of one item; like the items and what it returns it travels between processes.
+        items: what it is called with.
+        workers: processes on this machine, one for each core if not given; not more than there are items, if these have
+            a length.
+        scheduler: the address of a Dask scheduler whose workers are used instead, such as "tcp://10.0.0.1:8786".
+        patience: seconds that tasks have to save where they are, if they are ended: `EndedError` is raised in them.
+        told: called with an item and a number whenever its task calls `tell`.
+
+    Raises:
+        ImportError: if Dask is not installed.
+        ValueError: if the scheduler cannot be reached.
+        ConnectionError: if the connection to it is lost.
+        RuntimeError: if processes cannot start.
+
+    >>> def half(x: float) -> float:
+    ...     return x / 2
+    >>> sorted(future.result() for _, future in executed(half, [1.0, 3.0], workers=1))
+    [0.5, 1.5]
+    """
+    died: list[Item] = []
+    count = min(workers or cores(), len(items) if isinstance(items, Sized) else LARGEST)
+    with _quiet(), _client(count, scheduler) as client, _ending(client, patience), _news(client) as news:
+        for item, future in _as_they_end(client, function, items, news, told):
+            if isinstance(future.exception(), ProcessDiedError):
+                died.append(item)
+            else:
+                yield item, future
+        for item in died:
+            yield from _as_they_end(client, function, [item], news, told)
+
+
+def executed_here(function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Any]]]:
+    """The same in this process, one after the other: what is short is done before others have started.
+
+    >>> [future.result() for _, future in executed_here(abs, [-1, 2])]
+    [1, 2]
+    """
+    for item in items:
+        with one_thread():
+            try:
+                found = function(item), None
+            except Exception as error:
+                found = None, error
+        yield item, _settled(*found)
+
+
+def tell(share: float) -> None:
+    """Tell whoever carries out tasks how far this one is; for functions that are called in a worker."""
+    from distributed import get_worker  # noqa: PLC0415, optional
+
+    worker = get_worker()
+    worker.log_event(TOPIC, (worker.get_current_task(), share))
+
+
+# --- in this process ---
+
+
+def _as_they_end(
+    client: distributed.Client,
+    function: Callable[[Item], Any],
+    items: Iterable[Item],
+    news: queue.SimpleQueue[Any],
+    told: Callable[[Item, float], None] | None,
+) -> Iterator[tuple[Item, Future[Any]]]:
+    waiting, flying = iter(items), {}
+    while True:
+        free = max(1, sum(client.nthreads().values())) - len(flying)
+        for item in itertools.islice(waiting, max(0, free)):
+            submitted = client.submit(_called, function, item, pure=False)
+            submitted.add_done_callback(news.put)
+            flying[submitted.key] = item
+        if not flying:
+            return
+        with contextlib.suppress(queue.Empty):  # there may be more workers by now
+            new = news.get(timeout=LOOK_EVERY)
+            if not isinstance(new, tuple):
+                yield flying.pop(new.key), _outcome(new)
+            elif told is not None and new[0] in flying:
+                told(flying[new[0]], new[1])
+
+
+def _outcome(submitted: distributed.Future) -> Future[Any]:
+    """What a task came to, as Dask has it."""
+    from distributed import KilledWorker  # noqa: PLC0415, optional
+
+    try:
+        result, error = pickle.loads(submitted.result())
+    except KilledWorker:
+        result, error = None, ProcessDiedError("its process died; the system may have run out of memory")
+    except CancelledError:
+        raise ConnectionError("the connection to the scheduler was lost") from None
+    except Exception as stop:  # of what could not be sent
+        result, error = None, stop
+    return _settled(result, error)
+
+
+def _settled(result: Any, error: BaseException | None) -> Future[Any]:
+    outcome: Future[Any] = Future()
+    if error is None:
+        outcome.set_result(result)
+    else:
+        outcome.set_exception(error)
+    return outcome
+
+
+@contextlib.contextmanager
+def _news(client: distributed.Client) -> Iterator[queue.SimpleQueue[Any]]:
+    """Futures that are done, and what tasks tell."""
+    news: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    client.subscribe_topic(TOPIC, lambda event: news.put(tuple(event[1])))
+    yield news
+
+
+@contextlib.contextmanager
+def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]:
+    """The client of processes on this machine, which end with it, or of a scheduler's.
+
+    Ctrl-C is for this process to act on: it never gets to processes and threads that are started here.
+    """
+    with needed("work in several processes", "sweep"):
+        import dask  # noqa: PLC0415, optional
+        from distributed import Client, LocalCluster  # noqa: PLC0415, optional
+
+    with contextlib.ExitStack() as stack:
+        if scheduler is not None:
+            try:
+                client = Client(scheduler)
+            except (OSError, ValueError, TypeError) as error:
+                raise ValueError(f"scheduler {scheduler} cannot be reached: {first_line(error)}") from None
+            yield stack.enter_context(client)
+            return
+        folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        stack.enter_context(dask.config.set({**SETTINGS, "temporary-directory": folder}))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None,
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"}, dashboard_address=None,
+                security=True, silence_logs=logging.CRITICAL,
+            )  # fmt: skip
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
+        except RuntimeError:
+            raise RuntimeError(
+                "processes cannot start: each imports the script that starts them, which must be a file and do so "
+                "under if __name__ == '__main__':"
+            ) from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        stack.callback(_kill, cluster)
+        yield client
+
+
+def _kill(cluster: distributed.LocalCluster) -> None:
+    """End the processes at once, whatever they do, also one that is only starting: to ask them takes seconds."""
+    nannies = list(cluster.workers.values())
+    for nanny in nannies:
+        nanny.close_gracefully()  # without a process in the place of the one that is killed
+    deadline = time.monotonic() + PATIENCE_WITH_DASK
+    while time.monotonic() < deadline and any(nanny.status.name != "closed" for nanny in nannies):
+        for nanny in nannies:
+            with contextlib.suppress(ProcessLookupError, TypeError):  # it has none at the moment
+                os.kill(nanny.pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def _ending(client: distributed.Client, patience: float) -> Iterator[None]:
+    """Let tasks save where they are if this process goes on to something else before they end."""
+    try:
+        yield
+    except BaseException:
+        if patience > 0:
+            client.run(_end_tasks)
+            deadline = time.monotonic() + patience
+            while any(client.processing().values()) and time.monotonic() < deadline:
+                time.sleep(0.02)
+        raise
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What Dask would log comes back as outcomes."""
+    loggers = [logging.getLogger(name) for name in QUIET]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+# --- in the other processes ---
+
+
+def _called(function: Callable[[Item], Any], item: Item) -> bytes:
+    """What the function returns, and what it raises: Dask cuts long errors."""
+    import cloudpickle  # noqa: PLC0415, optional
+    from tblib import pickling_support  # noqa: PLC0415, optional
+
+    try:
+        with one_thread():
+            found = function(item), None
+    except Exception as error:
+        pickling_support.install(error)  # with its traceback
+        found = None, error
+    return cloudpickle.dumps(found)
+
+
+def _end_tasks(dask_worker: distributed.Worker) -> None:
+    """Raise `EndedError` in the threads of tasks."""
+    for thread in list(dask_worker.active_threads):
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(EndedError))

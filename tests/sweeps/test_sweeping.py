@@ -1,0 +1,132 @@
+"""Sweeps: the same rows whatever the processes, and what happens to them."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from distributed import default_client
+from test_executor import wait_for
+
+from flowsim.sweeps import sweep
+from flowsim.sweeps import sweeping as module
+from flowsim.sweeps.grid import grid_of
+from flowsim.sweeps.results import MANIFEST, Results
+from flowsim.sweeps.rows import solved_part
+
+KEYS = {
+    "samples": 5, "dimension": 4, "kappa": 0.1, "width": 4, "rule": ["fa", "sign-fa", "adafa"], "seeds": 4,
+    "t_final": 5.0, "times": 4, "observables": ["loss", "alignment", "conserved_deviation"], "chunk": 2,
+}  # fmt: skip
+
+
+def expected() -> pd.DataFrame:
+    """The rows, chunk by chunk in this process."""
+    grid = grid_of(KEYS)
+    parts = [solved_part(grid, number).content for number in reversed(range(grid.chunks))]
+    return pd.concat([pd.read_parquet(io.BytesIO(part)) for part in reversed(parts)], ignore_index=True)
+
+
+def require_same(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
+    """To the last bit."""
+    pd.testing.assert_frame_equal(found, wanted, check_exact=True)
+
+
+def test_rows_are_the_same_bits_from_two_processes_as_from_this_one(tmp_path: Path) -> None:
+    """And the folder is one that readers of parquet know."""
+    found = sweep(KEYS, tmp_path / "rows", workers=2)
+    require_same(found, expected())
+    require_same(pd.read_parquet(tmp_path / "rows"), found)
+    assert found.groupby("trajectory").size().tolist() == [4] * 12
+
+
+def test_a_worker_that_is_killed_in_the_middle_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[int] = []
+    write = Results.write
+
+    def killing(results: Results, number: int, content: bytes) -> None:
+        if not killed:
+            pids = list(default_client().run(os.getpid).values())
+            killed.append(pids[0])
+            os.kill(pids[0], signal.SIGKILL)
+        write(results, number, content)
+
+    monkeypatch.setattr(Results, "write", killing)
+    require_same(sweep(KEYS, tmp_path, workers=2), expected())
+    assert killed
+
+
+COMMAND = """
+import sys, time
+from flowsim.sweeps import command, rows, sweeping
+solve = rows.solved_part
+def slowly(grid, number):
+    time.sleep(0.3)
+    return solve(grid, number)
+if __name__ == "__main__":
+    sweeping.solved_part = slowly
+    sys.exit(command.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_that_is_killed_goes_on_where_it_was(ending: signal.Signals, tmp_path: Path) -> None:
+    """With one process, to the same rows; all that was written is whole, and not written again."""
+    script, grid, rows = tmp_path / "script.py", tmp_path / "grid.toml", tmp_path / "rows"
+    script.write_text(COMMAND)
+    grid.write_text("\n".join(f"{key} = {value!r}" for key, value in KEYS.items()))
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(grid), "--output", str(rows), "--workers", "1"],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    wait_for(lambda: len(list(rows.glob("part-*.parquet"))) >= 2)
+    os.killpg(process.pid, ending)
+    _, errors = process.communicate(timeout=60)
+    if ending == signal.SIGINT:
+        assert process.returncode == 130
+        assert errors.endswith(f"error: interrupted; the same command goes on with what is in {rows}\n")
+        assert "Traceback" not in errors and "distributed" not in errors
+    there = {path: path.stat().st_mtime_ns for path in rows.glob("part-*.parquet")}
+    assert 2 <= len(there) < 6
+    require_same(sweep(grid, rows, workers=1), expected())
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    require_same(sweep(grid, rows), expected())
+
+
+def test_a_folder_of_another_grid_is_refused_in_one_line_and_stays_as_it_is(tmp_path: Path) -> None:
+    sweep({**KEYS, "chunk": 64, "rule": "fa"}, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for change, message in [
+        ({"seeds": 5}, "whose seeds is 4, not 5"),
+        ({"slope": 0.5}, r"whose slope is \[0.3\], not \[0.5\]"),
+    ]:
+        with pytest.raises(ValueError, match=f"^output must be a folder of this grid, got one {message}: give another"):
+            sweep({**KEYS, "chunk": 64, "rule": "fa", **change}, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / MANIFEST).write_text("[")
+    with pytest.raises(ValueError, match=f"^output must be .* got a {MANIFEST} that cannot be read"):
+        sweep(KEYS, tmp_path)
+    (tmp_path / MANIFEST).unlink()
+    with pytest.raises(ValueError, match=f"^output must be .* got parquet files without {MANIFEST}"):
+        sweep(KEYS, tmp_path)
+
+
+def test_a_chunk_that_fails_has_rows_that_say_so_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {**KEYS, "chunk": 64, "rule": "fa"}
+
+    def broken(grid: Any, number: int) -> Any:
+        raise KeyError("own")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "solved_part", broken)
+        found = sweep(keys, tmp_path)
+    assert (found.status == "failed").all() and (found.reason == "'own'").all() and len(found) == 16
+    assert not list(tmp_path.glob("*.parquet"))
+    assert (sweep(keys, tmp_path).status == "ended").all()

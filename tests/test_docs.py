@@ -1,0 +1,82 @@
+"""Pages of the site: their examples do what they say, and sections that are cited exist."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import pytest
+from sections import anchor, numbered, slug, unresolved
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCUMENTS = {name: (ROOT / name).read_text() for name in ("theorems/README.md", "flowsim/README.md")}
+CITING = [
+    *(path for folder in ("flowsim", "theorems", "figures", "tests") for path in (ROOT / folder).rglob("*.py")),
+    *PAGES,
+    *(ROOT / name for name in DOCUMENTS),
+]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if ">>> " in page.read_text()],
+    ids=lambda page: str(page.relative_to(ROOT / "docs")),
+)
+def test_the_examples_of_a_page_do_what_it_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    test = doctest.DocTestParser().get_doctest(page.read_text(), {}, page.name, str(page), 0)
+    failed, tried = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
+    assert tried > 0
+    assert failed == 0, capsys.readouterr().out
+
+
+def test_every_section_that_is_cited_exists() -> None:
+    wrong = {
+        str(path.relative_to(ROOT)): found
+        for path in CITING
+        if path != Path(__file__) and (found := unresolved(path.read_text(), DOCUMENTS))
+    }
+    assert wrong == {}
+    assert sum("section 10" in path.read_text() for path in CITING) > 15
+
+
+@pytest.mark.parametrize(
+    "citation",
+    [
+        "theorems/README.md, section 15",
+        "theorems/README.md,\n    section 15",
+        "theorems/README.md,\n# section 15",
+        "flowsim/README.md, section 4",
+        "theorems/README.md, section 10",
+        "section 14.13",
+        "sections 2 and 15",
+        "sections 2, 15 and 3",
+        'flowsim/README.md, "Certificates"',
+    ],
+)
+def test_a_citation_of_no_section_is_found(citation: str) -> None:
+    assert len(unresolved(f"A comment ({citation}), with section 4.", DOCUMENTS)) == 1
+
+
+def test_sections_of_the_paper_are_none_of_ours() -> None:
+    assert unresolved("the paper's section 6.2, and 3 sections", DOCUMENTS) == []
+
+
+def test_numbers_are_given_once_and_in_order() -> None:
+    numbers = [section.number for text in DOCUMENTS.values() for section in numbered(text)]
+    assert sorted(numbers, key=lambda number: [int(part) for part in number.split(".")]) == [
+        *map(str, range(1, 15)),
+        *(f"14.{number}" for number in range(1, 13)),
+    ]
+    assert anchor("14.2") == "section-14-2"
+
+
+def test_contents_on_github_lead_to_headings() -> None:
+    for text in DOCUMENTS.values():
+        contents = text[text.index("Contents:") :].partition("\n\n")[0]
+        links = [link.partition(")")[0] for link in contents.split("](#")[1:]]
+        headings = {slug(line.lstrip("# ")) for line in text.splitlines() if line.startswith("#")}
+        assert links and set(links) <= headings

@@ -1,0 +1,165 @@
+"""The executor: what fails or dies is an outcome, what it stood beside is not touched, and nothing is left behind."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import psutil
+import pytest
+import torch
+from distributed import LocalCluster
+
+from flowsim import executor
+from flowsim.executor import ProcessDiedError, executed, executed_here, tell
+
+
+def job(item: Any) -> Any:
+    """In another process: what the item says."""
+    kind, more = item
+    if kind == "raise":
+        raise ValueError(more)
+    if kind == "unsendable":
+        return threading.Lock()
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "die once" and not Path(more).exists():
+        Path(more).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "tell":
+        tell(more)
+    return more, os.getpid(), torch.get_num_threads()
+
+
+def test_what_a_function_returns_or_raises_comes_back_and_items_are_taken_when_their_turn_comes() -> None:
+    """One that cannot be sent is an error of its task; the loggers are afterwards as they were."""
+    asked, told, found = [], [], {}
+    level = logging.getLogger("distributed").level
+
+    def items() -> Iterator[tuple[str, Any]]:
+        for item in [("tell", 0.25), ("raise", "of its own"), ("unsendable", 0), *(("value", n) for n in range(5))]:
+            asked.append(item)
+            yield item
+
+    for item, future in executed(job, items(), workers=1, told=lambda item, share: told.append((item, share))):
+        assert len(asked) <= len(found) + 1
+        found[item] = future
+    assert list(found) == asked
+    assert told == [(("tell", 0.25), 0.25)]
+    values = [found["value", n].result() for n in range(5)]
+    assert [value for value, _, _ in values] == list(range(5))
+    ((process, threads),) = {rest for _, *rest in values for rest in [tuple(rest)]}
+    assert process != os.getpid() and threads == 1
+    error = found["raise", "of its own"].exception()
+    assert repr(error) == "ValueError('of its own')"
+    assert "raise ValueError(more)" in "".join(traceback.format_exception(error))
+    assert isinstance(found["unsendable", 0].exception(), TypeError)
+    assert logging.getLogger("distributed").level == level
+
+
+def test_a_task_whose_process_dies_is_tried_again_alone_and_then_given_up(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were beside it lose nothing, nobody hears of Dask, and no files or processes are left."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    items = [("die", 0), ("die once", str(tmp_path / "died")), *(("value", n) for n in range(3))]
+    before = set(psutil.Process().children(recursive=True))
+    found = dict(executed(job, items, workers=2))
+    assert set(found) == set(items)
+    assert isinstance(found["die", 0].exception(), ProcessDiedError)
+    assert {item: found[item].result()[0] for item in items[1:]} == {(kind, more): more for kind, more in items[1:]}
+    assert list(found).index(("die", 0)) >= 3
+    assert capfd.readouterr() == ("", "")
+    assert not list(folder.iterdir())
+    left = {each for each in psutil.Process().children(recursive=True) if each not in before}
+    assert not [each for each in left if "resource_tracker" not in " ".join(each.cmdline())]
+
+
+INTERRUPTED = """
+import os, sys, time
+from pathlib import Path
+from flowsim.executor import executed
+def endless(item):
+    Path(sys.argv[1] if len(sys.argv) > 1 else item, f"{os.getpid()}.pid").touch()
+    time.sleep(1000)
+if __name__ == "__main__":
+    try:
+        list(executed(endless, [sys.argv[1]] * 2, workers=2))
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_processes_end_with_the_one_that_started_them_and_say_nothing(ending: signal.Signals, tmp_path: Path) -> None:
+    """After Ctrl-C, which a terminal sends to all of them; and after its death."""
+    script, folder = tmp_path / "script.py", tmp_path / "pids"
+    folder.mkdir()
+    script.write_text(INTERRUPTED)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(folder)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(lambda: len(list(folder.glob("*.pid"))) == 2)
+    if ending == signal.SIGINT:
+        os.killpg(process.pid, ending)
+    else:
+        process.kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (130 if ending == signal.SIGINT else -ending)
+    if ending == signal.SIGINT:  # else Python's own keeper of semaphores says that it had to tidy up
+        assert errors == ""
+    assert "distributed" not in errors and "Traceback" not in errors
+    for path in folder.glob("*.pid"):
+        wait_for(lambda path=path: not psutil.pid_exists(int(path.stem)))
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_workers_of_a_scheduler_are_used_and_stay() -> None:
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster:
+        for _ in range(2):
+            found = dict(executed(job, [("value", 1), ("raise", "own")], scheduler=cluster.scheduler_address))
+            assert found["value", 1].result()[1] == os.getpid()  # its worker is here
+            assert isinstance(found["raise", "own"].exception(), ValueError)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "ftp://x"])
+def test_a_scheduler_that_is_not_there_is_one_line(address: str) -> None:
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "0.2s"}),
+        pytest.raises(ValueError, match=f"^scheduler {address} cannot be reached: .+$") as refused,
+    ):
+        list(executed(job, [("value", 1)], scheduler=address))
+    assert "\n" not in str(refused.value)
+
+
+def test_without_dask_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask", None)
+    with pytest.raises(ImportError, match=r"^work in several processes needs dask: pip install 'flowsim\[sweep\]'$"):
+        list(executed(job, [("value", 1)]))
+    monkeypatch.setattr(executor.importlib.util, "find_spec", lambda name: None)
+    assert not executor.available()
+
+
+def test_here_the_same_comes_back_one_after_the_other_with_one_thread() -> None:
+    torch.set_num_threads(2)
+    found = dict(executed_here(job, [("value", 1), ("raise", "own")]))
+    assert found["value", 1].result() == (1, os.getpid(), 1)
+    assert isinstance(found["raise", "own"].exception(), ValueError)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)

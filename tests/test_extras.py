@@ -1,0 +1,89 @@
+"""What an extra brings is loaded by those who use it only, and where it is missing one line says what to install."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowsim import Dataset, FeedbackAlignment, Flow, Weights, solve
+from flowsim.extras import needed
+
+ROOT = Path(__file__).parent.parent
+EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+IMPORTED_AS = {"python-flint": "flint", "scikit-learn": "sklearn"}
+OWN = "flowsim["
+
+
+def packages(extra: str) -> set[str]:
+    """Names to import, of all that an extra brings."""
+    found = set()
+    for requirement in EXTRAS[extra]:
+        if requirement.startswith(OWN):
+            for other in requirement.removeprefix(OWN).removesuffix("]").split(","):
+                found |= packages(other)
+        else:
+            name = requirement.split(">")[0]
+            found.add(IMPORTED_AS.get(name, name))
+    return found
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_flowsim_loads_nothing_of_an_extra() -> None:
+    optional = packages("all")
+    assert {"matplotlib", "rich", "jinja2", "latex2mathml", "pandas", "pyarrow", "dask", "xarray", "flint"} <= optional
+    assert optional & loaded_by("import flowsim") == set()
+
+
+SOLVING = """
+import torch, flowsim.modules
+from flowsim import Dataset, FeedbackAlignment, Flow, Weights, load, solve
+
+flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+for method in ("event", "dopri5"):
+    solution = solve(flow, Weights(torch.ones(1, 1), torch.tensor([0.5])), 1.0, method=method, progress=True)
+    solution.save("run.npz")
+    print(torch.equal(load("run.npz").evaluate(1.0).hidden, solution.evaluate(1.0).hidden))
+"""
+
+
+def test_solving_and_saving_need_nothing_of_an_extra(tmp_path: Path) -> None:
+    hidden = f"import sys; sys.modules.update(dict.fromkeys({packages('all')}))"
+    command = [sys.executable, "-c", hidden + SOLVING]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert found.stdout.split() == ["True", "True"]
+
+
+def test_all_that_users_may_want_is_in_all_and_tests_have_it() -> None:
+    theirs = {name for name in EXTRAS if name not in ("all", "test", "bench", "docs", "dev")}
+    assert packages("all") == set().union(*(packages(name) for name in theirs))
+    assert packages("all") < packages("test")
+
+
+@pytest.mark.parametrize(("extra", "package"), [("tables", "pandas"), ("xarray", "xarray"), ("rigorous", "flint")])
+def test_without_an_extra_one_line_says_what_to_install(
+    extra: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+    weights = Weights(torch.ones(1, 1), torch.tensor([0.5]))
+    solution = solve(flow, weights, 0.1)
+    calls = {
+        "tables": solution.events.to_dataframe,
+        "xarray": lambda: solution.to_xarray([0.0]),
+        "rigorous": lambda: __import__("flowsim").enclose(flow, weights, 0.1),
+    }
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"needs .*: pip install .flowsim\[{extra}\].$") as caught:
+        calls[extra]()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_of_another_kind_is_left_as_it_is() -> None:
+    with pytest.raises(ImportError, match=r"^cannot be loaded$"), needed("this", "check"):
+        raise ImportError("cannot be loaded")
