@@ -28,8 +28,8 @@ SHAPES = {"hidden": "md", "output": "m", "feedback": "m"}
 SCALE, GAP = 1.0, 0.05
 """Of weights that are made up, where nothing else is said."""
 
-OTHER_SEED = 2**63
-"""Added to the seed of the weights, as integers of 64 bits, for the seed of feedback weights that are drawn alike."""
+OTHER_SEED = 2**31
+"""Added to the seed of the weights for that of feedback drawn alike; torch tells seeds apart by 32 bits only."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _gaussian(dataset: Dataset, rule: str, init: Init) -> Start:
 
     weights = drawn(require_seed(init.seed))
     if rule == "fa":
-        return adafa(drawn((init.seed + OTHER_SEED) % 2**64)), weights
+        return adafa(drawn((init.seed + OTHER_SEED) % 2**32)), weights
     return _without_feedback(rule, weights), weights
 
 
