@@ -507,7 +507,7 @@ def test_an_output_is_not_where_standard_output_goes() -> None:
     assert Path("log").read_text() == ""
 
 
-# --- tables, weights that are made up, the solution in the run, its plot ------------------------------------------------
+# --- tables, weights that are made up, the solution in the run, its plot ----------------------------------------
 
 TABLE = "a,b,kind\n1,0.1,yes\n0.3,1,yes\n-1,-0.3,no\n"
 
@@ -588,7 +588,7 @@ def test_losses_have_names_and_a_power() -> None:
         (["--loss", "polynomial:-1"], ["--loss polynomial:P", "'polynomial:-1'"]),
         (
             ["--init", "gaussian", "--width", "4", "--loss", "cross-entropy"],
-            ["loss 'cross-entropy' needs class numbers"],
+            ["'cross-entropy' needs class numbers"],
         ),
         (["--rtol", "0"], ["--rtol must be a finite number above 0"]),
         (["--max-steps", "0"], ["--max-steps must be an integer of at least 1, got 0"]),
