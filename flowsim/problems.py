@@ -29,7 +29,7 @@ SCALE, GAP = 1.0, 0.05
 """Of weights that are made up, where nothing else is said."""
 
 OTHER_SEED = 2**31
-"""Added to the seed of the weights, as integers of the 32 bits that torch takes, for that of feedback weights."""
+"""Added to the seed of the weights for that of feedback drawn alike; torch tells seeds apart by 32 bits only."""
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _proceeded(path: Path, ends: Float[Tensor, " ensemble"], settings: Settings,
 
 @contextmanager
 def _noticed(ends: Float[Tensor, " ensemble"]) -> Iterator[Callable[[float], None]]:
-    """What to call with each share of the time of a trajectory that was gained: it shows how far all of them are."""
+    """What to call with each share of the work on a trajectory that was done: it shows how far all of them are."""
     done = 0.0
     with reporting() as tell:
 

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,9 @@ def test_a_run_holds_the_documented_keys_with_their_shapes_and_settings(
         "alignment": (7,),
     }
     settings = {"rule": rule, "slope": 0.4, "loss_function": "logistic", "t_final": 2.0, "method": "bosh3"}
-    assert set(run) == {*shapes, "event_times", *settings, "version"}
+    events = {f"event_{name}" for name in ("times", "kinds", "layers", "samples", "neurons")}
+    measured = {key for key in run if not key.startswith("solution/")}
+    assert measured == {*shapes, *events, *settings, "version", "start"}
     for key, shape in shapes.items():
         assert run[key].shape == shape, key
         assert run[key].dtype == np.float64, key
@@ -193,7 +196,7 @@ BAD_ARRAYS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("2-d feedback", {"feedback": np.ones((2, 4))}, ["feedback", "(2, 4)"]),
     ("feedback as a row", {"feedback": np.ones((1, 4))}, ["feedback", "(1, 4)"]),
     ("0-d feedback", {"feedback": np.ones(())}, ["feedback", "()"]),
-    ("no neurons", {"hidden": np.ones((0, 2)), "output": np.ones(0), "feedback": np.ones(0)}, ["feedback", "(0,)"]),
+    ("no neurons", {"hidden": np.ones((0, 2)), "output": np.ones(0), "feedback": np.ones(0)}, ["hidden", "(0, 2)"]),
     *(
         (f"no {key}", {key: None}, ["problem.npz", f"lacks the key '{key}'"])
         for key in ("inputs", "labels", "hidden", "output", "feedback")
@@ -502,3 +505,154 @@ def test_an_output_is_not_where_standard_output_goes() -> None:
         ended = subprocess.run(command_line, stdout=log, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr) == (2, "error: --output log must be another file than standard output\n")
     assert Path("log").read_text() == ""
+
+
+# --- tables, weights that are made up, the solution in the run, its plot ----------------------------------------
+
+TABLE = "a,b,kind\n1,0.1,yes\n0.3,1,yes\n-1,-0.3,no\n"
+
+
+def test_a_table_becomes_a_run_which_says_what_was_made_up(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data.csv").write_text(TABLE)
+    options = ["--label", "kind", "--init", "gaps", "--width", "5", "--seed", "3", "--scale", "0.5", "--gap", "0.1"]
+    assert simulate(*options, "--times", "4", file="data.csv") == 0
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == "kind: no is -1, yes is +1"
+    assert second == "start: gaps, width 5, seed 3, scale 0.5, gap 0.1, feedback random signs"
+    assert third.startswith("run.npz: t = 2, loss ")
+    run = read_run()
+    np.testing.assert_allclose(run["conserved"], 0.1, atol=1e-8)
+    assert run["start"] == second
+    np.testing.assert_array_equal(run["solution/labels"], [1, 1, -1])
+
+
+def test_a_run_is_a_solution_too_to_the_last_bit() -> None:
+    write_problem()
+    assert simulate("--times", "6", "--rtol", "1e-8", "--max-steps", "5000") == 0
+    run, solution = read_run(), flowsim.load("run.npz")
+    weights = solution.evaluate(run["times"])
+    np.testing.assert_array_equal(weights.tensors["hidden"].numpy(), run["hidden"])
+    np.testing.assert_array_equal(solution.flow.risk(weights).numpy(), run["loss"])
+    assert (solution.settings.rtol, solution.settings.max_steps) == (1e-8, 5000)
+    np.testing.assert_array_equal(solution.flow.dataset.inputs.numpy(), PROBLEM["inputs"])
+    columns = solution.events.columns()
+    for key, name in [("times", "time"), ("kinds", "kind"), ("layers", "layer"), ("samples", "sample"),
+                      ("neurons", "neuron")]:  # fmt: skip
+        assert run[f"event_{key}"].tolist() == columns[name]
+    assert len(run["event_times"]) > 0
+
+
+def test_a_run_whose_solution_was_changed_is_refused() -> None:
+    write_problem()
+    assert simulate("--times", "3") == 0
+    run = read_run()
+    for key, value in [("solution/version", np.array(3)), ("solution/other", np.zeros(1)), ("solution/rtol", None)]:
+        np.savez("broken.npz", **{name: array for name, array in {**run, key: value}.items() if array is not None})
+        with pytest.raises(ValueError, match=r"^broken\.npz is not a solution that can be read: "):
+            flowsim.load("broken.npz")
+
+
+def test_deep_networks_and_classes_are_run() -> None:
+    Path("data.csv").write_text("a,b,label\n1,0.1,x\n0.3,1,y\n-1,-0.3,z\n")
+    assert simulate("--init", "gaussian", "--widths", "4,3", "--method", "dopri5", "--times", "3", file="data.csv") == 0
+    run = read_run()
+    assert [run[f"layers[{level}]"].shape for level in range(3)] == [(3, 4, 2), (3, 3, 4), (3, 3, 3)]
+    assert [run[f"conserved[{level}]"].shape for level in range(2)] == [(3, 4), (3, 3)]
+    assert run["loss_function"] == "cross-entropy"
+    assert isinstance(flowsim.load("run.npz").weights, flowsim.DeepWeights)
+
+
+def test_losses_have_names_and_a_power() -> None:
+    write_problem()
+    assert simulate("--loss", "polynomial:2", "--times", "3") == 0
+    assert flowsim.load("run.npz").flow.risk(flowsim.load("run.npz").start).item() == read_run()["loss"][0]
+    assert read_run()["loss_function"] == "polynomial:2"
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--init", "gaps"], ["--init needs --width M"]),
+        (["--width", "4"], ["--width goes with --init gaussian or --init gaps, got 4"]),
+        (["--gap", "0.1"], ["--gap goes with --init"]),
+        (["--init", "gaussian", "--width", "4", "--gap", "0.1"], ["--gap goes with --init gaps, got 0.1"]),
+        (["--init", "gaps", "--width", "0"], ["--width must be an integer of at least 1, got 0"]),
+        (["--init", "gaussian", "--widths", "4,x"], ["--widths must be integers", "'4,x'"]),
+        (["--init", "gaussian", "--widths", "4,-1"], ["--widths must be an integer of at least 1, got -1"]),
+        (["--init", "gaps", "--width", "4", "--scale", "0"], ["--scale must be a finite number above 0, got 0.0"]),
+        (["--init", "gaps", "--width", "4", "--seed", "-1"], ["seed must be an integer of at least 0, got -1"]),
+        (["--init", "gaps", "--width", "4", "--rule", "adafa"], ["--init gaps is not for --rule adafa"]),
+        ([], ["data.csv has no weights to start from", "--init gaussian or --init gaps"]),
+        (["--loss", "hinge"], ["--loss must be one of exponential", "'hinge'"]),
+        (["--loss", "polynomial"], ["--loss polynomial:P must have a number P above 0, got 'polynomial'"]),
+        (["--loss", "polynomial:-1"], ["--loss polynomial:P", "'polynomial:-1'"]),
+        (
+            ["--init", "gaussian", "--width", "4", "--loss", "cross-entropy"],
+            ["'cross-entropy' needs class numbers"],
+        ),
+        (["--rtol", "0"], ["--rtol must be a finite number above 0"]),
+        (["--max-steps", "0"], ["--max-steps must be an integer of at least 1, got 0"]),
+        (["--plot", "run.txt"], ["--plot must end in .png, .pdf, .svg, got 'run.txt'"]),
+        (["--label", "color"], ["label must name a column of data.csv, a, b, kind, got 'color'"]),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_in_one_line(
+    options: list[str], names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data.csv").write_text(TABLE)
+    label = [] if "--label" in options else ["--label", "kind"]
+    assert_refused(capsys, *label, *options, file="data.csv", names=names)
+
+
+class Page:
+    """In the place of a figure."""
+
+    def savefig(self, path: Path, format: str) -> None:
+        path.write_text(f"drawn as {format}")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The solutions that `flowsim.plot.overview` was called with."""
+    solutions: list[Any] = []
+    stub = types.ModuleType("flowsim.plot")
+    stub.overview = lambda solution: solutions.append(solution) or Page()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flowsim.plot", stub)
+    monkeypatch.setattr(flowsim, "plot", stub, raising=False)
+    return solutions
+
+
+def test_a_run_is_drawn_beside(drawn: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    write_problem()
+    assert simulate("--times", "3", "--plot", "run.PDF") == 0
+    assert Path("run.PDF").read_text() == "drawn as pdf"
+    assert drawn[0].t_final == 2
+    assert capsys.readouterr().out.splitlines()[-1] == "run.PDF: its plot"
+
+
+def test_a_plot_that_cannot_be_written_costs_no_run(drawn: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    write_problem()
+    os.symlink("/dev/full", "full.png")
+    assert simulate("--times", "3", "--plot", "full.png") == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("run.npz: t = 2")
+    assert err.splitlines()[-1] == "error: --plot full.png cannot be written: No space left on device"
+    assert read_run()["times"].shape == (3,)
+
+
+@pytest.mark.parametrize("name", ["run.png", "data.png"])
+def test_a_plot_is_no_other_file(name: str, drawn: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("problem.npz", **PROBLEM)
+    os.link("problem.npz", "data.png")
+    assert_refused(capsys, "--plot", name, output="run.png", names=[f"--plot {name} must be another file than"])
+
+
+def test_an_interrupted_run_writes_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    write_problem()
+    monkeypatch.setattr(command, "solve", interrupted)
+    assert simulate() == 130
+    assert capsys.readouterr() == ("", "interrupted; nothing was written\n")
+    assert os.listdir() == ["problem.npz"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Weights, solve
-from flowsim.progress import reporting
+from flowsim.progress import Course, reporting
 
 
 class Terminal(io.StringIO):
@@ -115,3 +115,51 @@ def test_a_solve_tells_the_share_of_the_way_of_all_trajectories(method: str, mon
     solve(flow, Weights(torch.full((4, 1, 1), 0.5), torch.full((4, 1), 0.3)), 2.0, method=method, progress=True)
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0, rel=1e-12)
+
+
+def told(steps: list[float], window: int) -> list[tuple[float, float]]:
+    """The share of the steps that were taken, and the share told, after each window of them."""
+    course, shares = Course(), [0.0]
+    for start in range(0, len(steps), window):
+        end = min(start + window, len(steps))
+        shares.append(shares[-1] + course.gained(steps[start:end], [*steps, 1.0][end]))
+    return [(min(number * window, len(steps)) / len(steps), share) for number, share in enumerate(shares)]
+
+
+@pytest.mark.parametrize("window", [1, 64])
+def test_steps_of_one_length_are_shares_of_time(window: int) -> None:
+    for taken, share in told([number / 1000 for number in range(1000)], window):
+        assert share == pytest.approx(taken, abs=0.01)
+
+
+@pytest.mark.parametrize("window", [1, 64])
+@pytest.mark.parametrize("decades", [3, 9])
+def test_steps_that_grow_with_time_are_told_by_their_number_from_early_on(window: int, decades: int) -> None:
+    """Where half of the steps are taken only 10^(-decades/2) of the time is over."""
+    start = 10.0**-decades
+    steps = [start * ((1 + 1 / start) ** (number / 1000) - 1) for number in range(1000)]
+    found = told(steps, window)
+    assert found[-1][1] == pytest.approx(1.0)
+    assert all(abs(share - taken) < 0.1 for taken, share in found if taken > 0.1)
+
+
+def test_what_was_told_is_never_taken_back() -> None:
+    """Steps that first grow, and then do not."""
+    shares = [share for _, share in told([1e-9, 1e-6, 1e-3, *(number / 100 for number in range(1, 100))], 1)]
+    assert shares == sorted(shares)
+
+
+def test_a_long_run_is_told_by_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At t = 1000 of 10^6 a thousandth of the time is over, and half of the steps are taken."""
+    shares: list[float] = []
+
+    @contextlib.contextmanager
+    def listening() -> Iterator[Callable[[float, str], None]]:
+        yield lambda share, doing: shares.append(share)
+
+    monkeypatch.setattr(sys.modules["flowsim.solving"], "reporting", listening)
+    flow = Flow(Dataset([[1.0, 0.2], [0.3, 1.0]], [1, -1]), FeedbackAlignment([1.0, -1.0]))
+    weights = Weights(torch.tensor([[0.5, 0.1], [-0.2, 0.4]]), torch.tensor([0.3, -0.2]))
+    solve(flow, weights, 1e6, method="dopri5", progress=True, rtol=1e-8)
+    assert len(shares) > 100
+    assert abs(shares[len(shares) // 2] - 0.5) < 0.15

@@ -486,3 +486,59 @@ def test_own_data_is_checked_with_the_loss_that_is_asked_for(
         assert {case for case in cases if case.startswith("fa, separable")} == {f"fa, {applies}"}
     assert main(["--loss", "logistic"]) == 2
     assert "--loss is for --data" in capsys.readouterr().err
+
+
+def write_table(path: Path) -> str:
+    """SEPARABLE as a table, with names for the labels."""
+    rows = [
+        ",".join([*map(repr, row), "up" if label > 0 else "down"])
+        for row, label in zip(SEPARABLE.inputs.tolist(), SEPARABLE.labels.tolist(), strict=True)
+    ]
+    path.write_text("\n".join(["a,b,c,d,e,kind", *rows]))
+    return str(path)
+
+
+def test_a_table_is_checked_with_weights_that_are_made_up_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a name among the statements; the start meets the hypotheses of the theorems on starts."""
+    path, report, page = write_table(tmp_path / "own.csv"), tmp_path / "own.json", tmp_path / "own.html"
+    names = ["lemma_5_4", "proposition_5_3"]
+    options = ["--label", "kind", "--width", "4", "--json", str(report), "--html", str(page)]
+    assert main([*names, path, *options]) == 0
+    found = json.loads(report.read_text())
+    assert {(entry["name"], entry["verdict"]) for entry in found["checks"]} == {(name, "holds") for name in names}
+    said = ["kind: down is -1, up is +1", "start: gaps, width 4, seed 0, scale "]
+    assert found["said"][0] == said[0]
+    assert found["said"][1].startswith(said[1]) and found["said"][1].endswith("gap 0.05, feedback random signs")
+    out = capsys.readouterr().out
+    assert all(line in out and line in page.read_text() for line in said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["own.csv"], "label must name a column of own.csv, a, b, c, d, e, kind, got 'label'"),
+        (["own.csv", "--data", "own.npz"], "FILE must be one file, got own.csv and own.npz"),
+        (["nowhere.csv"], "nowhere.csv cannot be read: No such file"),
+        (["lemma_9_9"], "NAME must be one of equation_1, .*, or a .npz, .csv or .parquet file, got 'lemma_9_9'"),
+        (["--label", "kind"], "--label is for --data, or a file among the names, got 'kind'"),
+        (["lemma_5_4", "--width", "3"], "--width is for --data, or a file among the names, got 3"),
+        (["own.npz", "--width", "3"], "--width makes up weights, but own.npz has the keys hidden and output"),
+        (["own.npz", "--init", "gaps"], "--init makes up weights, but own.npz"),
+        (["own.csv", "--label", "kind", "--width", "0"], "--width must be an integer of at least 1, got 0"),
+        (["own.csv", "--label", "a"], "column 'a' of own.csv must hold two values, or classes, got 4 numbers such as "),
+        (["own.csv", "--search", "1"], "--search does not go with --data, got 'own.csv'"),
+    ],
+)
+def test_files_and_options_that_do_not_go_together_are_refused_in_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    write_table(Path("own.csv"))
+    write_problem(Path("own.npz"), SEPARABLE.labels)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert re.match(f"error: {message}", error), error
+    assert error.count("\n") == 1

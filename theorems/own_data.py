@@ -54,7 +54,7 @@ STATEMENTS: list[Statement] = [
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 
 
-WIDTH, NARROW = 16, 4
+WIDTH, NARROW = 8, 4
 """Of weights that are made up, and where runs are enclosed."""
 
 T_FINAL = 10.0

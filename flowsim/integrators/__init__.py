@@ -7,8 +7,8 @@
     proceed(path, ends, settings, advanced) -> Path
 
 take a flattened ensemble (one batch dimension everywhere). `begin` is the path of no steps; `proceed` goes on with
-every trajectory from where it is to an end of its own, and calls `advanced` after each step with the share of the way
-gained, in sum over the trajectories. Where one cannot go on it stops, with a reason, and the others do not notice.
+every trajectory from where it is to an end of its own, and calls `advanced` now and then with the share of its work
+done, in sum over the trajectories. Where one cannot go on it stops, with a reason, and the others do not notice.
 """
 
 from __future__ import annotations

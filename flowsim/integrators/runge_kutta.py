@@ -17,6 +17,7 @@ from torchdiffeq import odeint
 from flowsim.events import Events
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Integrator, Settings, smallest_margin, too_steep, unnoticed
+from flowsim.progress import Course
 from flowsim.weights import NetworkWeights
 
 METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
@@ -77,7 +78,7 @@ def proceed(
         path: what they have gone so far.
         ends: of the time intervals.
         settings: solver, tolerances, limit.
-        advanced: called after each step with the share of the way gained.
+        advanced: called after each step with the share of the work done.
     """
     tracks = list(path.tracks)
     reasons = [None if reason == INTERRUPTED else reason for reason in path.reasons]
@@ -231,6 +232,7 @@ class _Recorder:
     ) -> None:  # fmt: skip
         self.flow, self.weights, self.before, self.end, self.settings = flow, weights, before, end, settings
         self.advanced, self.way = advanced, (end - before.times[-1]).item()
+        self.course = Course()
         self.steps: list[tuple[Tensor, Tensor]] = []
         self.rejected = before.rejected
         self.evaluations = before.evaluations
@@ -243,8 +245,10 @@ class _Recorder:
     def callback_accept_step(self, time: Tensor, state: Tensor, length: Tensor) -> None:
         """Take note that torchdiffeq accepted the step of this length from this state."""
         self.steps.append((time, state))
+        left = (self.end - time).item()
         # the last step goes beyond the end
-        self.advanced(min(length.item(), (self.end - time).item()) / self.way)
+        begun, now = 1 - left / self.way, 1 - max(left - length.item(), 0.0) / self.way
+        self.advanced(self.course.gained([begun], now))
 
     def callback_reject_step(self, time: Tensor, state: Tensor, length: Tensor) -> None:
         """Take note that torchdiffeq rejected the step."""

@@ -30,7 +30,7 @@ class Kernel(NamedTuple):
 
         Goes on with every trajectory to an end of its own, but for those that have a reason other than INTERRUPTED:
         blocks of the starts of the steps taken, and the front at the end. Each may take `settings.max_steps` more
-        steps. `advanced` is called now and then with the share of the way gained, in sum over the trajectories. A
+        steps. `advanced` is called now and then with the share of the work done, in sum over the trajectories. A
         KeyboardInterrupt gives those under way INTERRUPTED as their reason.
 
     evaluate(flow, starts, length, which, share, order, derivative, logarithmic) -> weights flattened, a row each

@@ -23,6 +23,7 @@ from flowsim.integrators.event.reasons import UNSETTLED, describe_exhaustion
 from flowsim.integrators.event.records import Front, Layout, Record, join, open_steps
 from flowsim.integrators.event.tolerances import WINDOW
 from flowsim.losses import named
+from flowsim.progress import Course
 from flowsim.weights import NetworkWeights, Weights
 
 
@@ -70,7 +71,7 @@ def proceed(
         reasons: why some of them stopped before.
         ends: of the time intervals.
         settings: tolerances per step, in the maximum norm over a trajectory's weights; steps allowed.
-        advanced: called after each round with the share of the way gained.
+        advanced: called after each round with the share of the work done.
     """
     run = _Run(flow, front, order, reasons, ends, settings)
     try:
@@ -112,11 +113,12 @@ class _Run:
             0,
         )
         self.rounds, self.warned = 0, False
+        self.count, self.share, self.course = len(self.state.going.batch.index), 0.0, Course()
         self.crawl = Crawl(front.time, front.weights, front.steps)
         self.eventful = torch.zeros_like(free)
 
     def advance(self) -> float:
-        """One round of all trajectories under way. Also: the share of the way that they gained, in sum."""
+        """One round of all trajectories under way. Also: the share of the work done, in sum."""
         going, parked, _ = self.state
         outcome = take_round(self.order, going, self.settings, self.scratch)
         after, failed = outcome.going, outcome.failed
@@ -137,7 +139,9 @@ class _Run:
             parked = (*parked, batch.of_trajectories(torch.nonzero(stays).squeeze(-1)))
             after = after.of_trajectories(torch.nonzero(~stays).squeeze(-1))
         self.state = State(after, parked, len(self.records))
-        return ((batch.time - going.batch.time) / self.way[batch.index]).sum().item()
+        before, gained = self.share, (batch.time - going.batch.time) / self.way[batch.index]
+        self.share += gained.sum().item() / self.count
+        return self.count * self.course.gained([before], self.share)
 
     def _record(self, going: Going, moving: Tensor) -> None:
         """Write down the steps that start where some of the trajectories are."""

@@ -44,6 +44,7 @@ from flowsim.integrators.event.crawl import Crawl, Crawling, split_hopeless, war
 from flowsim.integrators.event.kernel import Kernel, Reasons
 from flowsim.integrators.event.records import Front, Layout, Record, join, open_steps
 from flowsim.integrators.event.tolerances import WINDOW
+from flowsim.progress import Course
 from flowsim.rules import FeedbackAlignment
 from flowsim.weights import DeepWeights, NetworkWeights
 
@@ -104,7 +105,7 @@ def proceed(
         reasons: why some of them stopped before.
         ends: of the time intervals.
         settings: tolerances per step, in the maximum norm over a trajectory's weights; steps allowed.
-        advanced: called now and then with the share of the way gained.
+        advanced: called now and then with the share of the work done.
     """
     found = list(reasons)
     free = [index for index, reason in enumerate(reasons) if reason in (None, INTERRUPTED)]
@@ -186,7 +187,7 @@ KERNEL = Kernel(begin, proceed, evaluate)
 
 
 class _News(NamedTuple):
-    """What a thread tells the one that waits: the share of the way gained, that it is done, or what crawls."""
+    """What a thread tells the one that waits: the share of the work done, that it is done, or what crawls."""
 
     trajectory: int
     gained: float
@@ -244,6 +245,7 @@ class _Track:
         self.resumed = clock[TIME] if self.state.counts[STEPS] > 0 else -1.0
         self.most = self.state.counts[STEPS] + settings.max_steps
         self.records: list[Record] = []
+        self.first, self.course = clock[TIME], Course()
         self.end: int | str | None = INTERRUPTED
 
     def follow(self, news: queue.SimpleQueue[_News], stop: threading.Event) -> None:
@@ -257,9 +259,10 @@ class _Track:
     def _follow(self, news: queue.SimpleQueue[_News], stop: threading.Event) -> None:
         work, crawl = _borrow_workspace(self.problem, self.order), Crawl(*self._now(), self.settings.symbol)
         while not stop.is_set():
-            before = self.state.clock[TIME]
+            known = len(self.records)
             end, event = self._go_on(work)
-            news.put(_News(self.index, (self.state.clock[TIME] - before) / self.way, False))
+            begun = [self._share(time) for record in self.records[known:] for time in record.time.tolist()]
+            news.put(_News(self.index, self.course.gained(begun, self._share(self.state.clock[TIME])), False))
             if end != core.GOES_ON:
                 self.end = None if end == core.ENDED else end
                 return
@@ -275,6 +278,10 @@ class _Track:
                 return
             if slow:
                 news.put(_News(self.index, 0.0, False, slow[0]))
+
+    def _share(self, time: float) -> float:
+        """Of the way in time."""
+        return (time - self.first) / self.way
 
     def _now(self) -> tuple[Tensor, Tensor, Tensor]:
         state = self.state

@@ -1,0 +1,139 @@
+"""The command `flowsim`: its sub-commands, what is loaded for which, and what is said of those that are not there."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flowsim import commands
+from flowsim.commands import version
+
+FLOWSIM = [sys.executable, "-m", "flowsim"]
+COMMANDS = {"check", "draw", "simulate", "version"}
+
+
+def entry(value: str, name: str = "own") -> importlib.metadata.EntryPoint:
+    return importlib.metadata.EntryPoint(name, value, commands.GROUP)
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let there be one command, "own"."""
+    return lambda value: monkeypatch.setattr(commands, "commands", lambda: {"own": entry(value)})
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The only line of one that ends with status 2."""
+    with pytest.raises(SystemExit) as leaving:
+        commands.run(arguments)
+    assert leaving.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    return err
+
+
+def test_help_lists_every_command_with_a_line_and_loads_neither_torch_nor_the_commands() -> None:
+    loaded = "import sys, flowsim.commands as c; print(c.parser().format_help()); print(*sys.modules, file=sys.stderr)"
+    shown = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    lines = dict(re.findall(r"^  (\w+) {2,}(\S.+)$", shown.stdout, re.MULTILINE))
+    assert lines.keys() >= COMMANDS
+    assert lines["version"] == (version.__doc__ or "")
+    modules = set(shown.stderr.split())
+    assert not modules & {"torch", "rich", "matplotlib", "scipy", "theorems", "figures", "flowsim.commands.simulate"}
+
+
+def test_every_command_is_there_and_has_a_first_line() -> None:
+    found = commands.commands()
+    assert found.keys() >= COMMANDS
+    assert all(commands.summary(item.module) for item in found.values())
+    assert commands.summary("flowsim.no_such_module") == ""
+
+
+def test_a_command_gets_what_stands_behind_its_name_options_included(
+    only: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only("flowsim.commands.version:main")
+    seen: list[list[str]] = []
+    monkeypatch.setattr(version, "main", lambda arguments: seen.append(list(arguments)) or 3)
+    for arguments in (["--help"], ["a", "--version", "b"], []):
+        with pytest.raises(SystemExit) as leaving:
+            commands.run(["own", *arguments])
+        assert leaving.value.code == 3
+        assert seen.pop() == arguments
+
+
+def test_a_command_that_there_is_not_is_refused_with_those_that_there_are(
+    capsys: pytest.CaptureFixture[str], only: Callable[[str], None]
+) -> None:
+    only("flowsim.commands.version:main")
+    assert refused(capsys, "simulat") == "error: COMMAND must be one of own, got 'simulat'\n"
+
+
+def test_a_package_that_a_command_misses_is_named(
+    capsys: pytest.CaptureFixture[str], only: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "bare.py").write_text("import no_such_package\n")
+    (tmp_path / "told.py").write_text(
+        "from flowsim.extras import needed\nwith needed('drawing', 'plot'):\n    import no_such_package\n"
+    )
+    (tmp_path / "wrong.py").write_text("from flowsim.shell import no_such_name\n")
+    (tmp_path / "wrong_module.py").write_text("import flowsim.no_such_module\n")
+    only("bare:main")
+    assert refused(capsys, "own") == "error: own needs no_such_package: pip install 'flowsim[all]'\n"
+    only("told:main")
+    assert refused(capsys, "own") == "error: drawing needs no_such_package: pip install 'flowsim[plot]'\n"
+    for mistake in ("wrong", "wrong_module"):
+        only(f"{mistake}:main")
+        with pytest.raises(ImportError, match="no_such"):
+            commands.run(["own"])
+
+
+def test_the_version_is_a_line_with_what_it_stands_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert version.main([]) == 0
+    number = re.escape(importlib.metadata.version("flowsim"))
+    assert re.fullmatch(rf"flowsim {number} \(Python \S+, torch \S+, numpy \S+, numba \S+\)\n", capsys.readouterr().out)
+
+
+def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        commands.run([])
+    assert leaving.value.code == 0
+    assert "commands:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("package", ["theorems", "figures"])
+def test_packages_have_their_command_under_the_old_name(package: str) -> None:
+    shown = subprocess.run([sys.executable, "-m", package, "--help"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith(f"usage: python -m {package} ")
+
+
+@pytest.mark.parametrize("package", ["theorems", "figures"])
+def test_a_package_misses_rich_in_one_line(package: str, tmp_path: Path) -> None:
+    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    found = subprocess.run(
+        [sys.executable, "-m", package], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert (found.returncode, found.stderr) == (2, f"error: {package} needs rich: pip install 'flowsim[all]'\n")
+
+
+def test_flowsim_loads_what_is_asked_for_and_nothing_else() -> None:
+    code = """
+import sys, flowsim
+assert not {"torch", "numpy"} & sys.modules.keys()
+assert set(flowsim.__all__) <= set(dir(flowsim))
+import flowsim.solving
+assert flowsim.solve is flowsim.solving.solve and callable(flowsim.solve)
+for name in flowsim.__all__:
+    assert getattr(flowsim, name) is not None, name
+assert flowsim.losses.named("logistic").name == "logistic"
+assert not hasattr(flowsim, "nothing")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
