@@ -18,7 +18,7 @@ from flowsim.flow import Flow
 from flowsim.plot import theme
 from flowsim.rules import FeedbackAlignment
 from flowsim.solution import Solution
-from flowsim.solve import load
+from flowsim.solving import load
 from flowsim.validation import shown
 from flowsim.weights import NetworkWeights
 
