@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from figures.style import panels
 from flowsim import Solution, plot
+from flowsim.plot.pattern import legend_handles
 from flowsim.problems import Init, Source
 from theorems import own_data
 
@@ -69,4 +70,6 @@ def draw(name: str, measured: Mapping[str, Solution]) -> Figure:
     figure, axes = panels(len(measured), 1, HEIGHT * len(measured))
     for panel, (rule, run) in zip(axes, measured.items(), strict=True):
         PLOTS[name](run, panel).set_title(TITLES[rule])
+    if name == "activations":
+        figure.legend(handles=legend_handles(), loc="outside upper left", ncols=4)
     return figure
