@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import matplotlib
 from rich.console import Console
 
+import theorems.own_data
 from figures import (
     activations,
     alignment,
@@ -24,12 +26,16 @@ from figures import (
     implicit_bias,
     no_plateau,
     overview,
+    own_data,
     signs,
     work_precision,
 )
 from figures.experiments.images import DATASETS
 from figures.style import STYLE, save
+from flowsim import plot
+from flowsim.commands.start import add_init, add_label, init_of
 from flowsim.files import make_folder, require_writable
+from flowsim.problems import Init, Source, read_source
 from flowsim.progress import reporting
 from flowsim.shell import INTERRUPTED, Attempts, add_version, complain
 from flowsim.threads import one_thread
@@ -75,6 +81,13 @@ def parser(prog: str = "flowsim draw") -> argparse.ArgumentParser:
         help=f"figures, of {', '.join(MODULES)} (default: all of these), or one of {', '.join(EXPERIMENTS)}",
     )  # fmt: skip
     main.add_argument("--output", default=GALLERY, metavar="DIR", help=f"where to (default {GALLERY})")
+    main.add_argument("--serif", action="store_true", help="letters of LaTeX's Computer Modern; no LaTeX is needed")
+    main.add_argument(
+        "--data", metavar="FILE",
+        help=f"draw runs on data of your own, as in `flowsim check`: {', '.join(own_data.PLOTS)}",
+    )  # fmt: skip
+    add_label(main)
+    add_init(main)
     about = "; ".join(f"{name}: {what}" for name, what in EXPERIMENTS.items())
     of = main.add_argument_group("experiments", f"{about}; they go on where they were interrupted")
     of.add_argument("--dataset", choices=DATASETS, help="default digits for noisy_digits, mnist-5000 for deep_networks")
@@ -109,8 +122,14 @@ def validated(options: argparse.Namespace) -> tuple[list[str], str | None, Path]
             if value:
                 goes = f"goes with {' or '.join(EXPERIMENTS)}"
                 raise ValueError(f"--{option.replace('_', '-')} {goes}, got {value!r} without it")
+    if options.data and experiments:
+        raise ValueError(f"--data does not go with {experiments[0]}, got {options.data!r}: it has --dataset")
+    if options.label and not options.data:
+        raise ValueError(f"--label goes with --data, got {options.label!r} without it")
     folder = make_folder("--output", options.output)
     chosen = [name for name in options.names or MODULES if name not in EXPERIMENTS]
+    if options.data:
+        chosen = own_data.require_drawable(options.names)
     for name in chosen:
         for kind in ("png", "pdf"):
             require_writable("--output", folder / f"{name}.{kind}")
@@ -131,12 +150,41 @@ def prepare(name: str, options: argparse.Namespace, folder: Path, err: Console) 
     return experiment.prepare(options, folder, out if out.is_terminal else Console(width=WIDTH), err)
 
 
-def draw(name: str, folder: Path) -> str:
+class Problem(NamedTuple):
+    """One to draw in the place of a figure's own: what the file has, and how weights are made up."""
+
+    source: Source
+    init: Init | None
+
+
+def problem_of(options: argparse.Namespace) -> Problem | None:
+    """The problem of `--data`, if it is given.
+
+    Raises:
+        ValueError: if it cannot be read, or an option goes with it alone, or does not fit.
+        ImportError: if a package is missing that reads such files.
+    """
+    init = init_of(options)
+    if options.data is None:
+        if init is not None:
+            raise ValueError(f"--init goes with --data, got {options.init!r} without it")
+        return None
+    source = read_source(options.data, options.label)
+    theorems.own_data.problems(source, init=init)  # what does not fit is said before anything is drawn
+    return Problem(source, init)
+
+
+def draw(name: str, folder: Path, problem: Problem | None, serif: bool) -> str:
     """Draw one figure, and write it; return a line about it."""
     started, module = time.perf_counter(), MODULES[name]
-    with matplotlib.rc_context(STYLE):
-        png, pdf = save(module.draw(module.measure()), folder, name, module, module.SEEDS)
-    return f"{png} and {pdf.suffix}, {time.perf_counter() - started:.0f} s"
+    with plot.style(serif), matplotlib.rc_context(STYLE):
+        if problem is None:
+            paths = save(module.draw(module.measure()), folder, name, module, module.SEEDS)
+        else:
+            figure = own_data.draw(name, own_data.measure(*problem))
+            seeds = [] if problem.init is None else [problem.init.seed]
+            paths = save(figure, folder, name, own_data, seeds, f"{name} --data {problem.source.path}")
+    return f"{paths[0]} and {paths[1].suffix}, {time.perf_counter() - started:.0f} s"
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "flowsim draw") -> int:
@@ -157,17 +205,18 @@ def drawn(options: argparse.Namespace) -> int:
     err, failed = Console(stderr=True), Attempts()
     try:
         names, experiment, folder = validated(options)
+        problem = problem_of(options)
         run_experiment = None if experiment is None else prepare(experiment, options, folder, err)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         complain(str(error))
         return 2
     if run_experiment is not None:
-        with failed.at(str(experiment)):
+        with plot.style(options.serif), failed.at(str(experiment)):
             run_experiment(failed)
     with one_thread(), reporting(err.file) as tell:
         for number, name in enumerate(names):
             tell(number / len(names), f"drawing {name}")
             with failed.at(str(folder / name)):
-                print(draw(name, folder), flush=True)
+                print(draw(name, folder, problem, options.serif), flush=True)
     failed.report()
     return failed.status

@@ -147,6 +147,12 @@ def test_every_figure_can_be_read(name: str) -> None:
     assert_readable(small(name)[1])
 
 
+def test_letters_outside_of_formulas_are_such_as_computer_modern_has(name: str) -> None:
+    """With --serif: its font has other letters at the places of these."""
+    for text in drawn_texts(small(name)[1]):
+        assert not set("".join(text.get_text().split("$")[::2])) & set('<>|_{}\\"^~²½µ'), text.get_text()
+
+
 def assert_readable(figure: Figure) -> None:
     """At the width of a column, or a page, no text is cut off, small, or over another, and names in legends differ."""
     texts = drawn_texts(figure)
