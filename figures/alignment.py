@@ -11,7 +11,7 @@ and standard error over 8 seeds, against 1/√m.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -39,7 +39,11 @@ Kind = tuple[str, str]
 POSITIVE, GAUSSIAN, ONE = "all $c_j > 0$", "Gaussian $v(0)$", "one large $|v_j(0)|$"
 """Starts."""
 
-LOOKS = {POSITIVE: ("-", "o", "full"), GAUSSIAN: ("--", "o", "none"), ONE: ("-.", "s", "none")}
+LOOKS: dict[str, tuple[Any, str, Any]] = {
+    POSITIVE: ("-", "o", "full"),
+    GAUSSIAN: ("--", "o", "none"),
+    ONE: ("-.", "s", "none"),
+}
 """Line, marker and how it is filled, of each start."""
 
 KINDS: tuple[Kind, ...] = (

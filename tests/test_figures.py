@@ -347,7 +347,7 @@ def test_arrows_of_the_manifold_lie_over_no_other_and_over_no_start() -> None:
         figure.draw_without_rendering()
     for axes in figure.axes:
         tips = [each.xy for each in axes.texts if isinstance(each, Annotation)]
-        dots = [each.get_xydata()[0] for each in axes.get_lines() if each.get_marker() == "o"]
+        dots = [np.ravel(data_of(each)) for each in axes.get_lines() if each.get_marker() == "o"]
         places = axes.transData.transform(np.array([*tips, *dots])) * 72 / figure.dpi
         apart = [math.dist(*pair) for pair in itertools.combinations(places, 2)]
         assert len(tips) >= 7 and min(apart) > 5
@@ -591,9 +591,10 @@ def test_work_precision_plots_errors_times_and_evaluations_of_all_methods() -> N
         assert np.array_equal(data_of(line(below, name))[1], [p.evaluations for p in points])
     key = {each.get_label(): each for each in figure.legends[0].get_lines()}
     assert set(key) == set(found)
-    for axes, name in itertools.product(figure.axes, found):
-        looks = [(each.get_color(), each.get_linestyle(), each.get_marker()) for each in (key[name], line(axes, name))]
-        assert looks[0] == looks[1]
+    for name in found:
+        lines = [key[name], line(above, name), line(below, name)]
+        looks = [(each.get_color(), each.get_linestyle(), each.get_marker()) for each in lines]
+        assert looks[0] == looks[1] == looks[2]
     assert len({each.get_color() for each in key.values()}) == 1 + len({name.split(" ")[0] for name in found})
     arrays = peers.problem(flow, weights, 5.0)
     inputs, labels, feedback, start = arrays.arrays
