@@ -84,6 +84,17 @@ def test_without_an_extra_one_line_says_what_to_install(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("module", "package"), [("theorems", "rich"), ("theorems", "jinja2"), ("figures", "matplotlib")]
+)
+def test_without_an_extra_a_command_says_so_in_one_line(module: str, package: str) -> None:
+    hidden = f"import sys, runpy; sys.modules['{package}'] = None; "
+    run = f"sys.argv = ['{module}', '--version']; runpy.run_module('{module}', run_name='__main__')"
+    found = subprocess.run([sys.executable, "-c", hidden + run], capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert found.stderr == f"error: {module} needs {package}: pip install 'flowsim[all]'\n"
+
+
 def test_a_mistake_of_another_kind_is_left_as_it_is() -> None:
     with pytest.raises(ImportError, match=r"^cannot be loaded$"), needed("this", "check"):
         raise ImportError("cannot be loaded")
