@@ -53,7 +53,7 @@ def test_rows_hold_what_is_observed_along_each_trajectory_solved_by_itself() -> 
             for layer, values in enumerate(observables.conserved(flow, at), start=1):
                 expected[f"conserved_deviation_{layer}"] = (values - values[0]).abs().amax(-1)
             for name, values in expected.items():
-                found = torch.tensor(own[name].tolist())
+                found = torch.tensor(own[name].tolist(), dtype=torch.float64)
                 torch.testing.assert_close(found, values, rtol=1e-9, atol=1e-12, msg=name)
             if len(at.layers) == 2:
                 assert own.alignment_3.isna().all() and own.conserved_deviation_2.isna().all()
