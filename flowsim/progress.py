@@ -15,7 +15,7 @@ FIRST, LONGEST = 10.0, 300.0
 """Seconds to the first line, and between two lines at most; in between, each comes after twice the time of the one
 before. Some services that run commands take ten silent minutes for the end."""
 
-FEW, SMALLEST = 16, 1e-9
+FEW, SMALLEST = 8, 1e-9
 """Steps that do not tell yet how they grow, and ratios of times that are not told apart from 0."""
 
 Tell = Callable[[float, str], None]

@@ -150,7 +150,7 @@ def test_what_was_told_is_never_taken_back() -> None:
 
 
 def test_a_long_run_is_told_by_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At t = 1000 of 10^6 a thousandth of the time is over, and half of the steps are taken."""
+    """Where half of the steps are taken a hundredth of the time is over."""
     shares: list[float] = []
 
     @contextlib.contextmanager
@@ -158,8 +158,7 @@ def test_a_long_run_is_told_by_its_steps(monkeypatch: pytest.MonkeyPatch) -> Non
         yield lambda share, doing: shares.append(share)
 
     monkeypatch.setattr(sys.modules["flowsim.solving"], "reporting", listening)
-    flow = Flow(Dataset([[1.0, 0.2], [0.3, 1.0]], [1, -1]), FeedbackAlignment([1.0, -1.0]))
-    weights = Weights(torch.tensor([[0.5, 0.1], [-0.2, 0.4]]), torch.tensor([0.3, -0.2]))
-    solve(flow, weights, 1e6, method="dopri5", progress=True, rtol=1e-8)
-    assert len(shares) > 100
+    flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
+    solve(flow, Weights(torch.ones(1, 1), torch.ones(1)), 1e4, method="dopri5", progress=True)
+    assert len(shares) > 50
     assert abs(shares[len(shares) // 2] - 0.5) < 0.15
