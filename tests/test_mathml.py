@@ -76,6 +76,7 @@ def test_what_a_minimum_is_over_stands_below_it_where_there_is_room() -> None:
 
 def test_bars_do_not_stretch_unless_they_are_told_to() -> None:
     assert {item.get("stretchy") for item in named(formula(r"|w|^2 s\lvert x\rvert_1"), "|")} == {"false"}
+    assert {item.get("stretchy") for item in named(formula(r"\Big|x\Big|"), "|")} == {"true"}
     assert {item.get("stretchy") for item in named(formula(r"\left| \frac12 \right|"), "|")} != {"false"}
 
 

@@ -74,8 +74,8 @@ def _set_kind(item: Element) -> None:
         item.set("mathvariant", "normal")
     elif item.text in {"|", "/"}:
         item.attrib |= {"lspace": "0", "rspace": "0"}
-        if not {"minsize", "fence"} & set(item.keys()):
-            item.set("stretchy", "false")
+        if item.get("fence") is None:
+            item.set("stretchy", "true" if item.get("minsize") else "false")
     elif item.tag == "msub" and item[0].text in LIMITS:
         item.tag = "munder"
         item[0].set("movablelimits", "true")
