@@ -25,4 +25,5 @@ def needed(what: str, extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ImportError(f"{what} needs {error.name}: pip install 'flowsim[{extra}]'", name=error.name) from None
+        package = (error.name or "").partition(".")[0]
+        raise ImportError(f"{what} needs {package}: pip install 'flowsim[{extra}]'", name=package) from None

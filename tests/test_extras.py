@@ -38,7 +38,7 @@ def loaded_by(statement: str) -> set[str]:
 def test_importing_flowsim_loads_nothing_of_an_extra() -> None:
     optional = packages("all")
     assert {"matplotlib", "rich", "jinja2", "latex2mathml", "pandas", "pyarrow", "dask", "xarray", "flint"} <= optional
-    assert optional & loaded_by("import flowsim") == set()
+    assert optional & loaded_by("from flowsim import *") == set()
 
 
 SOLVING = """
@@ -82,6 +82,17 @@ def test_without_an_extra_one_line_says_what_to_install(
     with pytest.raises(ImportError, match=rf"needs .*: pip install .flowsim\[{extra}\].$") as caught:
         calls[extra]()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("theorems", "rich"), ("theorems", "jinja2"), ("figures", "matplotlib")]
+)
+def test_without_an_extra_a_command_says_so_in_one_line(module: str, package: str) -> None:
+    hidden = f"import sys, runpy; sys.modules['{package}'] = None; "
+    run = f"sys.argv = ['{module}', '--version']; runpy.run_module('{module}', run_name='__main__')"
+    found = subprocess.run([sys.executable, "-c", hidden + run], capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert found.stderr == f"error: {module} needs {package}: pip install 'flowsim[all]'\n"
 
 
 def test_a_mistake_of_another_kind_is_left_as_it_is() -> None:

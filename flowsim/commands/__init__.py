@@ -64,8 +64,9 @@ def load(name: str, entry: importlib.metadata.EntryPoint) -> Command:
     except ImportError as error:
         if "pip install" in str(error):  # `needed` has said it
             raise ValueError(str(error)) from None
-        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] not in OWN:
-            raise ValueError(f"{name} needs {error.name}: pip install 'flowsim[all]'") from None
+        package = (error.name or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and package not in OWN:
+            raise ValueError(f"{name} needs {package}: pip install 'flowsim[all]'") from None
         raise
 
 
