@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowsim.extras import needed
 from flowsim.threads import one_thread
-from flowsim.validation import LARGEST, first_line
+from flowsim.validation import first_line
 
 if TYPE_CHECKING:
     import distributed
@@ -100,7 +100,8 @@ def executed(
         workers: processes on this machine, one for each core if not given; not more than there are items, if these have
             a length.
         scheduler: the address of a Dask scheduler whose workers are used instead, such as "tcp://10.0.0.1:8786".
-        patience: seconds that tasks have to save where they are, if they are ended: `EndedError` is raised in them.
+        patience: seconds that tasks on this machine have to save where they are, if they are ended: `EndedError` is
+            raised in them.
         told: called with an item and a number whenever its task calls `tell`.
 
     Raises:
@@ -115,7 +116,11 @@ def executed(
     [0.5, 1.5]
     """
     died: list[Item] = []
-    count = min(workers or cores(), len(items) if isinstance(items, Sized) else LARGEST)
+    count = workers or cores()
+    if isinstance(items, Sized):
+        count = min(count, len(items))
+    if scheduler is not None:
+        patience = 0.0  # others may have tasks there
     with _quiet(), _client(count, scheduler) as client, _ending(client, patience), _news(client) as news:
         for item, future in _as_they_end(client, function, items, news, told):
             if isinstance(future.exception(), ProcessDiedError):
@@ -161,7 +166,8 @@ def _as_they_end(
 ) -> Iterator[tuple[Item, Future[Any]]]:
     waiting, flying = iter(items), {}
     while True:
-        free = max(1, sum(client.nthreads().values())) - len(flying)
+        threads: Any = client.nthreads()
+        free = max(1, sum(threads.values())) - len(flying)
         for item in itertools.islice(waiting, max(0, free)):
             submitted = client.submit(_called, function, item, pure=False)
             submitted.add_done_callback(news.put)
@@ -215,7 +221,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]
     Ctrl-C is for this process to act on: it never gets to processes and threads that are started here.
     """
     with needed("work in several processes", "sweep"):
-        import dask  # noqa: PLC0415, optional
+        from dask import config  # noqa: PLC0415, optional
         from distributed import Client, LocalCluster  # noqa: PLC0415, optional
 
     with contextlib.ExitStack() as stack:
@@ -227,12 +233,12 @@ def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]
             yield stack.enter_context(client)
             return
         folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-        stack.enter_context(dask.config.set({**SETTINGS, "temporary-directory": folder}))
+        stack.enter_context(config.set({**SETTINGS, "temporary-directory": folder}))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             cluster = LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None,
-                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"}, dashboard_address=None,
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 security=True, silence_logs=logging.CRITICAL,
             )  # fmt: skip
             client = stack.enter_context(Client(stack.enter_context(cluster)))
@@ -269,7 +275,10 @@ def _ending(client: distributed.Client, patience: float) -> Iterator[None]:
         if patience > 0:
             client.run(_end_tasks)
             deadline = time.monotonic() + patience
-            while any(client.processing().values()) and time.monotonic() < deadline:
+            while time.monotonic() < deadline:
+                processing: Any = client.processing()
+                if not any(processing.values()):
+                    break
                 time.sleep(0.02)
         raise
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import dask
 import psutil
 import pytest
 import torch
+from dask import config
 from distributed import LocalCluster
 
 from flowsim import executor
@@ -131,9 +131,10 @@ def wait_for(true: Callable[[], bool]) -> None:
 
 
 def test_the_workers_of_a_scheduler_are_used_and_stay() -> None:
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster:
+    started = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0")
+    with started:
         for _ in range(2):
-            found = dict(executed(job, [("value", 1), ("raise", "own")], scheduler=cluster.scheduler_address))
+            found = dict(executed(job, [("value", 1), ("raise", "own")], scheduler=started.scheduler_address))
             assert found["value", 1].result()[1] == os.getpid()  # its worker is here
             assert isinstance(found["raise", "own"].exception(), ValueError)
 
@@ -141,7 +142,7 @@ def test_the_workers_of_a_scheduler_are_used_and_stay() -> None:
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "ftp://x"])
 def test_a_scheduler_that_is_not_there_is_one_line(address: str) -> None:
     with (
-        dask.config.set({"distributed.comm.timeouts.connect": "0.2s"}),
+        config.set({"distributed.comm.timeouts.connect": "0.2s"}),
         pytest.raises(ValueError, match=f"^scheduler {address} cannot be reached: .+$") as refused,
     ):
         list(executed(job, [("value", 1)], scheduler=address))

@@ -176,11 +176,13 @@ def _in_processes(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place
 
 def _decided(group: Sequence[Place], done: Future[Results], scope: Scope) -> Results:
     """The results of a group, or what is said of its only place where it has none."""
-    stop = done.exception()
-    if stop is None:
+    try:
         return done.result()
+    except ProcessDiedError as stop:
+        why = {"reason": str(stop)}
+    except Exception as stop:  # its result could not be sent
+        why = reason(stop)
     (place,) = group
-    why = {"reason": str(stop)} if isinstance(stop, ProcessDiedError) else reason(stop)
     if place[0] == FINDINGS:
         return [(place, unanswered(questions(MODULES)[place[1]], why))]
     case = _case(place, scope)

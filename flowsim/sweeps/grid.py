@@ -163,9 +163,8 @@ class Grid:
         return self._cell(place), self._member(place, index)
 
     def _cell(self, number: int) -> Cell:
-        axes = self.data, self.width, self.rule, self.loss, self.slope
-        where = np.unravel_index(number, self._shape)
-        return Cell(*(axis[index] for axis, index in zip(axes, where, strict=True)))
+        each, width, rule, loss, slope = np.unravel_index(number, self._shape)
+        return Cell(self.data[each], self.width[width], self.rule[rule], self.loss[loss], self.slope[slope])
 
     def _member(self, cell: int, index: int) -> Member:
         scale, gap, seed = np.unravel_index(index, (len(self.scale), len(self.gap), len(self.seeds)))
@@ -279,14 +278,14 @@ class _Keys:
 
     def values(self, key: str, default: Any, checked: Callable[[str, Any], Value]) -> tuple[Value, ...]:
         """The values of a key, which must differ from each other."""
-        given = self.required(key) if default is None else self.keys.get(key, default)
-        several = list(given) if isinstance(given, (list, tuple, range)) else [given]
+        given: Any = self.required(key) if default is None else self.keys.get(key, default)
+        several: list[Any] = list(given) if isinstance(given, (list, tuple, range)) else [given]
         if not several:
             raise ValueError(f"{key} must be a value or a list of them, got none")
         found = tuple(checked(key, value) for value in several)
         twice = [value for index, value in enumerate(found) if value in found[:index]]
         if twice:
-            cure = f": [{list(twice[0])}] is one network" if key == "width" else ""
+            cure = ": the layers of one network are a list in the list, as [[10, 10]]" if key == "width" else ""
             raise ValueError(f"{key} must hold each value once, got {shown(twice[0])} twice{cure}")
         return found
 
@@ -299,7 +298,7 @@ def _data(found: _Keys, label: Any, folder: Path) -> tuple[Data, ...]:
         if name not in CONSTANTS:
             several.append(_file(name, label, folder))
             continue
-        axes = {
+        axes: dict[str, tuple[Any, ...]] = {
             "samples": found.values("samples", None, require_count),
             "dimension": found.values("dimension", None, require_count),
         }
@@ -351,7 +350,7 @@ def _one_of(name: str, value: Any, known: Sequence[str] | Mapping[str, Any]) -> 
 
 
 def _widths(name: str, value: Any) -> tuple[int, ...]:
-    several = list(value) if isinstance(value, (list, tuple)) else [value]
+    several: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
     if not several:
         raise ValueError(f"{name} must hold the width of a hidden layer, got {shown(value)}")
     return tuple(require_count(name, width) for width in several)

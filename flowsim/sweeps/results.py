@@ -60,7 +60,7 @@ def opened(folder: str | os.PathLike[str], grid: Grid) -> Results:
     Raises:
         ValueError: if it cannot be written to, or has the rows of another grid, or of another version of flowsim.
     """
-    results = Results(make_folder("output", folder), grid)
+    results = Results(make_folder("output", Path(folder)), grid)
     manifest, ours = results.folder / MANIFEST, {"flowsim": __version__, **grid.settings()}
     cure = f"give another folder than {os.fspath(folder)}"
     if not manifest.exists():

@@ -75,7 +75,7 @@ def sweep(
         OSError: if rows cannot be written; what was written stays, and the sweep can go on.
         ImportError: without the packages of the extra `sweep`.
 
-    >>> found = sweep({"samples": 4, "dimension": 6, "kappa": 0.1, "width": 5, "seeds": 2, "t_final": 10.0})
+    >>> found = sweep({"samples": 4, "dimension": 6, "kappa": 0.1, "width": 5, "seeds": 2, "t_final": 1e3})
     >>> found.status.tolist(), bool((found.loss < 0.5).all())
     (['ended', 'ended'], True)
     """

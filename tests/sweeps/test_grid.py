@@ -57,7 +57,10 @@ def test_times_are_as_many_as_asked_for_or_those_given() -> None:
         ({"widht": 5}, "widht must be one of data, label, samples, .*, chunk"),
         ({"samples": 0}, "samples must be an integer of at least 1, got 0"),
         ({"samples": [4, 4]}, "samples must hold each value once, got 4 twice"),
-        ({"width": [5, 5]}, r"width must hold each value once, got \(5,\) twice: \[\[5\]\] is one network"),
+        (
+            {"width": [5, 5]},
+            r"width must hold each value once, got \(5,\) twice: the layers of one network are a list in",
+        ),
         ({"width": []}, "width must be a value or a list of them, got none"),
         ({"width": [[]]}, r"width must hold the width of a hidden layer, got \[\]"),
         ({"rule": "bp"}, "rule must be one of gd, fa, adafa, sign-fa, got 'bp'"),

@@ -51,9 +51,9 @@ def test_a_worker_that_is_killed_in_the_middle_loses_nothing(tmp_path: Path, mon
 
     def killing(results: Results, number: int, content: bytes) -> None:
         if not killed:
-            pids = list(default_client().run(os.getpid).values())
-            killed.append(pids[0])
-            os.kill(pids[0], signal.SIGKILL)
+            pids: Any = default_client().run(os.getpid)
+            killed.append(next(iter(pids.values())))
+            os.kill(killed[0], signal.SIGKILL)
         write(results, number, content)
 
     monkeypatch.setattr(Results, "write", killing)
