@@ -1,17 +1,17 @@
 """Alignment of output and feedback weights, over time and over widths.
 
-The cosine of v and b on orthogonally separable data, b_j = ±1 for FA and sign-FA. FA from an aligned start with all
-c_j > 0 keeps cos ≥ 1/√m (Lemma 5.4). From a Gaussian v(0), independent of b, nothing is promised: it starts around 0,
+The cosine of v and b on orthogonally separable data, b_j = ±1 for FA and sign-FA. FA from an aligned start with all c_j
+> 0 keeps cos ≥ 1/√m (Lemma 5.4). From a Gaussian v(0), independent of b, nothing is promised: it starts around 0,
 though here it rises. adaFA starts at 1, as b = v(0), whether all c_j > 0 (its bound is then min|b_j|/|b|) or v(0) is
 Gaussian. sign-FA keeps cos ≥ 1/√m from every start (Proposition 5.3), even one where a single |v_j(0)| is a thousand
-times as large as all others, which is nearly the bound. Below: the smallest cosine over the whole of 0 ≤ t ≤ 100, mean and standard error
-over 8 seeds, against 1/√m.
+times as large as all others, which is nearly the bound. Below: the smallest cosine over the whole of 0 ≤ t ≤ 100, mean
+and standard error over 8 seeds, against 1/√m.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -39,7 +39,11 @@ Kind = tuple[str, str]
 POSITIVE, GAUSSIAN, ONE = "all $c_j > 0$", "Gaussian $v(0)$", "one large $|v_j(0)|$"
 """Starts."""
 
-LOOKS = {POSITIVE: ("-", "o", "full"), GAUSSIAN: ("--", "o", "none"), ONE: ("-.", "s", "none")}
+LOOKS: dict[str, tuple[Any, str, Any]] = {
+    POSITIVE: ("-", "o", "full"),
+    GAUSSIAN: ("--", "o", "none"),
+    ONE: ("-.", "s", "none"),
+}
 """Line, marker and how it is filled, of each start."""
 
 KINDS: tuple[Kind, ...] = (

@@ -122,6 +122,6 @@ def _arrows(panel: Axes, runs: Measured, colour: str) -> None:
             if len(inside) > 1:
                 distance = torch.cdist(way[1:][inside] / scale, taken).amin(-1)
                 at = int(inside[distance.argmax()])
-                tail, tip = way[at].tolist(), way[at + 1].tolist()
+                tail, tip = ((way[place, 0].item(), way[place, 1].item()) for place in (at, at + 1))
                 panel.annotate("", tip, tail, arrowprops={"arrowstyle": "-|>", "color": colour, "mutation_scale": 6})
                 taken = torch.cat([taken, way[None, at + 1] / scale])

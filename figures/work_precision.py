@@ -4,10 +4,10 @@ FA on orthogonally separable data (n = 10, m = 20, t = 100, some 80 kinks crosse
 (above; one core, median of three runs, of one where it takes long, compilation left out) and evaluations of the
 velocity (below; for the event-driven integrator Taylor coefficients, each of which costs about as much) against the
 largest error of a weight at the end, for tolerances from 1e-4 to 1e-12. Better is lower, and further to the right; of
-each other library one method is in colour. A curve ends where a run took more than 2 s, or had not ended after 5. At kinks the others lose digits, and win each
-back with many steps: at errors near 1e-10 with 10 to 80 times the event-driven integrator’s evaluations. It has
-digits for little more time: there it takes less than a tenth of the time of compiled diffrax, the fastest of the
-others, which at errors near 1e-3 is the faster one.
+each other library one method is in colour. A curve ends where a run took more than 2 s, or had not ended after 5. At
+kinks the others lose digits, and win each back with many steps: at errors near 1e-10 with 10 to 80 times the
+event-driven integrator’s evaluations. It has digits for little more time: there it takes less than a tenth of the time
+of compiled diffrax, the fastest of the others, which at errors near 1e-3 is the faster one.
 """
 
 from __future__ import annotations

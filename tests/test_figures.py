@@ -29,6 +29,7 @@ from figures import (
     calibration,
     command,
     conservation,
+    conserved_manifold,
     convergence,
     dominance,
     implicit_bias,
@@ -41,7 +42,7 @@ from figures.deep_networks import experiment as deep_networks
 from figures.noisy_digits import experiment
 from figures.noisy_digits.protocol import Protocol
 from figures.peers import PEERS, velocity
-from figures.style import COLUMN, PAGE, STYLE, title_and_caption
+from figures.style import COLUMN, PAGE, RULES, STYLE, title_and_caption
 from flowsim import (
     Dataset,
     DeepWeights,
@@ -70,7 +71,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "samples": 3, "width": 3, "t_final": 10.0, "event_rtols": (1e-6, 1e-12), "dopri5_rtols": (1e-5,),
         "step_sizes": (0.1, 0.01),
     },
-    "alignment": {"width": 4, "widths": (3, 6), "seeds": (0, 1, 2), "t_final": 5.0},
+    "alignment": {"width": 4, "widths": (3, 5, 8), "seeds": (0, 1, 2), "t_final": 5.0},
     "signs": {"width": 6},
     "dominance": {"shape": Shape(3, 4, 0.3), "t_final": 100.0},
     "convergence": {"samples": 3, "width": 4, "seeds": (0, 1), "t_final": 1e3},
@@ -145,6 +146,7 @@ def drawn_texts(figure: Figure) -> list[Text]:
 
 def test_every_figure_can_be_read(name: str) -> None:
     assert_readable(small(name)[1])
+    assert_ticks(small(name)[1])
 
 
 def assert_readable(figure: Figure) -> None:
@@ -163,6 +165,15 @@ def assert_readable(figure: Figure) -> None:
     for legend in figure.legends:
         names = [text.get_text() for text in legend.get_texts()]
         assert len(names) == len(set(names)) > 0
+
+
+def assert_ticks(figure: Figure) -> None:
+    """Every axis has three ticks at least: between two, nobody can say where a number is."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in (*axis.get_majorticklocs(), *axis.get_minorticklocs()) if low <= tick <= high]
+            assert len(ticks) >= 3, f"{ticks} at {axis.get_label_text()!r}"
 
 
 def _overlap(first: Any, second: Any, slack: float = 1.0) -> bool:
@@ -321,11 +332,15 @@ def test_conserved_manifold_plots_runs_on_the_curves_of_equal_c() -> None:
             psi = {"GD": output**2 / 2, "FA": output, "sign-FA": abs(output)}[rule]
             np.testing.assert_allclose(psi - norm**2 / 2, gap, rtol=0, atol=1e-8)
             assert np.ptp(norm) > 0.5
-        for place, annotation in enumerate(each for each in axes.texts if isinstance(each, Annotation)):
-            norm, output = paths[place // 2]  # two arrows on each, from an earlier point to the next
-            tail, tip = (np.argmin(np.hypot(norm - at[0], output - at[1])) for at in (annotation.xyann, annotation.xy))
-            assert tip == tail + 1
-        assert len(axes.texts) == 10
+        on = []
+        for arrow in (each for each in axes.texts if isinstance(each, Annotation)):
+            tails = [np.hypot(norm - arrow.xyann[0], output - arrow.xyann[1]) for norm, output in paths]
+            path = int(np.argmin([distance.min() for distance in tails]))
+            norm, output = paths[path]  # from an earlier point to the next
+            assert np.hypot(norm - arrow.xy[0], output - arrow.xy[1]).argmin() == tails[path].argmin() + 1
+            on.append(path)
+        ways = [1 + (norm.argmin() > 0) for norm, _ in paths]  # in and out, or out alone
+        assert [on.count(path) for path in range(5)] == ways
         curves = [data_of(each) for each in axes.get_lines() if len(data_of(each)[0]) == 400]
         assert len(curves) == (5 if rule == "FA" else 10)
         for place, (norm, output) in enumerate(curves):
@@ -333,6 +348,19 @@ def test_conserved_manifold_plots_runs_on_the_curves_of_equal_c() -> None:
             gap = runs.gap[place if rule == "FA" else place // 2].item()
             np.testing.assert_allclose((psi - norm**2 / 2)[np.isfinite(psi)], gap, rtol=0, atol=1e-12)
             assert np.isfinite(psi).any()
+
+
+def test_arrows_of_the_manifold_lie_over_no_other_and_over_no_start() -> None:
+    """In points: a head is 2.4 long, a dot 3 wide."""
+    with matplotlib.rc_context(STYLE):
+        figure = conserved_manifold.draw(conserved_manifold.measure())  # as in the gallery
+        figure.draw_without_rendering()
+    for axes in figure.axes:
+        tips = [each.xy for each in axes.texts if isinstance(each, Annotation)]
+        dots = [np.ravel(data_of(each)) for each in axes.get_lines() if each.get_marker() == "o"]
+        places = axes.transData.transform(np.array([*tips, *dots])) * 72 / figure.dpi
+        apart = [math.dist(*pair) for pair in itertools.combinations(places, 2)]
+        assert len(tips) >= 7 and min(apart) > 5
 
 
 def test_conservation_plots_deviations_of_each_method_and_rounding_where_they_are_corrected() -> None:
@@ -346,7 +374,7 @@ def test_conservation_plots_deviations_of_each_method_and_rounding_where_they_ar
     np.testing.assert_allclose(deviation, expected, rtol=0, atol=1e-15)
     assert 1e-12 < deviation.max() < 1e-5
     assert found["event", 1e-12].deviation.max() < 1e-11
-    steps, rest = data_of(line(axes, "gradient steps")), data_of(line(axes, "the same, less their correction"))
+    steps, rest = data_of(line(axes, "gradient steps")), data_of(line(axes, "steps less their correction"))
     assert steps[1].max() > 1e-4 and rest[1].max() < 1e-13
     np.testing.assert_allclose(np.round(steps[0] / 0.1), steps[0] / 0.1, atol=1e-9)
     ends = {(round(each.xy[1], 30), each.get_text()) for each in axes.texts if isinstance(each, Annotation)}
@@ -355,6 +383,15 @@ def test_conservation_plots_deviations_of_each_method_and_rounding_where_they_ar
         ("steps", 0.01): r"$\eta = 10^{-2}$",
     }.items():  # fmt: skip
         assert (round(found[method, value].deviation[-1].item(), 30), text) in ends
+    assert data_of(line(axes, "machine epsilon"))[1].tolist() == [np.finfo(float).eps] * 2
+    for eta in (0.1, 0.01):  # the number, the steps and what is left of them are of one colour, and of no other eta
+        colours = set()
+        for values in (found["steps", eta].deviation, found["steps", eta].rest):
+            plotted = values.clamp(min=conservation.LEAST)
+            colours |= {each.get_color() for each in axes.get_lines() if np.array_equal(data_of(each)[1], plotted)}
+        (number,) = [each for each in axes.texts if f"$\\eta = {conservation._power(eta)}$" == each.get_text()]
+        assert {number.get_color()} == colours
+    assert len({each.get_color() for each in axes.texts}) == 4
     large, small_steps = (found["steps", eta].deviation[-1].item() for eta in (0.1, 0.01))
     assert large / small_steps == pytest.approx(10, rel=0.2)
 
@@ -364,7 +401,10 @@ def test_alignment_plots_cosines_their_minima_and_both_bounds() -> None:
     above, below = figure.axes
     for place, (kind, cosine) in enumerate(found.cosine.items()):
         run = alignment.run(kind, 4, (0,), 5.0)
-        times, plotted = data_of(line(above, ", ".join(kind)))
+        times, plotted = data_of(above.get_lines()[place])
+        look = alignment.LOOKS[kind[1]]
+        assert above.get_lines()[place].get_color() == RULES[kind[0]]
+        assert above.get_lines()[place].get_linestyle() == look[0]
         output = run.evaluate(torch.from_numpy(times)).output[:, 0]
         feedback = run.flow.rule.feedback_matrices(run.evaluate(torch.from_numpy(times)))[0].reshape(-1, 4)
         expected = (output * feedback).sum(-1) / (output.norm(dim=-1) * feedback.norm(dim=-1))
@@ -379,14 +419,23 @@ def test_alignment_plots_cosines_their_minima_and_both_bounds() -> None:
         on_grid = ((at.output * b).sum(-1) / (at.output.norm(dim=-1) * b.norm(dim=-1))).amin(0)
         assert (smallest[0] <= on_grid + 1e-12).all() and (smallest[0] > on_grid - 0.01).all()
         if kind[0] == "sign-FA" or kind == ("FA", alignment.POSITIVE):
-            assert (smallest > torch.tensor([[3.0], [6.0]]).rsqrt()).all()
+            assert (smallest > torch.tensor([[3.0], [5.0], [8.0]]).rsqrt()).all()
         middle, caps, _ = below.containers[place].lines  # type: ignore[misc]
+        assert (middle.get_linestyle(), middle.get_marker(), middle.get_fillstyle()) == look
         np.testing.assert_allclose(data_of(middle)[1], smallest.mean(-1))
         errors = (data_of(caps[1])[1] - data_of(caps[0])[1]) / 2
         np.testing.assert_allclose(errors, smallest.std(-1) / math.sqrt(3))
-    assert np.asarray(line(above, "$1/\\sqrt{m}$").get_ydata()).tolist() == [0.5, 0.5]
+    bounds = [each for each in above.get_lines() if each.get_linestyle() == ":"]
+    assert [data_of(each)[1].tolist() for each in bounds] == [[0.5, 0.5], [found.adafa_bound] * 2]
+    key = {each.get_label(): each for each in figure.legends[0].get_lines()}
+    looks = {each.get_label(): (each.get_linestyle(), each.get_marker(), each.get_fillstyle()) for each in key.values()}
+    assert looks.items() >= alignment.LOOKS.items()
+    assert [key[name].get_color() for name in ("FA", "adaFA", "sign-FA")] == [
+        RULES[name] for name in ("FA", "adaFA", "sign-FA")
+    ]
+    assert len(key) == 8 and {"$1/\\sqrt{m}$", "min$|b_j|/|b|$"} < set(key)
     (bound,) = [each for each in below.get_lines() if each.get_linestyle() == ":"]
-    np.testing.assert_allclose(data_of(bound), [[3, 6], [3**-0.5, 6**-0.5]])
+    np.testing.assert_allclose(data_of(bound), [[3, 5, 8], [3**-0.5, 5**-0.5, 8**-0.5]])
     ada = alignment.run(("adaFA", alignment.POSITIVE), 4, (0,), 5.0)
     feedback = ada.start.output
     assert (conserved(ada.flow, ada.start)[0] > 0).all(), "the hypothesis of the bound"
@@ -543,6 +592,13 @@ def test_work_precision_plots_errors_times_and_evaluations_of_all_methods() -> N
         assert loose.evaluations < tight.evaluations
         assert np.array_equal(data_of(line(above, name)), [[p.error for p in points], [p.seconds for p in points]])
         assert np.array_equal(data_of(line(below, name))[1], [p.evaluations for p in points])
+    key = {each.get_label(): each for each in figure.legends[0].get_lines()}
+    assert set(key) == set(found)
+    for name in found:
+        lines = [key[name], line(above, name), line(below, name)]
+        looks = [(each.get_color(), each.get_linestyle(), each.get_marker()) for each in lines]
+        assert looks[0] == looks[1] == looks[2]
+    assert len({each.get_color() for each in key.values()}) == 1 + len({name.split(" ")[0] for name in found})
     arrays = peers.problem(flow, weights, 5.0)
     inputs, labels, feedback, start = arrays.arrays
     own = solve_ivp(

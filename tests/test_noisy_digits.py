@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from test_descent import FeedbackLinear
-from test_figures import assert_readable, data_of, line
+from test_figures import assert_readable, assert_ticks, data_of, line
 from test_images import write_images
 from torch import nn
 
@@ -39,6 +39,7 @@ from figures.noisy_digits.results import DERIVED, claims, conservation_table, ta
 from figures.noisy_digits.training import QUANTITIES, state_path, train
 from figures.style import RULES as RULE_COLOURS
 from figures.style import STYLE
+from figures.widths import APART
 from flowsim import GradientDescent, IntegrationError, descent, progress, solve
 from flowsim.rules import FeedbackAlignment, SignFeedbackAlignment, is_one_of
 from flowsim.shell import Attempts
@@ -515,6 +516,30 @@ def test_figures_can_be_read(drawn: Figure) -> None:
     assert_readable(drawn)
 
 
+def test_every_width_has_a_tick_and_every_error_bar_is_seen(results: Results) -> None:
+    """Of more widths: bars of one width stand beside each other, in the order of the legend, and at its tick."""
+    table, more = results.table, results.table.assign(width=results.table["width"] * 5)
+    wide = pd.concat([table, more], ignore_index=True)
+    with matplotlib.rc_context(STYLE):
+        drawn = [module.draw(wide) for module in (conservation, alignment, losses)]
+    for figure in drawn:
+        assert_readable(figure)
+        assert_ticks(figure)
+    for axes in (drawn[0].axes[0], *drawn[2].axes):
+        assert axes.get_xticks().tolist() == [3, 6, 15, 30]
+        bars = [each for each in axes.containers if each.has_yerr]  # type: ignore[attr-defined]
+        points = [each.lines[0] for each in bars]  # type: ignore[attr-defined]
+        places = np.stack([each.get_transform().transform(each.get_xydata())[:, 0] for each in points])
+        ticks = axes.transData.transform([(width, 1) for width in (3, 6, 15, 30)])[:, 0]
+        np.testing.assert_allclose(np.diff(places, axis=0) * 72 / axes.figure.dpi, APART)
+        np.testing.assert_allclose(places.mean(0), ticks)
+        for each in bars:  # dot, caps and bar of one series together
+            moved = {tuple(np.round(part.get_transform().transform((3, 1)), 6)) for part in each.get_children()}
+            assert len(moved) == 1
+        inside = axes.get_window_extent()
+        assert (places > inside.x0).all() and (places < inside.x1).all()
+
+
 def test_figures_plot_the_records(results: Results) -> None:
     with matplotlib.rc_context(STYLE):
         above, below = conservation.draw(results.table).axes
@@ -522,11 +547,12 @@ def test_figures_plot_the_records(results: Results) -> None:
         both = losses.draw(results.table).axes
     for number, rule in enumerate(RULES):
         own = results.of("deviation", rule)[1:].abs().median(0).values
-        plotted, caps, _ = above.containers[number].lines  # type: ignore[misc]
+        bars = [each for each in above.containers if each.has_yerr]  # type: ignore[attr-defined]
+        plotted, caps, _ = bars[number].lines  # type: ignore[attr-defined]
         np.testing.assert_allclose(data_of(plotted)[1], own.mean(0))
         np.testing.assert_allclose((data_of(caps[1])[1] - data_of(caps[0])[1]) / 2, own.std(0) / 2**0.5)
         formula = results.of("correction", rule) / results.of("half_norm_gain", rule)
-        crosses = [each for each in above.get_lines() if each.get_marker() == "+"][number]
+        crosses = [each for each in above.get_lines() if each.get_marker() == "x"][number]
         np.testing.assert_allclose(data_of(crosses)[1], formula[1:].abs().median(0).values.mean(0))
         rest = (results.of("deviation", rule) - formula)[1:].abs().median(0).values.mean(0)
         np.testing.assert_allclose(data_of(below.get_lines()[number])[1], rest.clamp(min=conservation.LEAST))

@@ -26,7 +26,7 @@ from theorems.cases import MODULES, outcome
 from theorems.check import Check, Statement
 from theorems.ensembles import Scope
 from theorems.pictures import LEAST, pictures
-from theorems.report import commit, formula_parts, mathml, summary, write_html, write_json
+from theorems.report import commit, formula_parts, mathml, pieces, summary, write_html, write_json
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 
@@ -157,7 +157,7 @@ def test_formulas_are_mathml_once_for_each_statement(page: str) -> None:
 @pytest.mark.parametrize("statement", statements(), ids=lambda statement: statement.title)
 def test_formulas_lose_nothing(statement: Statement) -> None:
     """Letters and digits of the formula are those of its MathML, in order; no command is left."""
-    shown = "".join(mathml(part) for part in formula_parts(statement.name, [statement]))
+    shown = "".join(mathml(piece) for part in formula_parts(statement.name, [statement]) for piece in pieces(part))
     text = html.unescape(re.sub("<[^>]*>", "", shown))
     assert "\\" not in text
     latex = re.sub(r"\\[A-Za-z]+", "", statement.formula).replace("\\", "")
@@ -493,7 +493,7 @@ def test_formulas_and_figures_are_shown(browser: webdriver.Chrome, file: Path, p
     for selector, tag in [("math", "<math"), ("svg", "<svg")]:
         shown = sizes(browser, selector)
         assert len(shown) == page.count(tag)
-        assert (shown > 8).all()
+        assert (shown > 5).all(), "an arrow by itself is low"
     assert (sizes(browser, "svg")[:, 0] > 300).all()
     names = browser.execute_script("return [...document.querySelectorAll('math, mfrac')].map(x => x.namespaceURI)")
     assert set(names) == {"http://www.w3.org/1998/Math/MathML"}
@@ -501,14 +501,64 @@ def test_formulas_and_figures_are_shown(browser: webdriver.Chrome, file: Path, p
     assert (fractions[:, 1] > 12).all(), "numerators above denominators"
 
 
+@pytest.fixture(scope="module")
+def pages(file: Path) -> dict[str, Path]:
+    """What is measured, with everything that there can be; every formula; and what is proved."""
+    every = [case.statement for module in MODULES.values() for case in module.cases(Scope(1, "cpu"))]
+    names = dict.fromkeys(statement.name for statement in every)
+    stopped = [Check(name, "stopped", "theorem", "undecided", None, None, 0, {"reason": "x"}) for name in names]
+    interval = ["2.80075412326388888881e-1", "2.80075412326388888889e-1"]
+    details = {
+        "hypotheses": {"y_i y_j <x_i, x_j> >= kappa |x_i| |x_j|": {"holds": True, "slack": interval}},
+        "claims": {"cos(v, b)^2 >= (min|b_j| / |b|)^2": {"verdict": "proved", "interval": interval, "time": interval}},
+        "runs": [
+            {
+                **{"rule": "SignFeedbackAlignment", "loss": "exponential", "samples": 8, "dimension": 10},
+                **{"widths": [10, 10], "slope": 0.3, "t_final": 100.0, "bits": 192, "steps": 12345, "events": 80},
+            }
+        ],
+    }
+    proved = Check("lemma_5_4", "c_j > 0, n = 8, m = 10, T = 100", "theorem", "proved", None, None, 1, details)
+    data = {"data": {"kappa": interval}, "rigorous": {"flint": "3"}}
+    found = {"measured": file, "formulas": file.with_name("formulas.html"), "proved": file.with_name("proved.html")}
+    write_html(str(found["formulas"]), summary(stopped, "cpu", 1.0), every, "seeds 0")
+    write_html(str(found["proved"]), summary([proved], "cpu", 1.0, **data), every, "seeds 0")
+    return found
+
+
 @in_chromium
-def test_a_phone_scrolls_no_page_sideways(browser: webdriver.Chrome, file: Path) -> None:
+@pytest.mark.parametrize("name", ["measured", "formulas", "proved"])
+def test_a_phone_scrolls_nothing_sideways(browser: webdriver.Chrome, pages: dict[str, Path], name: str) -> None:
+    """Neither the page nor a table or a formula in a frame of its own."""
+    opened(browser, pages[name], 360)
+    script = """return [...document.querySelectorAll('html, .wide, .formula span')].map(
+        item => [item.scrollWidth, item.clientWidth, item.textContent.slice(0, 50)])"""
+    found = browser.execute_script(script)
+    assert found[0][:2] == [360, 360]
+    assert len(found) > 3
+    assert [item for item in found if item[0] > item[1]] == []
+
+
+@in_chromium
+def test_cells_say_what_they_are_where_headings_are_left_out(browser: webdriver.Chrome, file: Path) -> None:
+    script = """return [...document.querySelectorAll('table')].map(table => [
+        [...table.querySelectorAll('thead th')].map(item => item.textContent),
+        ...[...table.querySelectorAll('tbody tr')].map(row => [...row.querySelectorAll('td')].map(item =>
+            getComputedStyle(item, '::before').content))])"""
+    for width, shown in [(360, True), (1300, False)]:
+        opened(browser, file, width)
+        tables = browser.execute_script(script)
+        assert len(tables) > 10
+        for heads, *rows in tables:
+            for row in (row for row in rows if row):
+                named = ['"' + head + ' "' if shown else "none" for head in heads[1:]]
+                assert row[1:] in (named, ["none"]), "of data the value needs no name"
+        assert (sizes(browser, "thead")[:, 1] == 0).all() == shown
+
+
+@in_chromium
+def test_text_in_figures_can_be_read_on_a_phone(browser: webdriver.Chrome, file: Path) -> None:
     opened(browser, file, 360)
-    script = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth, innerWidth]"
-    assert browser.execute_script(script) == [360, 360, 360]
-    tables = sizes(browser, ".wide")
-    assert (tables[:, 0] <= 360).all()
-    assert sizes(browser, "table")[:, 0].max() > 360, "wide tables scroll in their own frames"
     script = """return Math.min(...[...document.querySelectorAll('svg text')].filter(x => x.textContent.trim()).map(
         x => parseFloat(getComputedStyle(x).fontSize) * x.getScreenCTM().d))"""
     assert browser.execute_script(script) > 6, "exponents; other text is larger"

@@ -172,6 +172,7 @@ def write_html(path: str, report: dict[str, Any], statements: Sequence[Statement
         "constants": constants,
         "nearest": pictures.nearest,
         "mathml": mathml,
+        "pieces": pieces,
         "svg": _svg,
     }
     if "rigorous" in report:
@@ -219,6 +220,23 @@ def formula_parts(name: str, statements: Sequence[Statement]) -> list[str]:
         else:
             parts[-1] += piece
     return parts
+
+
+def pieces(part: str) -> list[str]:
+    r"""A part of a formula, cut before its relations, where a narrow screen may break it.
+
+    >>> pieces(r"a(x = 1) \le b_{c = d} = e")
+    ['a(x = 1) ', '\\le b_{c = d} ', '= e']
+    """
+    found = [""]
+    for piece in re.split(r"(?=\\(?:le|ge|Rightarrow)\b|=)", part):
+        if found[-1].strip() and all(
+            found[-1].count(left) == found[-1].count(right) for left, right in ("{}", "()", "[]")
+        ):
+            found.append(piece)
+        else:
+            found[-1] += piece
+    return found
 
 
 def _svg(picture: Picture) -> Markup:

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from figures.deep_networks.results import OWN, layers_of, predicted_cosine
 from figures.experiments.table import array_of, column, levels, rows
@@ -41,7 +40,7 @@ def draw(table: pd.DataFrame) -> Figure:
             panel.plot(at, measured, color=colour, linewidth=0.9, label=layer if panel is axes[0] else None)
         panel.set_title(f"{rule}, $k = {number}$")
         panel.set_xlim(0, last)
-        panel.xaxis.set_major_locator(MaxNLocator(2, integer=True))
+        panel.set_xticks([0, last])
         grid(panel)
     for panel in axes[-len(classes) :]:
         panel.set_xlabel("epoch", labelpad=0)

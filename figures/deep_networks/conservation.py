@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator
 
 from figures.experiments.table import array_of, column, levels, rows
 from figures.style import BLACK, grid, panels, whole_decades
@@ -32,13 +32,13 @@ def draw(table: pd.DataFrame) -> Figure:
                 panel.semilogy(epochs, mean, line, color=COLOURS[rule], label=rule if line == "-" else None)
         panel.set_title(f"$k = {number}$")
         panel.set_xlim(0, last)
-        panel.xaxis.set_major_locator(MaxNLocator(2, integer=True))
+        panel.set_xticks([0, last])
         panel.set_xlabel("epoch", labelpad=0)
     for panel in axes:
         panel.yaxis.set_major_locator(LogLocator(numticks=9))
         grid(panel)
     whole_decades(axes[0])
-    axes[0].set_ylabel("drift of what is conserved")
+    axes[0].set_ylabel("of the conserved quantities")
     handles, labels = axes[0].get_legend_handles_labels()
     handles += [Line2D([], [], color=BLACK, linestyle=line) for line in ("-", ":")]
     figure.legend(handles, [*labels, "drift", "what is left"], loc="outside upper left", ncols=3)

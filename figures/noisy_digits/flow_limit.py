@@ -1,7 +1,7 @@
 """Noisy digits as a flow: the limit of small steps.
 
 The same experiment with 20 images and 15 neurons, as a flow (event-driven) and as gradient steps of size η with
-momentum β = 0.05, to the same time ηk/(1 − β) = 5. Above, the difference of a weight between the two; below,
+momentum β = 0.05, to the same time ηk/(1 − β) = 5. Above, the largest difference of a weight between the two; below,
 the change of Σ_j c_j, which the flow conserves (Theorem 5.2). Both vanish with η, in proportion to it for GD, FA and
 adaFA (dotted: slope 1). Where large steps meet a kink on the wrong side they part from the flow for a while; under
 sign-FA both scatter with where in a step the sign of a weight changes. What discrete training deviates from the law

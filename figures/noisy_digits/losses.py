@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from figures.experiments.table import levels, over_repeats
 from figures.noisy_digits.results import by_rule
@@ -31,6 +32,7 @@ def draw(table: pd.DataFrame) -> Figure:
             )  # fmt: skip
             set_beside(bars, place, len(COLOURS))
         width_axis(panel, widths.tolist())
+        panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3))
         panel.set_title(title)
         grid(panel)
     axes[0].set_ylabel("cross-entropy")
