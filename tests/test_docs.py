@@ -80,3 +80,10 @@ def test_contents_on_github_lead_to_headings() -> None:
         links = [link.partition(")")[0] for link in contents.split("](#")[1:]]
         headings = {slug(line.lstrip("# ")) for line in text.splitlines() if line.startswith("#")}
         assert links and set(links) <= headings
+
+
+@pytest.mark.parametrize("name", ["sections", "formulas", "docstrings"])
+def test_the_examples_of_what_builds_the_pages(name: str) -> None:
+    module = pytest.importorskip(name, exc_type=ImportError)
+    failed, tried = doctest.testmod(module)
+    assert tried > 0 and failed == 0

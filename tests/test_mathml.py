@@ -43,10 +43,30 @@ def test_large_parentheses_and_their_exponent_are_one_base() -> None:
     assert [item.get("minsize") for item in (power[0][0], power[0][-1])] == ["1.623em"] * 2
 
 
-def test_a_function_stands_apart_from_a_letter_and_not_from_parentheses() -> None:
-    apart, close = formula(r"\log n + \log(n)").iter("mo"), formula(r"\log(n)").iter("mo")
-    assert [item.get("rspace") for item in apart if item.text == "log"] == ["0.167em", "0"]
-    assert next(close).get("lspace") == "0"
+@pytest.mark.parametrize(
+    ("latex", "before", "behind"),
+    [
+        (r"\log n", "0", "0.167em"),
+        (r"\log(n)", "0", "0"),
+        (r"-\log n", "0", "0.167em"),
+        (r"b\log(n)", "0.167em", "0"),
+        (r"|b|\log|n|", "0.167em", "0.167em"),
+        (r"\log\frac1n", "0", "0.167em"),
+    ],
+)
+def test_a_function_stands_apart_from_factors_and_not_from_parentheses(latex: str, before: str, behind: str) -> None:
+    (name,) = named(formula(latex), "log")
+    assert (name.tag, name.get("lspace"), name.get("rspace")) == ("mo", before, behind)
+
+
+def test_a_function_of_a_function_stands_apart() -> None:
+    assert [item.get("rspace") for item in formula(r"\max_i\min_j x").iter("mo")] == ["0.167em"] * 2
+
+
+def test_a_prime_is_as_high_as_its_glyph_is() -> None:
+    element = formula(r"\phi'(z) + x''")
+    assert list(element.iter("msup")) == []
+    assert texts(element) == "\N{GREEK PHI SYMBOL}\N{PRIME}(z)+x\N{DOUBLE PRIME}"
 
 
 def test_what_a_minimum_is_over_stands_below_it_where_there_is_room() -> None:
@@ -56,9 +76,11 @@ def test_what_a_minimum_is_over_stands_below_it_where_there_is_room() -> None:
 
 def test_bars_do_not_stretch_unless_they_are_told_to() -> None:
     assert {item.get("stretchy") for item in named(formula(r"|w|^2 s\lvert x\rvert_1"), "|")} == {"false"}
+    assert {item.get("stretchy") for item in named(formula(r"\Big|x\Big|"), "|")} == {"true"}
     assert {item.get("stretchy") for item in named(formula(r"\left| \frac12 \right|"), "|")} != {"false"}
 
 
-def test_relations_have_space_around_them() -> None:
-    (relation,) = named(formula(r"0 \preceq A"), "\N{PRECEDES ABOVE SINGLE-LINE EQUALS SIGN}")
+@pytest.mark.parametrize(("latex", "sign"), [(r"\preceq", "⪯"), (r"\sim", "∼"), (r"\perp", "⟂")])
+def test_relations_have_space_around_them(latex: str, sign: str) -> None:
+    (relation,) = named(formula(rf"0 {latex} A"), sign)
     assert (relation.tag, relation.get("lspace"), relation.get("rspace")) == ("mo", "0.278em", "0.278em")

@@ -11,8 +11,8 @@ from latex2mathml.converter import convert_to_element
 from markupsafe import Markup
 
 SIGNS = {"\N{MINUS SIGN}", "+"}
-SPELLED = {r"\lbrace": "{", r"\rbrace": "}"}
-"""What latex2mathml leaves of braces that are large."""
+SPELLED = {r"\lbrace": "{", r"\rbrace": "}", "~": "\N{TILDE OPERATOR}"}
+"""What latex2mathml leaves of braces that are large, and makes of \\sim."""
 
 OPENING = {"(", "[", "{", "\N{MATHEMATICAL LEFT ANGLE BRACKET}"}
 CLOSING = {")", "]", "|", "}", "\N{MATHEMATICAL RIGHT ANGLE BRACKET}"}
@@ -23,8 +23,10 @@ LIMITS = {"min", "max", "inf", "sup"}
 LETTERS = {"\N{INFINITY}", "\N{HORIZONTAL ELLIPSIS}"}
 """What latex2mathml takes for operators, which have space around them."""
 
-RELATIONS = {"\N{PRECEDES ABOVE SINGLE-LINE EQUALS SIGN}", "\N{LESS-THAN OR EQUIVALENT TO}"}
-"""What browsers do not know to be relations."""
+RELATIONS = set("⪯≲∼⟂")
+"""What latex2mathml or browsers do not know to be relations."""
+
+PRIMES = "\N{PRIME}\N{DOUBLE PRIME}"
 
 UPRIGHT = set("ΓΔΘΛΞΠΣΦΨΩ")
 THIN, THICK = "0.167em", "0.278em"
@@ -45,15 +47,16 @@ def formula(latex: str, display: str = "block") -> Element:
     for item in whole.iter():
         item.text = html.unescape(item.text or "")  # it has entities for characters
         item.text = SPELLED.get(item.text, item.text)
+    for item in whole.iter():
         _set_kind(item)
     for row in list(whole.iter("mrow")):
         _group_fences(row)
         for before, item in itertools.pairwise([None, *row]):
             if item is not None and item.text in SIGNS and _is_prefix(before):
                 item.set("form", "prefix")
-        for item, behind in itertools.pairwise([*row, None]):
-            if item is not None and _core(item).text in FUNCTIONS:
-                _space_function(_core(item), behind)
+        for before, item, behind in zip([None, *row], row, [*row[1:], None], strict=False):
+            if _core(item).text in FUNCTIONS:
+                _space_function(before, _core(item), behind)
     return whole
 
 
@@ -71,11 +74,15 @@ def _set_kind(item: Element) -> None:
         item.set("mathvariant", "normal")
     elif item.text in {"|", "/"}:
         item.attrib |= {"lspace": "0", "rspace": "0"}
-        if not {"minsize", "fence"} & set(item.keys()):
-            item.set("stretchy", "false")
+        if item.get("fence") is None:
+            item.set("stretchy", "true" if item.get("minsize") else "false")
     elif item.tag == "msub" and item[0].text in LIMITS:
         item.tag = "munder"
         item[0].set("movablelimits", "true")
+    elif item.tag == "msup" and item[1].text and not item[1].text.strip(PRIMES):
+        item.tag = "mrow"  # the sign is high as it is
+        item[1].tag = "mo"
+        item[1].attrib |= {"lspace": "0", "rspace": "0"}
 
 
 def _core(item: Element) -> Element:
@@ -88,11 +95,13 @@ def _is_prefix(before: Element | None) -> bool:
     return before is None or (before.tag == "mo" and before.text not in CLOSING)
 
 
-def _space_function(name: Element, argument: Element | None) -> None:
-    """A name such as log, with a thin space before what it is of, unless that is in parentheses."""
-    apart = argument is not None and argument.text not in OPENING and _core(argument).tag != "mo"
+def _space_function(before: Element | None, name: Element, argument: Element | None) -> None:
+    """A name such as log, with a thin space behind a factor, and before what it is of unless that is in parentheses."""
+    of = None if argument is None else _core(argument)
+    apart = of is not None and (of.tag != "mo" or of.text in FUNCTIONS | {"|"})
+    behind_factor = before is not None and (before.tag != "mo" or before.text in CLOSING)
     name.tag = "mo"
-    name.attrib |= {"form": "prefix", "lspace": "0", "rspace": THIN if apart else "0"}
+    name.attrib |= {"form": "prefix", "lspace": THIN if behind_factor else "0", "rspace": THIN if apart else "0"}
 
 
 def _group_fences(row: Element) -> None:
