@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import itertools
 import logging
 import os
@@ -59,15 +58,6 @@ class ProcessDiedError(RuntimeError):
 
 class EndedError(BaseException):
     """A task is to end, and may save where it is on the way: nothing that catches errors catches this."""
-
-
-def available() -> bool:
-    """Whether Dask is installed.
-
-    >>> isinstance(available(), bool)
-    True
-    """
-    return importlib.util.find_spec("distributed") is not None
 
 
 def cores() -> int:
@@ -220,7 +210,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]
 
     Ctrl-C is for this process to act on: it never gets to processes and threads that are started here.
     """
-    with needed("work in several processes", "sweep"):
+    with needed("work in several processes", "processes"):
         from dask import config  # noqa: PLC0415, optional
         from distributed import Client, LocalCluster  # noqa: PLC0415, optional
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sections import anchor, numbered, slug, unresolved
+
+from figures import overview
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -31,6 +35,17 @@ def test_the_examples_of_a_page_do_what_it_says(
     failed, tried = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test)
     assert tried > 0
     assert failed == 0, capsys.readouterr().out
+
+
+def test_the_example_of_the_readme_draws_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert Path("overview.png").read_bytes().startswith(b"\x89PNG")
+    drawn = overview.measure()
+    assert names["solution"].events.time.equal(drawn.events.time)
+    assert names["solution"].evaluate(1.0).hidden.equal(drawn.evaluate(1.0).hidden)
 
 
 def test_every_section_that_is_cited_exists() -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flowsim.executor import ProcessDiedError, available, executed
+from flowsim.executor import ProcessDiedError, executed
 from theorems import (
     any_start,
     direct_feedback,
@@ -117,7 +117,7 @@ def asked(names: Sequence[str], scope: Scope) -> list[Place]:
 def results(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check | Finding]]:
     """Decide cases and answer questions; each is handed over when it, or the group that it is in, is done."""
     few = sum(name != FINDINGS for name, _ in places) <= FEW
-    here = few or scope.device != "cpu" or not available()
+    here = few or scope.device != "cpu"
     return _one_by_one(places, scope) if here else _in_processes(places, scope)
 
 

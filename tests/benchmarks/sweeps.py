@@ -65,7 +65,7 @@ CONTENT = failed_part(grid_of({**GRID, "seeds": 64}), 0, "").content
 def scheduled(workers: int) -> str:
     """Tasks that do nothing: what is left is Dask, and the writing of the parts."""
     grid = grid_of({**GRID, "seeds": 64 * EMPTY})
-    largest, counted = 0, []
+    largest, counted, first = 0, [], 0.0
     with tempfile.TemporaryDirectory() as folder:
         results = opened(folder, grid)
         cpu = seconds()
