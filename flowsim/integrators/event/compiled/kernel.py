@@ -281,7 +281,7 @@ class _Track:
 
     def _share(self, time: float) -> float:
         """Of the way in time."""
-        return (time - self.first) / self.way
+        return float((time - self.first) / self.way)
 
     def _now(self) -> tuple[Tensor, Tensor, Tensor]:
         state = self.state
