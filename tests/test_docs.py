@@ -102,3 +102,20 @@ def test_the_examples_of_what_builds_the_pages(name: str) -> None:
     module = pytest.importorskip(name, exc_type=ImportError)
     failed, tried = doctest.testmod(module)
     assert tried > 0 and failed == 0
+
+
+def test_a_list_of_a_document_stays_one() -> None:
+    sources = pytest.importorskip("sources", exc_type=ImportError)
+    text = "Verdicts\n- one,\n  of two lines\n- two\n\nMore.\n"
+    assert sources.linked(text, "CHANGELOG.md", "changelog.md") == "Verdicts\n\n" + text.partition("\n")[2]
+
+
+def test_links_to_documents_lead_to_their_pages_and_other_files_are_named() -> None:
+    sources = pytest.importorskip("sources", exc_type=ImportError)
+    text = "[all](../theorems/README.md#14-beyond-the-paper), [times](../tests/benchmarks/results.md), "
+    text += "[a](rules.py), [b](#11-enclosures)"
+    page = sources.linked(text, "flowsim/README.md", "theory/10.md")
+    assert (
+        page
+        == "[all](14.md#section-14), [times](../results/benchmarks.md), a (`flowsim/rules.py`), [b](11.md#section-11)"
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -135,6 +137,9 @@ def test_the_gallery_has_every_figure_with_its_caption_and_code(site: Path) -> N
     for figure in figures:
         assert f'src="gallery/{figure.name}"' in text
         assert (site / "gallery" / figure.name).read_bytes() == figure.read_bytes()
+    shown = html.unescape(re.sub(r"<[^>]+>", "", text))
+    for module in (ROOT / "figures/signs.py", ROOT / "figures/noisy_digits/losses.py"):
+        assert module.read_text().strip() in shown
     assert text.count("<details") == len(figures)
 
 

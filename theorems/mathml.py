@@ -52,7 +52,7 @@ def formula(latex: str, display: str = "block") -> Element:
     for row in list(whole.iter("mrow")):
         _group_fences(row)
         for before, item in itertools.pairwise([None, *row]):
-            if item is not None and item.text in SIGNS and _is_prefix(before):
+            if item is not None and item.text in SIGNS and begins_term(before):
                 item.set("form", "prefix")
         for before, item, behind in zip([None, *row], row, [*row[1:], None], strict=False):
             if _core(item).text in FUNCTIONS:
@@ -90,8 +90,8 @@ def _core(item: Element) -> Element:
     return item[0] if item.tag in {"msub", "msup", "munder"} else item
 
 
-def _is_prefix(before: Element | None) -> bool:
-    """Whether a sign behind this part begins a term."""
+def begins_term(before: Element | None) -> bool:
+    """Whether what stands behind this part begins a term, so that a sign there is no operation between two of them."""
     return before is None or (before.tag == "mo" and before.text not in CLOSING)
 
 
@@ -99,9 +99,8 @@ def _space_function(before: Element | None, name: Element, argument: Element | N
     """A name such as log, with a thin space behind a factor, and before what it is of unless that is in parentheses."""
     of = None if argument is None else _core(argument)
     apart = of is not None and (of.tag != "mo" or of.text in FUNCTIONS | {"|"})
-    behind_factor = before is not None and (before.tag != "mo" or before.text in CLOSING)
     name.tag = "mo"
-    name.attrib |= {"form": "prefix", "lspace": THIN if behind_factor else "0", "rspace": THIN if apart else "0"}
+    name.attrib |= {"form": "prefix", "lspace": "0" if begins_term(before) else THIN, "rspace": THIN if apart else "0"}
 
 
 def _group_fences(row: Element) -> None:

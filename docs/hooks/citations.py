@@ -21,6 +21,8 @@ class Citations(Extension):
 
 
 class _Numbers(InlineProcessor):
+    ANCESTOR_EXCLUDES = ("a",)
+
     def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:
         span = Element("span")
         span.text = f"{m['word']} "

@@ -7,7 +7,7 @@ import itertools
 import re
 from xml.etree.ElementTree import Element, tostring
 
-from theorems.mathml import CLOSING, formula
+from theorems.mathml import begins_term, formula
 
 ARITHMATEX = re.compile(
     r'<div class="arithmatex">\\\[(?P<block>.*?)\\\]</div>'
@@ -16,7 +16,7 @@ ARITHMATEX = re.compile(
 )
 TAG = re.compile(r"\s*\\tag\{(.*?)\}")
 
-BREAKS = set("=≤≥<>≠≈∼≲∈→↦←⊂⪯,;+−·∘")
+BREAKS = set("=≤≥<>≠≈∼≲∈→↦←⊂⪯⟂,;+−·∘")
 """A line may end behind these where they are inline, between parts that are whole, as in TeX."""
 
 
@@ -62,8 +62,7 @@ def breakable(whole: Element) -> list[Element]:
     for before, item in itertools.pairwise([None, *row]):
         assert item is not None
         parts[-1].append(item)
-        binary = before is not None and (before.tag != "mo" or before.text in CLOSING)
-        if item.tag == "mo" and item.text in BREAKS and binary and item is not row[-1]:
+        if item.tag == "mo" and item.text in BREAKS and not begins_term(before) and item is not row[-1]:
             item.set("form", "infix")
             parts.append([])
     if len(parts) == 1:

@@ -89,11 +89,14 @@ def _anchors(document: str) -> dict[str, str]:
     return found
 
 
+LIST = re.compile(r"^(?![-\s#|])(.+)\n(?=- )", re.MULTILINE)
+"""A line before a list: GitHub needs none between the two that is empty, and Python-Markdown does."""
+
 LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#\s]*)(?:#(?P<heading>[^)\s]*))?\)")
 
 
 def linked(text: str, document: str, page: str) -> str:
-    """The text of a document with its links to documents that have pages; other files are named only."""
+    """The text of a document, with its links to documents that have pages; other files are named only."""
 
     def target(match: re.Match[str]) -> str:
         path = os.path.normpath(Path(document).parent / match["path"]) if match["path"] else document
@@ -104,7 +107,7 @@ def linked(text: str, document: str, page: str) -> str:
             found = _anchors(path)[match["heading"]]
         return f"]({os.path.relpath(found, Path(page).parent)})"
 
-    return re.sub(r"\[([^\]]+)\] \((`[^)]+`)\)", r"\1 (\2)", LINK.sub(target, text))
+    return re.sub(r"\[([^\]]+)\] \((`[^)]+`)\)", r"\1 (\2)", LINK.sub(target, LIST.sub(r"\1\n\n", text)))
 
 
 # --- documents ---
