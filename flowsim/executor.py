@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import CancelledError, Future
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowsim.extras import needed
@@ -32,8 +33,7 @@ Item = TypeVar("Item")
 TOPIC = "flowsim"
 """What workers tell goes under this name."""
 
-QUIET = "distributed", "tornado", "asyncio"
-"""Loggers that say on standard error what comes back as outcomes here."""
+LOST = "the connection to the scheduler was lost"
 
 LOOK_EVERY = 0.5
 """Seconds between looks at how many workers there are."""
@@ -111,7 +111,7 @@ def executed(
         count = min(count, len(items))
     if scheduler is not None:
         patience = 0.0  # others may have tasks there
-    with _quiet(), _client(count, scheduler) as client, _ending(client, patience), _news(client) as news:
+    with _client(count, scheduler) as client, _ending(client, patience), _news(client) as news:
         for item, future in _as_they_end(client, function, items, news, told):
             if isinstance(future.exception(), ProcessDiedError):
                 died.append(item)
@@ -156,7 +156,7 @@ def _as_they_end(
 ) -> Iterator[tuple[Item, Future[Any]]]:
     waiting, flying = iter(items), {}
     while True:
-        threads: Any = client.nthreads()
+        threads = _threads(client)
         free = max(1, sum(threads.values())) - len(flying)
         for item in itertools.islice(waiting, max(0, free)):
             submitted = client.submit(_called, function, item, pure=False)
@@ -172,6 +172,19 @@ def _as_they_end(
                 told(flying[new[0]], new[1])
 
 
+def _threads(client: distributed.Client) -> dict[str, int]:
+    """How many threads each worker has.
+
+    Raises:
+        ConnectionError: if the scheduler does not answer.
+    """
+    try:
+        threads: Any = client.nthreads()
+    except OSError:
+        raise ConnectionError(LOST) from None
+    return threads
+
+
 def _outcome(submitted: distributed.Future) -> Future[Any]:
     """What a task came to, as Dask has it."""
     from distributed import KilledWorker  # noqa: PLC0415, optional
@@ -181,7 +194,7 @@ def _outcome(submitted: distributed.Future) -> Future[Any]:
     except KilledWorker:
         result, error = None, ProcessDiedError("its process died; the system may have run out of memory")
     except CancelledError:
-        raise ConnectionError("the connection to the scheduler was lost") from None
+        raise ConnectionError(LOST) from None
     except Exception as stop:  # of what could not be sent
         result, error = None, stop
     return _settled(result, error)
@@ -214,7 +227,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]
         from dask import config  # noqa: PLC0415, optional
         from distributed import Client, LocalCluster  # noqa: PLC0415, optional
 
-    with contextlib.ExitStack() as stack:
+    with _quiet(), contextlib.ExitStack() as stack:
         if scheduler is not None:
             try:
                 client = Client(scheduler)
@@ -224,6 +237,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]
             return
         folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         stack.enter_context(config.set({**SETTINGS, "temporary-directory": folder}))
+        resource_tracker.ensure_running()  # whoever starts it lets Ctrl-C in again
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             cluster = LocalCluster(
@@ -231,7 +245,9 @@ def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 security=True, silence_logs=logging.CRITICAL,
             )  # fmt: skip
-            client = stack.enter_context(Client(stack.enter_context(cluster)))
+            stack.enter_context(cluster)
+            stack.callback(_kill, cluster)
+            client = stack.enter_context(Client(cluster))
         except RuntimeError:
             raise RuntimeError(
                 "processes cannot start: each imports the script that starts them, which must be a file and do so "
@@ -239,7 +255,6 @@ def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]
             ) from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        stack.callback(_kill, cluster)
         yield client
 
 
@@ -275,16 +290,16 @@ def _ending(client: distributed.Client, patience: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What Dask would log comes back as outcomes."""
-    loggers = [logging.getLogger(name) for name in QUIET]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+    """What Dask would log comes back as outcomes: its loggers have levels of their own, and share a handler."""
+    handlers = logging.getLogger("distributed").handlers
+    levels = [handler.level for handler in handlers]
+    for handler in handlers:
+        handler.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
 
 
 # --- in the other processes ---

@@ -41,7 +41,7 @@ def job(item: Any) -> Any:
 def test_what_a_function_returns_or_raises_comes_back_and_items_are_taken_when_their_turn_comes() -> None:
     """One that cannot be sent is an error of its task; the loggers are afterwards as they were."""
     asked, told, found = [], [], {}
-    level = logging.getLogger("distributed").level
+    levels = [handler.level for handler in logging.getLogger("distributed").handlers]
 
     def items() -> Iterator[tuple[str, Any]]:
         for item in [("tell", 0.25), ("raise", "of its own"), ("unsendable", 0), *(("value", n) for n in range(5))]:
@@ -61,7 +61,7 @@ def test_what_a_function_returns_or_raises_comes_back_and_items_are_taken_when_t
     assert repr(error) == "ValueError('of its own')"
     assert "raise ValueError(more)" in "".join(traceback.format_exception(error))
     assert isinstance(found["unsendable", 0].exception(), TypeError)
-    assert logging.getLogger("distributed").level == level
+    assert [handler.level for handler in logging.getLogger("distributed").handlers] == levels
 
 
 def test_a_task_whose_process_dies_is_tried_again_alone_and_then_given_up(
@@ -122,6 +122,26 @@ def test_processes_end_with_the_one_that_started_them_and_say_nothing(ending: si
         wait_for(lambda path=path: not psutil.pid_exists(int(path.stem)))
 
 
+def test_ctrl_c_while_processes_start_is_as_quiet(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    started: set[int] = set()
+
+    def two_start() -> bool:
+        started.update(each.pid for each in psutil.Process(process.pid).children(recursive=True))
+        return len(started) >= 3  # one of them keeps semaphores
+
+    wait_for(two_start)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    for pid in started:
+        wait_for(lambda pid=pid: not psutil.pid_exists(pid))
+
+
 def wait_for(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while not true():
@@ -136,6 +156,17 @@ def test_the_workers_of_a_scheduler_are_used_and_stay() -> None:
             found = dict(executed(job, [("value", 1), ("raise", "own")], scheduler=started.scheduler_address))
             assert found["value", 1].result()[1] == os.getpid()  # its worker is here
             assert isinstance(found["raise", "own"].exception(), ValueError)
+
+
+def test_a_scheduler_that_is_lost_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    started = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0")
+    with started, config.set({"distributed.comm.timeouts.connect": "0.2s"}):
+        found = executed(job, [("value", n) for n in range(5)], scheduler=started.scheduler_address)
+        next(found)
+        started.close()
+        with pytest.raises(ConnectionError, match=r"^the connection to the scheduler was lost$"):
+            list(found)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "ftp://x"])

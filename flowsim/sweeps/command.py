@@ -45,8 +45,8 @@ def prepared(options: argparse.Namespace) -> Results:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status.
 
-    It is 0 if all trajectories have been tried; 1 if some chunks failed, which the same command tries again; 2 for bad
-    input, or rows that cannot be written; 130 after Ctrl-C.
+    It is 0 if all trajectories have been tried; 1 if some chunks failed, which the same command tries again, or the
+    scheduler was lost; 2 for bad input, or rows that cannot be written; 130 after Ctrl-C.
     """
     options = parser().parse_args(arguments)
     if options.example:
@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain(f"interrupted; the same command goes on with what is in {options.output}")
         return INTERRUPTED
+    except ConnectionError as error:
+        complain(f"{error}; the same command goes on with what is in {options.output}")
+        return 1
     except OSError as error:
         complain(f"{unwritten(options.output, error)}; the same command goes on with what is there")
         return 2
