@@ -40,7 +40,7 @@ def draw(table: pd.DataFrame) -> Figure:
             panel.plot(at, measured, color=colour, linewidth=0.9, label=layer if panel is axes[0] else None)
         panel.set_title(f"{rule}, $k = {number}$")
         panel.set_xlim(0, last)
-        panel.set_xticks([0, last])
+        panel.set_xticks([0, last / 2, last])
         grid(panel)
     for panel in axes[-len(classes) :]:
         panel.set_xlabel("epoch", labelpad=0)

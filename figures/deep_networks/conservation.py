@@ -32,13 +32,13 @@ def draw(table: pd.DataFrame) -> Figure:
                 panel.semilogy(epochs, mean, line, color=COLOURS[rule], label=rule if line == "-" else None)
         panel.set_title(f"$k = {number}$")
         panel.set_xlim(0, last)
-        panel.set_xticks([0, last])
+        panel.set_xticks([0, last / 2, last])
         panel.set_xlabel("epoch", labelpad=0)
     for panel in axes:
         panel.yaxis.set_major_locator(LogLocator(numticks=9))
         grid(panel)
     whole_decades(axes[0])
-    axes[0].set_ylabel("of the conserved quantities")
+    axes[0].set_ylabel("change of conserved quantities")
     handles, labels = axes[0].get_legend_handles_labels()
     handles += [Line2D([], [], color=BLACK, linestyle=line) for line in ("-", ":")]
     figure.legend(handles, [*labels, "drift", "what is left"], loc="outside upper left", ncols=3)
