@@ -103,6 +103,14 @@ def test_several_processes_give_the_same_checks_and_findings(monkeypatch: pytest
     assert dict(cases.results(places, scope)) == dict(here)
 
 
+def test_without_dask_cases_are_decided_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases, "FEW", 0)
+    monkeypatch.setattr(cases, "available", lambda: False)
+    monkeypatch.setattr(cases, "executed", failing(ImportError("no dask")))
+    places = [("proposition_5_3", 1), ("theorem_5_2", 0)]
+    assert [place for place, _ in cases.results(places, Scope(1, "cpu"))] == places
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
