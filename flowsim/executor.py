@@ -35,6 +35,9 @@ TOPIC = "flowsim"
 
 LOST = "the connection to the scheduler was lost"
 
+LOGGERS = "distributed", "distributed.client", "tornado.application"
+"""Those of Dask that write by handlers of their own."""
+
 LOOK_EVERY = 0.5
 """Seconds between looks at how many workers there are."""
 
@@ -278,28 +281,33 @@ def _ending(client: distributed.Client, patience: float) -> Iterator[None]:
         yield
     except BaseException:
         if patience > 0:
-            client.run(_end_tasks)
-            deadline = time.monotonic() + patience
-            while time.monotonic() < deadline:
-                processing: Any = client.processing()
-                if not any(processing.values()):
-                    break
-                time.sleep(0.02)
+            with contextlib.suppress(Exception):  # of workers that are gone: what goes on here matters more
+                _end(client, patience)
         raise
+
+
+def _end(client: distributed.Client, patience: float) -> None:
+    client.run(_end_tasks)
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        processing: Any = client.processing()
+        if not any(processing.values()):
+            return
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What Dask would log comes back as outcomes: its loggers have levels of their own, and share a handler."""
-    handlers = logging.getLogger("distributed").handlers
-    levels = [handler.level for handler in handlers]
-    for handler in handlers:
-        handler.setLevel(logging.CRITICAL + 1)
+    """What Dask would log comes back as outcomes, or as an error."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [logging.NullHandler()], False
     try:
         yield
     finally:
-        for handler, level in zip(handlers, levels, strict=True):
-            handler.setLevel(level)
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
 
 
 # --- in the other processes ---

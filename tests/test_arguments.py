@@ -139,6 +139,11 @@ CASES: dict[str, Case] = {
         {"samples": 3, "dimension": 4, "rho": 0.2, "seed": 0},
         {"samples": [*NO_COUNTS, 2**20], "dimension": [*NO_COUNTS, 2**31], "rho": NO_NUMBERS, "seed": NO_SEEDS},
     ),
+    "data.gaussian": (
+        data.gaussian,
+        {"samples": 3, "dimension": 4, "seed": 0},
+        {"samples": [*NO_COUNTS, 2**20], "dimension": [*NO_COUNTS, 2**31], "seed": NO_SEEDS},
+    ),
     "FeedbackAlignment": (
         FeedbackAlignment,
         {"feedback": OUTPUT},
@@ -281,7 +286,7 @@ CASES: dict[str, Case] = {
     **{
         f"observables.{name}": (getattr(observables, name), ALIGNED, wrong)
         for names, wrong in (
-            (("accuracy", "descent_factors"), WRONG_FLOW_OR_WEIGHTS),
+            (("accuracy", "descent_factors", "normalized_margin"), WRONG_FLOW_OR_WEIGHTS),
             (("alignment", "network_alignment", "conserved", "conserved_per_layer"), WRONG_TYPES),
         )
         for name in names

@@ -1,5 +1,6 @@
 """The executor: what fails or dies is an outcome, what it stood beside is not touched, and nothing is left behind."""
 
+import json
 import logging
 import os
 import signal
@@ -41,7 +42,8 @@ def job(item: Any) -> Any:
 def test_what_a_function_returns_or_raises_comes_back_and_items_are_taken_when_their_turn_comes() -> None:
     """One that cannot be sent is an error of its task; the loggers are afterwards as they were."""
     asked, told, found = [], [], {}
-    levels = [handler.level for handler in logging.getLogger("distributed").handlers]
+    logger = logging.getLogger("distributed")
+    before = logger.handlers, logger.propagate
 
     def items() -> Iterator[tuple[str, Any]]:
         for item in [("tell", 0.25), ("raise", "of its own"), ("unsendable", 0), *(("value", n) for n in range(5))]:
@@ -61,7 +63,7 @@ def test_what_a_function_returns_or_raises_comes_back_and_items_are_taken_when_t
     assert repr(error) == "ValueError('of its own')"
     assert "raise ValueError(more)" in "".join(traceback.format_exception(error))
     assert isinstance(found["unsendable", 0].exception(), TypeError)
-    assert [handler.level for handler in logging.getLogger("distributed").handlers] == levels
+    assert (logger.handlers, logger.propagate) == before
 
 
 def test_a_task_whose_process_dies_is_tried_again_alone_and_then_given_up(
@@ -158,15 +160,23 @@ def test_the_workers_of_a_scheduler_are_used_and_stay() -> None:
             assert isinstance(found["raise", "own"].exception(), ValueError)
 
 
-def test_a_scheduler_that_is_lost_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    started = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0")
-    with started, config.set({"distributed.comm.timeouts.connect": "0.2s"}):
-        found = executed(job, [("value", n) for n in range(5)], scheduler=started.scheduler_address)
-        next(found)
-        started.close()
-        with pytest.raises(ConnectionError, match=r"^the connection to the scheduler was lost$"):
-            list(found)
-    assert capfd.readouterr().err == ""
+def test_a_scheduler_that_is_lost_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "scheduler.json"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
+    scheduler = subprocess.Popen([*command, "--scheduler-file", str(file)], stderr=subprocess.DEVNULL)
+    wait_for(file.exists)
+
+    def killing() -> Iterator[tuple[str, int]]:
+        scheduler.kill()
+        scheduler.wait()
+        yield "value", 1
+
+    with (
+        config.set({"distributed.comm.timeouts.connect": "0.2s"}),
+        pytest.raises(ConnectionError, match=r"^the connection to the scheduler was lost$"),
+    ):
+        list(executed(job, killing(), scheduler=json.loads(file.read_text())["address"]))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "ftp://x"])

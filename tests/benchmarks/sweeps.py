@@ -65,15 +65,12 @@ CONTENT = failed_part(grid_of({**GRID, "seeds": 64}), 0, "").content
 def scheduled(workers: int) -> str:
     """Tasks that do nothing: what is left is Dask, and the writing of the parts."""
     grid = grid_of({**GRID, "seeds": 64 * EMPTY})
-    largest, counted, first = 0, [], 0.0
+    largest, first, cpu = 0, 0.0, seconds()
     with tempfile.TemporaryDirectory() as folder:
         results = opened(folder, grid)
-        cpu = seconds()
         for number, future in executed(nothing, range(EMPTY), workers=workers):
-            if not counted:
-                first = time.perf_counter()
+            first = first or time.perf_counter()
             results.write(number, future.result())
-            counted.append(number)
             largest = max(largest, psutil.Process().memory_info().rss)
         wall, cpu = time.perf_counter() - first, seconds() - cpu
     return (
