@@ -76,19 +76,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """A name from its module, or a module."""
-    if name in HOMES:
-        value = getattr(importlib.import_module(f"flowsim.{HOMES[name]}"), name)
-    else:
-        try:
-            value = importlib.import_module(f"flowsim.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"flowsim.{name}":
-                raise
-            raise AttributeError(f"module 'flowsim' has no attribute {name!r}") from None
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else every name, misspelt ones too, would be there for a type checker
+
+    def __getattr__(name: str) -> Any:
+        """A name from its module, or a module."""
+        if name in HOMES:
+            value = getattr(importlib.import_module(f"flowsim.{HOMES[name]}"), name)
+        else:
+            try:
+                value = importlib.import_module(f"flowsim.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"flowsim.{name}":
+                    raise
+                raise AttributeError(f"module 'flowsim' has no attribute {name!r}") from None
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -325,7 +325,7 @@ def gaussian(samples: int, dimension: int, seed: int) -> Dataset:
     """Return independent Gaussian inputs, of variance 1/d, with random labels, both of them present for n >= 2.
 
     Raises:
-        ValueError: if n or d is not a positive integer, or the seed not an integer from 0 to 2^64 - 1.
+        ValueError: if n or d is not a positive integer, or the seed not an integer from 0 to 2^32 - 1.
 
     >>> gaussian(samples=4, dimension=3, seed=0)
     Dataset(inputs (4, 3), labels +-1)

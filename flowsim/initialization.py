@@ -71,7 +71,7 @@ def random_signs(width: int, seed: int) -> Float[Tensor, " m"]:
     """Return m random signs +-1, both of them present for m >= 2.
 
     Raises:
-        ValueError: if the width is not a positive integer, or the seed not an integer from 0 to 2^64 - 1.
+        ValueError: if the width is not a positive integer, or the seed not an integer from 0 to 2^32 - 1.
 
     >>> sorted(random_signs(2, seed=0).tolist())
     [-1.0, 1.0]

@@ -16,7 +16,7 @@ from flowsim.initialization import adafa, deep_gaussian, gaussian, random_signs,
 from flowsim.losses import Loss
 from flowsim.rules import FeedbackAlignment, GradientDescent, Rule, SignFeedbackAlignment
 from flowsim.tables import is_table, of_arrays, read_arrays, read_labelled
-from flowsim.validation import as_finite, require_seed
+from flowsim.validation import SEED_COUNT, as_finite, require_seed
 from flowsim.weights import NetworkWeights, Weights
 
 RULES = ("gd", "fa", "adafa", "sign-fa")
@@ -28,8 +28,8 @@ SHAPES = {"hidden": "md", "output": "m", "feedback": "m"}
 SCALE, GAP = 1.0, 0.05
 """Of weights that are made up, where nothing else is said."""
 
-OTHER_SEED = 2**31
-"""Added to the seed of the weights for that of feedback drawn alike; torch tells seeds apart by 32 bits only."""
+OTHER_SEED = SEED_COUNT // 2
+"""Added to the seed of the weights for that of feedback drawn alike."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _gaussian(dataset: Dataset, rule: str, init: Init) -> Start:
 
     weights = drawn(require_seed(init.seed))
     if rule == "fa":
-        return adafa(drawn((init.seed + OTHER_SEED) % 2**32)), weights
+        return adafa(drawn((init.seed + OTHER_SEED) % SEED_COUNT)), weights
     return _without_feedback(rule, weights), weights
 
 

@@ -13,6 +13,9 @@ from torch import Tensor
 LARGEST = 2**31
 """Numbers that an array may have (17 GB); counts above are taken for mistakes."""
 
+SEED_COUNT = 2**32
+"""So many seeds torch's generator tells apart: of a larger one it takes the last 32 bits."""
+
 
 def shown(value: Any) -> str:
     """Return `value` in one short line, for an error.
@@ -234,7 +237,7 @@ def require_count(name: str, value: Any, least: int = 1, most: int = LARGEST) ->
 
 
 def require_seed(value: Any) -> int:
-    """Return a seed: an integer from 0 to 2^64 - 1, which is what torch takes.
+    """Return a seed: an integer from 0 to 2^32 - 1.
 
     Raises:
         ValueError: if it is not.
@@ -242,7 +245,7 @@ def require_seed(value: Any) -> int:
     >>> require_seed(3)
     3
     """
-    return require_count("seed", value, least=0, most=2**64 - 1)
+    return require_count("seed", value, least=0, most=SEED_COUNT - 1)
 
 
 def require_room(names: str, *sizes: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowsim.validation import require_positive, shown
+from flowsim.validation import require_positive, require_seed, shown
 
 RuleName = Literal["gd", "fa", "adafa", "sign-fa"]
 
@@ -217,11 +217,11 @@ def feedback_alignment(
         module: the network; it stays as it is.
         rule: see above.
         scale: of sign-FA; "xavier" is sqrt(2 / (fan_in + fan_out)) of each layer.
-        seed: of fa.
+        seed: of fa, from 0 to 2^32 - 1.
 
     Raises:
         ValueError: if there is nothing to replace, if another layer has weights whose errors would go back through
-            themselves, or if the rule or scale is none.
+            themselves, or if the rule, scale or seed is none.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
     >>> [layer.rule for layer in feedback_layers(feedback_alignment(network, "fa")).values()]
@@ -230,7 +230,7 @@ def feedback_alignment(
     if not isinstance(module, nn.Module):
         raise ValueError(f"module must be a torch.nn.Module, got {shown(module)}")
     _require_convertible(module, rule)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(require_seed(seed))
     copied = copy.deepcopy(module)
     for layer in copied.modules():
         if type(layer) in CONVERTED:

@@ -23,6 +23,7 @@ from flowsim.problems import RULES
 from flowsim.sweeps.columns import OBSERVABLES
 from flowsim.tables import read_dataset
 from flowsim.validation import (
+    SEED_COUNT,
     require_count,
     require_not_negative,
     require_positive,
@@ -369,7 +370,7 @@ def _seeds(value: Any) -> tuple[int, ...] | range:
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"seeds must be a number of them, or a list in which each is once, got {shown(value)}")
         return seeds
-    return range(require_count("seeds", value, most=2**40))
+    return range(require_count("seeds", value, most=SEED_COUNT))
 
 
 def _times(value: Any, t_final: float) -> tuple[float, ...] | None:

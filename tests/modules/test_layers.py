@@ -227,6 +227,12 @@ def test_networks_and_rules_that_are_none_are_refused(arguments: tuple[Any, ...]
         feedback_alignment(module, rule, **dict(zip(["scale"], scale, strict=False)))
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5])
+def test_seeds_that_torch_does_not_tell_from_others_are_refused(seed: Any) -> None:
+    with pytest.raises(ValueError, match=r"^seed must be an integer of at (most|least) "):
+        feedback_alignment(chain(), "fa", seed=seed)
+
+
 def test_other_layers_with_weights_may_learn_by_gradient_descent() -> None:
     network = nn.Sequential(nn.Conv1d(2, 2, 2), nn.Linear(2, 2))
     assert list(feedback_layers(feedback_alignment(network, "gd"))) == ["1"]

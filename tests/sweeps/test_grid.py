@@ -72,6 +72,8 @@ def test_times_are_as_many_as_asked_for_or_those_given() -> None:
         ({"gap": 0.1, "width": [[5, 4]]}, r"gap must go with one hidden layer, .*, got width \(5, 4\): leave gap out"),
         ({"gap": 0.1, "rule": ["gd", "adafa"]}, "gap must go with .* got rule 'adafa': leave gap out"),
         ({"seeds": 0}, "seeds must be an integer of at least 1, got 0"),
+        ({"seeds": 2**32 + 1}, "seeds must be an integer of at most 4294967296, got 4294967297"),
+        ({"seeds": [2**32]}, "seed must be an integer of at most 4294967295, got 4294967296"),
         ({"seeds": [1, 1]}, r"seeds must be a number of them, or a list in which each is once, got \[1, 1\]"),
         ({"t_final": -1}, "t_final must be a finite number above 0, got -1"),
         ({"times": 1}, "times must be an integer of at least 2, got 1"),
