@@ -99,7 +99,7 @@ def network_alignment(flow: Flow, weights: NetworkWeights) -> Float[Tensor, "*ba
     return _cosine(layers[1:], flow.rule.feedback_matrices(weights))
 
 
-def alignment_bound(flow: Flow, start: NetworkWeights) -> tuple[Float[Tensor, "*batch"], ...]:
+def alignment_bound(flow: Flow, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch"], ...]:
     """The numbers below which cos(W_l, B_l), l = 2 .. H+1, never falls from these initial weights, by the paper.
 
     Under sign-FA 1/sqrt(N_l) at a layer with N_l entries (Proposition 5.3). Under FA, for a leaky ReLU and a scalar
@@ -112,14 +112,14 @@ def alignment_bound(flow: Flow, start: NetworkWeights) -> tuple[Float[Tensor, "*
     >>> alignment_bound(flow, Weights(hidden, output))
     (tensor([0.3162,    nan], dtype=torch.float64),)
     """
-    layers = _layers(flow, start)
-    batch = flow.require_fit(start)
+    layers = _layers(flow, weights)
+    batch = flow.require_fit(weights)
     if is_one_of(flow.rule, SignFeedbackAlignment):
         return tuple(layer.new_full(batch, layer.shape[-2:].numel() ** -0.5) for layer in layers[1:])
     bounds = [layer.new_full(batch, torch.nan) for layer in layers[1:]]
     scalar, leaky = layers[-1].shape[-2] == 1, flow.activation.leaky_slope is not None
     if is_one_of(flow.rule, FeedbackAlignment) and flow.follows_rule and scalar and leaky:
-        gaps, feedback = conserved(flow, start)[-1], flow.rule.feedback_matrices(start)[-1].squeeze(-2)
+        gaps, feedback = conserved(flow, weights)[-1], flow.rule.feedback_matrices(weights)[-1].squeeze(-2)
         holds = (gaps >= -rounding_of_gaps(layers[-2])).all(-1) & (feedback != 0).all(-1)
         bounds[-1] = torch.where(holds, smallest_share(feedback), torch.nan).expand(batch)
     return tuple(bounds)

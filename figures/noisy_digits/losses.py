@@ -24,13 +24,14 @@ def draw(table: pd.DataFrame) -> Figure:
     figure, axes = panels(1, 2, 2.4)
     widths = levels(table, "width")
     for panel, (quantity, title) in zip(axes, [("train_loss", "training"), ("test_loss", "test")], strict=True):
-        for place, (rule, loss) in enumerate(by_rule(table, quantity).items()):
+        of_rules = by_rule(table, quantity)
+        for place, (rule, loss) in enumerate(of_rules.items()):
             mean, error = over_repeats(loss[-1])
             bars = panel.errorbar(
                 widths, mean, error, color=COLOURS[rule], linewidth=0.9, marker="o", markersize=2.5, capsize=1.5,
                 label=rule if panel is axes[0] else None,
             )  # fmt: skip
-            set_beside(bars, place, len(COLOURS))
+            set_beside(bars, place, len(of_rules))
         width_axis(panel, widths.tolist())
         panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3))
         panel.set_title(title)

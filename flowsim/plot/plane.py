@@ -10,6 +10,7 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from flowsim import observables
@@ -186,6 +187,7 @@ def _draw_paths(seen: Seen, axes: Axes, found: Plane) -> list[Line2D]:
             axes.plot(norm[-1], height[-1], **STOPPED)
     axes.set_xlim(0, 1.05 * found.norm.max().item() or 1.0)
     axes.set_ylim(heights[0].item(), heights[-1].item())
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
     across, up = found.labels
     some = f" ({len(paths)} of {found.whole} neurons)" if len(paths) < found.whole else ""
     axes.set_xlabel(f"{across}{some}")
