@@ -124,8 +124,10 @@ def validated(options: argparse.Namespace) -> tuple[list[str], str | None, Path]
                 raise ValueError(f"--{option.replace('_', '-')} {goes}, got {value!r} without it")
     if options.data and experiments:
         raise ValueError(f"--data does not go with {experiments[0]}, got {options.data!r}: it has --dataset")
-    if options.label and not options.data:
-        raise ValueError(f"--label goes with --data, got {options.label!r} without it")
+    for option in ("label", "standardize"):
+        value = getattr(options, option)
+        if value and not options.data:
+            raise ValueError(f"--{option} goes with --data, got {value!r} without it")
     folder = make_folder("--output", options.output)
     chosen = [name for name in options.names or MODULES if name not in EXPERIMENTS]
     if options.data:
@@ -145,7 +147,7 @@ def prepare(name: str, options: argparse.Namespace, folder: Path, err: Console) 
     try:
         experiment = importlib.import_module(f"figures.{name}.experiment")
     except ModuleNotFoundError as error:
-        raise ValueError(f"{name} needs {error.name}: pip install 'flowsim[digits]'") from None
+        raise ValueError(f"{name} needs {error.name}: pip install '.[digits]'") from None
     out = Console()
     return experiment.prepare(options, folder, out if out.is_terminal else Console(width=WIDTH), err)
 
@@ -169,7 +171,7 @@ def problem_of(options: argparse.Namespace) -> Problem | None:
         if init is not None:
             raise ValueError(f"--init goes with --data, got {options.init!r} without it")
         return None
-    source = read_source(options.data, options.label)
+    source = read_source(options.data, options.label, standardize=options.standardize)
     theorems.own_data.problems(source, init=init)  # what does not fit is said before anything is drawn
     return Problem(source, init)
 

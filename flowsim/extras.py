@@ -20,10 +20,10 @@ def needed(what: str, extra: str) -> Iterator[None]:
     >>> with needed("to_dataframe", "tables"):
     ...     import no_such_package
     Traceback (most recent call last):
-    ImportError: to_dataframe needs no_such_package: pip install 'flowsim[tables]'
+    ImportError: to_dataframe needs no_such_package: pip install '.[tables]'
     """
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        raise ImportError(f"{what} needs {package}: pip install 'flowsim[{extra}]'", name=package) from None
+        raise ImportError(f"{what} needs {package}: pip install '.[{extra}]'", name=package) from None

@@ -331,6 +331,8 @@ def _take_after(partial: Path, before: os.stat_result) -> None:
 
 def _replaced(partial: Path, path: Path, before: os.stat_result | None) -> bool:
     """Whether `path` has become the file `partial`; a mount, or another's file in a shared folder, cannot."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())  # else after a power cut the name may be there without the content
     try:
         partial.replace(path)
     except OSError:

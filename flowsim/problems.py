@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +26,9 @@ INITS = ("gaussian", "gaps")
 
 SHAPES = {"hidden": "md", "output": "m", "feedback": "m"}
 """Dimensions of the weights in a file."""
+
+UNLIKE = 100
+"""Columns of inputs whose root mean squares are in a larger ratio are worth a word."""
 
 SCALE, GAP = 1.0, 0.05
 """Of weights that are made up, where nothing else is said."""
@@ -70,20 +75,22 @@ class Source(NamedTuple):
     Args:
         path: of the file.
         dataset: its data, on the device asked for.
-        labels: which of its labels became which, in a line; empty where that need not be said.
+        said: which of its labels became which, and whether its columns are unlike, in a line; empty where neither.
         weights: hidden, output, and maybe feedback; empty if it has neither of the first two.
         arrays: all that an .npz file has.
     """
 
     path: str
     dataset: Dataset
-    labels: str
+    said: str
     weights: Mapping[str, Tensor]
     arrays: Mapping[str, NDArray]
 
 
-def read_source(path: str, label: str | None = None, device: str = "cpu") -> Source:
+def read_source(path: str, label: str | None = None, device: str = "cpu", *, standardize: bool = False) -> Source:
     """Return what a file has: .npz, .csv or .parquet, see `flowsim.tables`.
+
+    With `standardize` the columns of the inputs have mean 0 and variance 1.
 
     Beside `inputs` and `labels` an .npz file may have the weights `hidden` (m, d) and `output` (m), and for FA the
     `feedback` (m).
@@ -106,8 +113,37 @@ def read_source(path: str, label: str | None = None, device: str = "cpu") -> Sou
             if weights[key].ndim != len(SHAPES[key]):
                 raise ValueError(f"{key} must have shape ({', '.join(SHAPES[key])}), got {arrays[key].shape}")
     data = labelled.dataset
-    dataset = Dataset(data.inputs.to(device), data.labels.to(device), data.classes)
-    return Source(path, dataset, str(labelled), weights, arrays)
+    inputs = standardized(data.inputs) if standardize else data.inputs
+    dataset = Dataset(inputs.to(device), data.labels.to(device), data.classes)
+    said = "; ".join(part for part in (str(labelled), "" if standardize else unlike(data.inputs)) if part)
+    return Source(path, dataset, said, weights, arrays)
+
+
+def standardized(inputs: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """Inputs whose columns have mean 0 and variance 1; a column of one value becomes 0.
+
+    >>> standardized(torch.tensor([[1.0, 7.0], [3.0, 7.0]]))
+    tensor([[-1.,  0.],
+            [ 1.,  0.]])
+    """
+    centred = inputs - inputs.mean(0)
+    constant = (inputs == inputs[0]).all(0)
+    spread = centred.square().mean(0).sqrt()
+    return torch.where(constant, 0.0, centred / spread.where(~constant, 1.0))
+
+
+def unlike(inputs: Float[Tensor, "n d"]) -> str:
+    """What is to be said of columns of very different sizes, which make a flow stiff; nothing where they are alike.
+
+    >>> unlike(torch.tensor([[1.0, 2000.0], [3.0, 1000.0]]))
+    'the largest column of the inputs is 707 times the smallest: --standardize makes them alike'
+    """
+    sizes = inputs.square().mean(0).sqrt()
+    sizes = sizes[sizes > 0]
+    if len(sizes) == 0 or sizes.max() <= UNLIKE * sizes.min():
+        return ""
+    ratio = (sizes.max() / sizes.min()).item()
+    return f"the largest column of the inputs is {ratio:.3g} times the smallest: --standardize makes them alike"
 
 
 def problem(

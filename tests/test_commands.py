@@ -85,9 +85,9 @@ def test_a_package_that_a_command_misses_is_named(
     (tmp_path / "wrong.py").write_text("from flowsim.shell import no_such_name\n")
     (tmp_path / "wrong_module.py").write_text("import flowsim.no_such_module\n")
     only("bare:main")
-    assert refused(capsys, "own") == "error: own needs no_such_package: pip install 'flowsim[all]'\n"
+    assert refused(capsys, "own") == "error: own needs no_such_package: pip install '.[all]'\n"
     only("told:main")
-    assert refused(capsys, "own") == "error: drawing needs no_such_package: pip install 'flowsim[plot]'\n"
+    assert refused(capsys, "own") == "error: drawing needs no_such_package: pip install '.[plot]'\n"
     for mistake in ("wrong", "wrong_module"):
         only(f"{mistake}:main")
         with pytest.raises(ImportError, match="no_such"):
@@ -121,7 +121,7 @@ def test_a_package_misses_rich_in_one_line(package: str, tmp_path: Path) -> None
         [sys.executable, "-m", package], capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
-    assert (found.returncode, found.stderr) == (2, f"error: {package} needs rich: pip install 'flowsim[all]'\n")
+    assert (found.returncode, found.stderr) == (2, f"error: {package} needs rich: pip install '.[all]'\n")
 
 
 def test_flowsim_loads_what_is_asked_for_and_nothing_else() -> None:

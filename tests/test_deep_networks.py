@@ -724,7 +724,7 @@ def test_without_pandas_it_says_what_to_install(
     monkeypatch.delitem(sys.modules, "figures.experiments.table")
     monkeypatch.setitem(sys.modules, "pandas", None)
     assert command.main(shell(tmp_path)) == 2
-    assert capsys.readouterr().err == "error: deep_networks needs pandas: pip install 'flowsim[digits]'\n"
+    assert capsys.readouterr().err == "error: deep_networks needs pandas: pip install '.[digits]'\n"
 
 
 def test_records_have_a_name_for_each_number() -> None:

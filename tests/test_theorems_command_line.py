@@ -174,7 +174,7 @@ def test_own_data_that_starts_at_zero_output_weights_is_checked_where_it_can_be(
 
 
 def test_own_data_on_which_one_rule_stops_keeps_the_verdicts_of_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop() -> Any:
         raise IntegrationError(0.5, "because", 0, None)
@@ -183,8 +183,13 @@ def test_own_data_on_which_one_rule_stops_keeps_the_verdicts_of_the_others(
     runs = {**own_data.runs(read_source(path)), "gd": stop}
     monkeypatch.setattr(own_data, "runs", lambda *_, **__: runs)
     report = tmp_path / "own.json"
-    assert main(["theorem_5_2", "--data", path, "--json", str(report)]) == 1
-    verdicts = {entry["case"]: entry["verdict"] for entry in json.loads(report.read_text())["checks"]}
+    assert main(["theorem_5_2", "equation_1", "--data", path, "--json", str(report)]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    # what stopped says nothing about hypotheses, and its reason stands once
+    assert out.count("because") == 1
+    assert len(re.findall(r"gd, [^:]*? unknown", out)) == out.count("unknown") >= 2
+    found = json.loads(report.read_text())["checks"]
+    verdicts = {entry["case"]: entry["verdict"] for entry in found if entry["name"] == "theorem_5_2"}
     law = "conservation of alignment"
     assert verdicts == {f"fa, {law}": "holds", f"sign-fa, {law}": "holds", f"gd, {law}": "undecided"}
 
@@ -245,7 +250,7 @@ def test_a_case_that_fails_is_undecided_with_the_reason_and_costs_no_other(
     assert [item["trajectories"] for item in report["findings"]] == [1]
     assert html.escape(reason) in page.read_text().replace("&#39;", "&#x27;")
     out, err = capsys.readouterr()
-    assert f"unexpected: lemma_5_4, broken: undecided {reason}" in " ".join(out.split())
+    assert f"unexpected: lemma_5_4, broken: undecided: {reason}" in " ".join(out.split())
     assert "2 of 3 checks as expected" in out
     if reason.startswith("internal error"):
         assert err.startswith("Traceback") and "in wrong" in err

@@ -10,7 +10,7 @@ import argparse
 import importlib.util
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from flowsim.tables import is_table
 from flowsim.validation import device_of, require_count, require_positive, require_seed
 from theorems import own_data, report, search
 from theorems.cases import MODULES, OF_FLOWS, PROVED
+from theorems.check import Check
 from theorems.ensembles import Scope
 from theorems.outcome import Outcome, carried_out, check_cases, check_data, search_targets
 
@@ -38,6 +39,9 @@ RULES = "fa", "sign-fa", "gd"
 
 TAKEN = {"rigorous": PROVED, "search": search.SEARCHED, "data": OF_FLOWS}
 """Statements that options take; of two options that are given the first says which."""
+
+FEW_NAMED = 3
+"""Checks that are named where several are undecided for one reason."""
 
 WIDTH = 100
 """Columns where the output is no terminal."""
@@ -141,7 +145,7 @@ def take_file(options: argparse.Namespace) -> None:
         options.data = others[0]
 
 
-FOR_DATA = ("label", "init", "width", "seed")
+FOR_DATA = ("label", "standardize", "init", "width", "seed")
 """Options that go with a file."""
 
 
@@ -210,7 +214,7 @@ def require_provable(options: argparse.Namespace) -> None:
     if options.search is not None:
         raise ValueError("--search does not go with --rigorous: prove what it finds by --data FILE --rigorous")
     if importlib.util.find_spec("flint") is None:
-        raise ValueError('--rigorous needs python-flint: pip install "flowsim[rigorous]"')
+        raise ValueError('--rigorous needs python-flint: pip install ".[rigorous]"')
     if options.full or options.device != "cpu":
         raise ValueError("--rigorous goes with neither --full nor --device")
 
@@ -252,9 +256,9 @@ def commanded(options: argparse.Namespace, names: Sequence[str], scope: Scope, e
 
 def of_data(options: argparse.Namespace, names: Sequence[str], scope: Scope) -> Outcome:
     """What comes out for a file; errors as in `commanded`."""
-    source = read_source(options.data, options.label, scope.device)
+    source = read_source(options.data, options.label, scope.device, standardize=options.standardize)
     init = init_of(options, source)
-    said = [line for line in (source.labels, "" if init is None else made_up(init, "fa")) if line]
+    said = [line for line in (source.said, "" if init is None else made_up(init, "fa")) if line]
     where = "; ".join([f"data {options.data}", *said])
     if not options.rigorous:
         runs = own_data.runs(source, options.loss, init, progress=True)
@@ -316,6 +320,19 @@ def tables_of(outcome: Outcome) -> list[RenderableType]:
     return [report.table(outcome.checks), report.findings_table(outcome.more)]
 
 
+def unexpected_lines(checks: Sequence[Check], rigorous: bool) -> Iterator[str]:
+    """What is not as expected, and why; where one reason is that of several checks, as of a run that stopped, once."""
+    near = "its interval contains 0" if rigorous else "its margin is nearer to 0 than its error bound"
+    together: dict[str, list[Check]] = {}
+    for check in checks:
+        default = near if check.verdict == "undecided" else ""
+        together.setdefault(f"{check.verdict}: {check.details.get('reason', default)}".rstrip(": "), []).append(check)
+    for outcome, those in together.items():
+        names = "; ".join(f"{check.name}, {check.case}" for check in those[:FEW_NAMED])
+        more = f"; and {len(those) - FEW_NAMED} more" if len(those) > FEW_NAMED else ""
+        yield f"unexpected: {names}{more}: {outcome}"
+
+
 def printed(outcome: Outcome, seconds: float) -> None:
     """Print tables, and what is not as expected."""
     out = Console()
@@ -327,15 +344,8 @@ def printed(outcome: Outcome, seconds: float) -> None:
         out.print(*tables, sep="\n")
         for line in outcome.more.get("said", []):
             out.print(line, markup=False)
-        for item in unexpected:
-            nearer = (
-                "its interval contains 0"
-                if "rigorous" in outcome.more
-                else "its margin is nearer to 0 than its error bound"
-            )
-            near = nearer if item.verdict == "undecided" else ""
-            why = item.details.get("reason", near)
-            out.print(f"unexpected: {item.name}, {item.case}: {item.verdict} {why}", markup=False)
+        for line in unexpected_lines(unexpected, "rigorous" in outcome.more):
+            out.print(line, markup=False)
         time_taken = f"interrupted after {seconds:.0f} s" if outcome.interrupted else f"{seconds:.0f} s"
         out.print(f"{count - len(unexpected)} of {count} checks as expected, {time_taken}")
     print(captured.get(), end="", flush=True)

@@ -116,9 +116,12 @@ def data_table(
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("statement", "applies", "hypotheses (slack)"):
         grid.add_column(heading)
-    applies = [(check.name, check.case, check.details.get("hypotheses", {})) for check in checks]
+    known, unknown = (
+        [(check.name, check.case, check.details.get("hypotheses", {})) for check in checks if test(check)]
+        for test in (lambda check: "hypotheses" in check.details, lambda check: "hypotheses" not in check.details)
+    )
     fails = [(item["name"], item["case"], item["hypotheses"]) for item in found["inapplicable"]]
-    for answer, rows in (("yes", applies), ("no", fails)):
+    for answer, rows in (("yes", known), ("unknown", unknown), ("no", fails)):
         for name, case, hypotheses in rows:
             grid.add_row(f"{name}: {case}", answer, "\n".join(state(*item) for item in hypotheses.items()))
         grid.add_section()

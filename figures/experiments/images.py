@@ -92,7 +92,7 @@ def _package(name: str, what: str, needed: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise ValueError(f"{what} {needed}: pip install 'flowsim[digits]'") from None
+        raise ValueError(f"{what} {needed}: pip install '.[digits]'") from None
 
 
 # --- in packages ---

@@ -66,7 +66,7 @@ def load(name: str, entry: importlib.metadata.EntryPoint) -> Command:
             raise ValueError(str(error)) from None
         package = (error.name or "").partition(".")[0]
         if isinstance(error, ModuleNotFoundError) and package not in OWN:
-            raise ValueError(f"{name} needs {package}: pip install 'flowsim[all]'") from None
+            raise ValueError(f"{name} needs {package}: pip install '.[all]'") from None
         raise
 
 

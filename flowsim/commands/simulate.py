@@ -121,10 +121,10 @@ def task_of(options: argparse.Namespace) -> Task:
     for option, path in outputs.items():
         require_writable(option, path)
     require_distinct(outputs, {"FILE": options.file})
-    source = read_source(options.file, options.label, device)
+    source = read_source(options.file, options.label, device, standardize=options.standardize)
     loss = loss_of(options.loss, source.dataset.classes)
     start = "" if init is None else made_up(init, options.rule)
-    said = [line for line in (source.labels, start) if line]
+    said = [line for line in (source.said, start) if line]
     return Task(*problem(source, options.rule, loss, options.slope, init), said)
 
 

@@ -9,8 +9,11 @@ from flowsim.validation import require_count, require_positive, require_seed
 
 
 def add_label(parser: argparse.ArgumentParser) -> None:
-    """Let a command take the column of labels."""
+    """Let a command take the column of labels, and inputs of columns that are alike."""
     parser.add_argument("--label", metavar="COLUMN", help="of a table that holds the labels (default label)")
+    parser.add_argument(
+        "--standardize", action="store_true", help="shift and scale each column of the inputs to mean 0 and variance 1"
+    )
 
 
 def add_init(parser: argparse.ArgumentParser) -> None:

@@ -54,7 +54,7 @@ def enclose(flow: Flow, weights: Weights, t_final: float, *, bits: int = 256) ->
     (True, True)
     """
     if importlib.util.find_spec("flint") is None:
-        raise ImportError('enclose needs python-flint: pip install "flowsim[rigorous]"')
+        raise ImportError('enclose needs python-flint: pip install ".[rigorous]"')
     from flowsim.enclosure.exact import problem_of  # noqa: PLC0415, optional
     from flowsim.enclosure.run import enclose_problem  # noqa: PLC0415, optional
 

@@ -151,6 +151,11 @@ class Grid:
         """Chunks in all."""
         return math.prod(self._shape) * self._chunks_per_cell
 
+    @property
+    def rows(self) -> int:
+        """Rows of a trajectory."""
+        return 1 if self.times is None else len(self.times)
+
     def part(self, number: int) -> tuple[Cell, list[Member]]:
         """The cell of a chunk, and its members."""
         place, slice_ = divmod(number, self._chunks_per_cell)

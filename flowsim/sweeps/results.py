@@ -34,9 +34,25 @@ class Results(NamedTuple):
         return self.folder / f"part-{number:09d}.parquet"
 
     def missing(self) -> list[int]:
-        """The numbers of the chunks that are not there."""
+        """The numbers of the chunks that are not there, or whose file is damaged, as after a power cut."""
         there = {path.name for path in self.folder.glob("part-*.parquet")}
-        return [number for number in range(self.grid.chunks) if self.path(number).name not in there]
+        return [
+            number
+            for number in range(self.grid.chunks)
+            if self.path(number).name not in there or not self._is_sound(number)
+        ]
+
+    def _is_sound(self, number: int) -> bool:
+        """Whether the file of a chunk can be read, and has as many rows as it must, from its first trajectory on."""
+        _, members = self.grid.part(number)
+        try:
+            with parquet.ParquetFile(self.path(number)) as file:
+                first = (
+                    file.metadata.row_group(0).column(file.schema_arrow.get_field_index("trajectory")).statistics.min
+                )
+                return file.metadata.num_rows == len(members) * self.grid.rows and first == members[0].number
+        except (OSError, pa.ArrowException, AttributeError, IndexError):
+            return False
 
     def write(self, number: int, content: bytes) -> None:
         """Write the file of a chunk, whole or not at all.

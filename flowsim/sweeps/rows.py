@@ -86,7 +86,7 @@ def solved_part(grid: Grid, number: int) -> Part:
             states.append(State("ended"))
         except ValueError as error:
             states.append(State("refused", None, first_line(error)))
-    values = {name: np.full((len(members), _rows(grid)), np.nan) for name in _observables(grid)}
+    values = {name: np.full((len(members), grid.rows), np.nan) for name in _observables(grid)}
     times = np.tile(np.asarray(grid.times or (grid.t_final,)), (len(members), 1))
     if problems:
         solution = _solved(ensemble(list(problems.values())), grid.t_final)
@@ -102,13 +102,8 @@ def failed_part(grid: Grid, number: int, reason: str) -> Part:
     """The rows of a chunk of which nothing else is known."""
     cell, members = grid.part(number)
     times = np.tile(np.asarray(grid.times or (grid.t_final,)), (len(members), 1))
-    values = {name: np.full((len(members), _rows(grid)), np.nan) for name in _observables(grid)}
+    values = {name: np.full((len(members), grid.rows), np.nan) for name in _observables(grid)}
     return _part(grid, cell, members, [State("failed", None, reason)] * len(members), times, values)
-
-
-def _rows(grid: Grid) -> int:
-    """Rows of a trajectory."""
-    return 1 if grid.times is None else len(grid.times)
 
 
 def _observables(grid: Grid) -> list[str]:
@@ -149,7 +144,7 @@ def _part(
     values: dict[str, np.ndarray],
 ) -> Part:  # fmt: skip
     """The rows as a parquet file."""
-    count = _rows(grid)
+    count = grid.rows
     columns: dict[str, Any] = {
         "data": cell.data.name, "samples": cell.data.samples, "dimension": cell.data.dimension,
         "kappa": cell.data.kappa, "rho": cell.data.rho, "width": "x".join(map(str, cell.width)),

@@ -75,6 +75,27 @@ def test_only_what_python_calls_is_optimized_and_everything_again_behind_it(monk
     assert CPUCodeLibrary._optimize_final_module is before
 
 
+def note_process() -> None:
+    """Stands for what compiles: says which process it is called in, and where it stores."""
+    (compiling.STORED / "process").write_text(str(os.getpid()))
+
+
+def test_another_process_compiles_once_and_this_one_loads_what_it_stored_as_all_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What a process compiles and links itself has other bits, in the last place, than what is loaded."""
+    stored = tmp_path / compiling.STORED.name
+    stored.mkdir()
+    monkeypatch.setattr(compiling, "STORED", stored)
+    compiling.compile_once(note_process)
+    assert int((stored / "process").read_text()) != os.getpid()
+    assert capfd.readouterr().err.startswith("flowsim: compiling")
+    (stored / "process").unlink()
+    compiling.compile_once(note_process)
+    assert not (stored / "process").exists()
+    assert capfd.readouterr().err == ""
+
+
 def test_one_version_is_compiled_for_all_constants() -> None:
     @compiling.compiled
     def below(x, n):

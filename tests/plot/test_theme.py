@@ -41,7 +41,7 @@ def test_flowsim_is_imported_without_matplotlib_and_says_what_plots_need() -> No
         "try: from flowsim import plot\nexcept ImportError as error: print(error)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out == "flowsim.plot needs matplotlib: pip install 'flowsim[plot]'\n"
+    assert out == "flowsim.plot needs matplotlib: pip install '.[plot]'\n"
 
 
 def test_axes_of_time_show_0_and_powers_of_ten_that_are_no_crowd() -> None:

@@ -195,4 +195,4 @@ def test_without_python_flint_one_line_says_how_to_get_it(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "flint" else find(name, *rest))
     assert main(["--rigorous"]) == 2
-    assert capsys.readouterr().err == 'error: --rigorous needs python-flint: pip install "flowsim[rigorous]"\n'
+    assert capsys.readouterr().err == 'error: --rigorous needs python-flint: pip install ".[rigorous]"\n'

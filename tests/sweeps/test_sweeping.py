@@ -116,6 +116,20 @@ def test_a_folder_of_another_grid_is_refused_in_one_line_and_stays_as_it_is(tmp_
         sweep(KEYS, tmp_path)
 
 
+def test_damaged_files_are_made_again(tmp_path: Path) -> None:
+    """One of no bytes, one of others, one that is another's, and one that is not there."""
+    whole = sweep(KEYS, tmp_path, workers=1)
+    results = Results(tmp_path, grid_of(KEYS))
+    assert results.missing() == []
+    results.path(0).write_bytes(b"")
+    results.path(1).write_bytes(b"PAR1 or not")
+    results.path(2).write_bytes(results.path(3).read_bytes())
+    results.path(4).unlink()
+    assert results.missing() == [0, 1, 2, 4]
+    require_same(sweep(KEYS, tmp_path, workers=1), whole)
+    assert results.missing() == []
+
+
 def test_a_chunk_that_fails_has_rows_that_say_so_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""How the core is compiled: by numba, once per machine, and again when one of its files changes.
+"""How the core is compiled: by numba, once per installation, and again when one of its files changes.
 
 numba looks at the file of a function alone to tell whether what it stored is still right, not at the files of the
 functions that it calls. Here what is stored lies in a directory named by all files of the core: by what is in them,
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -48,7 +49,9 @@ def _stored() -> Path:
                     return folder
             except OSError:
                 continue
-    return Path(tempfile.mkdtemp(prefix="flowsim-core-"))
+    folder = Path(tempfile.mkdtemp(prefix="flowsim-")) / f"core-{_name(Path(__file__).parent)}"
+    folder.mkdir()
+    return folder
 
 
 STORED = _stored()
@@ -106,14 +109,33 @@ def _only_entries_optimized() -> Iterator[None]:
 
 
 def compile_once(compile_all: Callable[[], None]) -> None:
-    """Compile what is not stored on this machine, and say so on stderr while it lasts; other processes wait."""
+    """Compile what is not stored on this machine, and say so on stderr while it lasts; other processes wait.
+
+    A process of its own compiles: what it links in memory rounds otherwise than what it stores, and all are to have the
+    same bits.
+    """
     done = STORED / COMPILED
     if done.exists():
         return
     with FileLock(STORED / "lock"):
         if done.exists():
             return
-        print("flowsim: compiling the event-driven core, once on this machine: about 40 seconds", file=sys.stderr)
-        with _only_entries_optimized():
-            compile_all()
+        print("flowsim: compiling the event-driven core, once for this installation: a minute", file=sys.stderr)
+        ours, theirs = compile_here, compile_all
+        program = "; ".join(
+            [
+                "import signal",
+                "signal.signal(signal.SIGINT, signal.SIG_DFL)",  # Ctrl-C is for this process to speak of
+                *(f"from {each.__module__} import {each.__name__}" for each in (ours, theirs)),
+                f"{ours.__name__}({theirs.__name__})",
+            ]
+        )
+        paths = {"PYTHONPATH": os.pathsep.join(sys.path), "NUMBA_CACHE_DIR": str(STORED.parent)}
+        subprocess.run([sys.executable, "-c", program], env={**os.environ, **paths}, check=True)
         done.touch()
+
+
+def compile_here(compile_all: Callable[[], None]) -> None:
+    """Compile and store; for a process that does nothing else."""
+    with _only_entries_optimized():
+        compile_all()
