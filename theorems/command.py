@@ -317,7 +317,8 @@ def tables_of(outcome: Outcome) -> list[RenderableType]:
         return [rigorous.table(outcome.checks), *own]
     if "data" in outcome.more:
         return [report.table(outcome.checks), report.data_table(outcome.checks, outcome.more)]
-    return [report.table(outcome.checks), report.findings_table(outcome.more)]
+    findings = [report.findings_table(outcome.more)] if outcome.more["findings"] else []
+    return [report.table(outcome.checks), *findings]
 
 
 def unexpected_lines(checks: Sequence[Check], rigorous: bool) -> Iterator[str]:
