@@ -83,7 +83,13 @@ def note_process() -> None:
 def test_another_process_compiles_once_and_this_one_loads_what_it_stored_as_all_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What a process compiles and links itself has other bits, in the last place, than what is loaded."""
+    """What a process compiles and links itself has other bits, in the last place, than what is loaded.
+
+    Another flowsim in the current directory is not the one that compiles: it would store elsewhere.
+    """
+    (tmp_path / "flowsim").mkdir()
+    (tmp_path / "flowsim" / "__init__.py").write_text("raise ImportError('another flowsim')\n")
+    monkeypatch.chdir(tmp_path)
     stored = tmp_path / compiling.STORED.name
     stored.mkdir()
     monkeypatch.setattr(compiling, "STORED", stored)

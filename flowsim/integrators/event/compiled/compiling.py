@@ -130,12 +130,16 @@ def compile_once(compile_all: Callable[[], None]) -> None:
                 f"{ours.__name__}({theirs.__name__})",
             ]
         )
-        paths = {"PYTHONPATH": os.pathsep.join(sys.path), "NUMBA_CACHE_DIR": str(STORED.parent)}
-        subprocess.run([sys.executable, "-c", program], env={**os.environ, **paths}, check=True)
-        done.touch()
+        # this very flowsim, not one that stands in the current directory (hence -P): its place is in the name of STORED
+        ours_first = os.pathsep.join([str(Path(__file__).parents[4]), *filter(None, sys.path)])
+        paths = {"PYTHONPATH": ours_first, "NUMBA_CACHE_DIR": str(STORED.parent)}
+        subprocess.run([sys.executable, "-P", "-c", program], env={**os.environ, **paths}, check=True)
+        if not done.exists():
+            raise RuntimeError(f"the process that compiles stored elsewhere than in {STORED}")
 
 
 def compile_here(compile_all: Callable[[], None]) -> None:
     """Compile and store; for a process that does nothing else."""
     with _only_entries_optimized():
         compile_all()
+    (STORED / COMPILED).touch()
