@@ -19,11 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from figures.style import BLACK, RULES, SHADE, grid, log_time_axis, log_times, panels
+from figures.style import BLACK, RULES, SHADE, grid, log_time_axis, panels
 from figures.widths import width_axis
 from flowsim import FeedbackAlignment, Flow, SignFeedbackAlignment, Solution, Weights, data, observables, solve
 from flowsim.initialization import adafa, gaussian, random_signs
 from flowsim.rules import Rule
+from flowsim.times import log_times
 from theorems.lemma_5_4 import bound
 from theorems.measurement import Compared, alone, infimum
 from theorems.observation import Observation

@@ -16,10 +16,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.style import BLUE, ORANGE, SHADE, grid, log_time_axis, log_times, panels
+from figures.style import BLUE, ORANGE, SHADE, grid, log_time_axis, panels
 from flowsim import FeedbackAlignment, Flow, Solution, Weights, data, descent, solve
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.observables import conserved
+from flowsim.times import log_times
 
 SEEDS = (0,)
 FIRST, T_FINAL = 0.1, 100.0

@@ -10,7 +10,6 @@ corner. (Compare Figure 1 of the paper.)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -20,10 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from figures.style import BLACK, RULES, SHADE, log_times, panels
+from figures.style import BLACK, RULES, SHADE, panels
 from flowsim import FeedbackAlignment, Flow, GradientDescent, SignFeedbackAlignment, data, solve
 from flowsim.initialization import with_gaps
 from flowsim.rules import Rule
+from flowsim.times import log_times
 
 SEEDS = (0,)
 LARGEST, HIGHEST, T_FINAL = 2.0, 2.3, 1000.0
@@ -44,12 +44,11 @@ class Measured(NamedTuple):
     gap: Float[Tensor, " runs"]
 
 
-CURVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "GD": lambda norm, gap: (2 * gap + norm**2).sqrt(),  # NaN where there is none
-    "FA": lambda norm, gap: gap + norm**2 / 2,
-    "sign-FA": lambda norm, gap: torch.where(gap + norm**2 / 2 >= 0, gap + norm**2 / 2, torch.nan),
+LEARNING: dict[str, Rule] = {
+    "GD": GradientDescent(),
+    "FA": FeedbackAlignment([1.0]),
+    "sign-FA": SignFeedbackAlignment(),
 }
-"""v, or |v| for GD and sign-FA, on the set of neurons with |w| and c."""
 
 
 def measure(times: int = 400, t_final: float = T_FINAL) -> dict[str, Measured]:
@@ -57,13 +56,8 @@ def measure(times: int = 400, t_final: float = T_FINAL) -> dict[str, Measured]:
     dataset = data.orthogonally_separable(samples=3, dimension=2, kappa=0.3, seed=SEEDS[0])
     towards = (dataset.labels.unsqueeze(-1) * dataset.inputs).sum(0)
     towards = towards / towards.norm()
-    rules: dict[str, Rule] = {
-        "GD": GradientDescent(),
-        "FA": FeedbackAlignment([1.0]),
-        "sign-FA": SignFeedbackAlignment(),
-    }
     found = {}
-    for name, rule in rules.items():
+    for name, rule in LEARNING.items():
         gap, norm, side, sign = torch.tensor(STARTS[name], dtype=torch.float64).unbind(-1)
         hidden = (side * norm)[:, None, None] * towards
         weights = with_gaps(hidden, rule, gap.unsqueeze(-1), None if name == "FA" else sign.unsqueeze(-1))
@@ -102,7 +96,7 @@ def draw(measured: dict[str, Measured]) -> Figure:
 def _level_sets(panel: Axes, name: str, gaps: Tensor) -> None:
     norm = torch.linspace(0, LARGEST, 400, dtype=torch.float64)
     for gap in gaps:
-        value = CURVES[name](norm, gap)
+        value = LEARNING[name].inverse_potential(gap + norm.unsqueeze(-1).square() / 2, None).squeeze(-1)
         for sign in (1,) if name == "FA" else (1, -1):
             panel.plot(norm, sign * value, color=SHADE, linewidth=0.5, zorder=1)
 

@@ -27,7 +27,6 @@ from flowsim.plot.theme import (
     YELLOW,
     grid,
     log_time_axis,
-    log_times,
     whole_decades,
 )
 
@@ -98,5 +97,5 @@ def save(
 
 __all__ = [
     "BLACK", "BLUE", "COLOURS", "COLUMN", "GREEN", "GREY", "ORANGE", "PAGE", "PURPLE", "RULES", "SHADE", "STYLE",
-    "YELLOW", "grid", "log_time_axis", "log_times", "panels", "save", "title_and_caption", "whole_decades",
+    "YELLOW", "grid", "log_time_axis", "panels", "save", "title_and_caption", "whole_decades",
 ]  # fmt: skip

@@ -25,6 +25,10 @@ class IntegrationError(RuntimeError):
         return type(self), (self.time, self.reason, self.index, self.solution), self.__dict__
 
 
+class UndefinedError(ValueError):
+    """A quantity that the rule does not have on such a network, as alignment under direct feedback past layers."""
+
+
 class IntegrationInterrupt(KeyboardInterrupt):
     """A solve that was interrupted from the keyboard. `solution` is what was reached; `extend` goes on from there."""
 

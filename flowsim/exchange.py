@@ -67,7 +67,7 @@ def _observed(solution: Solution, asked: Tensor) -> Variables:
     two_layers = isinstance(weights, Weights)
     numbers = [""] if two_layers else [f"_{number}" for number in range(1, len(weights.layers))]
     neurons = [f"neuron{number}" for number in numbers]
-    lawful = [layer for layer, potential in enumerate(flow.rule.potentials(weights), 1) if potential is not None]
+    lawful = flow.rule.layers_with_law(weights)
     variables: Variables = {}
     if solution.settings.logarithmic:
         variables["log_loss"] = (), flow.log_risk(weights), "natural logarithm of the risk L"

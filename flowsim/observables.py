@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsim.errors import UndefinedError
 from flowsim.flow import Flow, Slopes
 from flowsim.rules import FeedbackAlignment, SignFeedbackAlignment, is_one_of
 from flowsim.validation import require_count, require_positive, shown
@@ -137,7 +138,7 @@ def rounding_of_gaps(hidden: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*bat
 
 def _require_forward(flow: Flow, layers: Sequence[Tensor]) -> None:
     if flow.rule.direct and len(layers) > 2:
-        raise ValueError(
+        raise UndefinedError(
             f"rule {type(flow.rule).__name__} must stand for the forward weights to be compared with them, "
             f"but it passes over layers in a network of {len(layers)}"
         )
@@ -166,10 +167,10 @@ def conserved(
     for number in potentials if layers is None else _numbers(layers, len(potentials)):
         potential = potentials[number]
         if potential is None:
-            where = [other for other, known in potentials.items() if known is not None]
+            where = flow.rule.layers_with_law(weights)
             cure = f"ask for layers={where}" if where else "it has no potentials"
             name = type(flow.rule).__name__
-            raise ValueError(f"rule {name} conserves nothing at hidden layer {number} of {len(potentials)}: {cure}")
+            raise UndefinedError(f"rule {name} conserves nothing at hidden layer {number} of {len(potentials)}: {cure}")
         found.append(potential - 0.5 * matrices[number - 1].square().sum(-1))
     return tuple(found)
 

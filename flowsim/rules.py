@@ -117,6 +117,10 @@ class Rule(ABC):
         """Psi(W_{l+1}[:, i]) for each hidden layer l, `*batch x m_l`; None for a layer that has no law. The default."""
         return (None,) * (len(weights.layers) - 1)
 
+    def layers_with_law(self, weights: NetworkWeights) -> list[int]:
+        """The hidden layers l = 1 .. H at which the rule conserves something: those with a potential."""
+        return [number for number, potential in enumerate(self.potentials(weights), 1) if potential is not None]
+
     def divergences(self, before: NetworkWeights, after: NetworkWeights) -> tuple[Tensor | None, ...]:
         """D_Psi(W', W) = Psi(W') - Psi(W) - <B(W), W' - W> for each W_{l+1}[:, i], `*batch x m_l`; None as above.
 

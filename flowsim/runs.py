@@ -20,7 +20,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -28,9 +27,7 @@ from flowsim.files import write_npz
 from flowsim.observables import conserved, network_alignment
 from flowsim.saving import PREFIX, arrays_of
 from flowsim.solution import Solution
-
-FIRST = 1e-6
-"""The first time after 0 that is reported, relative to t_final."""
+from flowsim.times import FIRST, log_times
 
 
 def observed(solution: Solution, times: int) -> dict[str, ArrayLike]:
@@ -40,9 +37,7 @@ def observed(solution: Solution, times: int) -> dict[str, ArrayLike]:
         solution: of one trajectory.
         times: 2 at least.
     """
-    # from t_final downwards, so that t_final is there, exactly, for two times too
-    positive = solution.t_final * torch.logspace(0, 1, times - 1, base=FIRST, dtype=torch.float64).flip(0)
-    at = torch.cat([torch.zeros(1, dtype=torch.float64), positive])
+    at = log_times(FIRST * solution.t_final, solution.t_final, times)
     flow, weights, events = solution.flow, solution.evaluate(at), solution.events
     quantities = conserved(flow, weights)
     several = len(quantities) > 1

@@ -1,7 +1,6 @@
 """The command `flowsim`: its sub-commands, what is loaded for which, and what is said of those that are not there."""
 
 import importlib.metadata
-import os
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from flowsim import commands
 from flowsim.commands import version
 
 FLOWSIM = [sys.executable, "-m", "flowsim"]
-COMMANDS = {"check", "draw", "simulate", "version"}
+COMMANDS = {"check", "draw", "simulate", "sweep", "version"}
 
 
 def entry(value: str, name: str = "own") -> importlib.metadata.EntryPoint:
@@ -111,17 +110,6 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
 def test_packages_have_their_command_under_the_old_name(package: str) -> None:
     shown = subprocess.run([sys.executable, "-m", package, "--help"], capture_output=True, text=True, check=True)
     assert shown.stdout.startswith(f"usage: python -m {package} ")
-
-
-@pytest.mark.parametrize("package", ["theorems", "figures"])
-def test_a_package_misses_rich_in_one_line(package: str, tmp_path: Path) -> None:
-    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')\n")
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    found = subprocess.run(
-        [sys.executable, "-m", package], capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
-    assert (found.returncode, found.stderr) == (2, f"error: {package} needs rich: pip install '.[all]'\n")
 
 
 def test_flowsim_loads_what_is_asked_for_and_nothing_else() -> None:

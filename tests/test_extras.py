@@ -85,7 +85,8 @@ def test_without_an_extra_one_line_says_what_to_install(
 
 
 @pytest.mark.parametrize(
-    ("module", "package"), [("theorems", "rich"), ("theorems", "jinja2"), ("figures", "matplotlib")]
+    ("module", "package"),
+    [("theorems", "rich"), ("theorems", "jinja2"), ("figures", "rich"), ("figures", "matplotlib")],
 )
 def test_without_an_extra_a_command_says_so_in_one_line(module: str, package: str) -> None:
     hidden = f"import sys, runpy; sys.modules['{package}'] = None; "

@@ -7,6 +7,7 @@ import textwrap
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from flowsim.errors import UndefinedError
 from flowsim.losses import named
 from flowsim.plot import curves, pattern, plane
 from flowsim.plot.seen import Run, Seen, see
@@ -53,7 +54,7 @@ def overview(run: Run) -> Figure:
         axes.set_title(title)
         try:
             draw(seen, axes)
-        except ValueError as error:  # there is no such plot for the rule
+        except UndefinedError as error:
             axes.clear()
             axes.set_axis_off()
             axes.set_title(title)

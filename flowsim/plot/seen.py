@@ -14,11 +14,13 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from flowsim.errors import UndefinedError
 from flowsim.flow import Flow
 from flowsim.plot import theme
 from flowsim.rules import FeedbackAlignment
 from flowsim.solution import Solution
 from flowsim.solving import load
+from flowsim.times import log_times
 from flowsim.validation import shown
 from flowsim.weights import NetworkWeights
 
@@ -75,7 +77,7 @@ class Seen:
             return torch.linspace(0, last, TIMES, dtype=torch.float64)
         before = math.ceil(TIMES * theme.LINEAR / (theme.LINEAR + math.log10(last / first)))
         linear = torch.linspace(0, first, before, dtype=torch.float64)
-        return torch.cat([linear[:-1], theme.log_times(first, last, TIMES + 2 - before)[1:]])
+        return torch.cat([linear[:-1], log_times(first, last, TIMES + 2 - before)[1:]])
 
     @cached_property
     def at(self) -> Float[Tensor, "times ensemble"]:
@@ -130,12 +132,12 @@ class Seen:
         """The hidden layers at which the rule conserves something, l = 1 .. H.
 
         Raises:
-            ValueError: if it does nowhere.
+            UndefinedError: if it does nowhere.
         """
         rule = self.solution.flow.rule
-        found = [number for number, potential in enumerate(rule.potentials(self.start), 1) if potential is not None]
+        found = rule.layers_with_law(self.start)
         if not found:
-            raise ValueError(f"rule {type(rule).__name__} conserves nothing: it has no potentials")
+            raise UndefinedError(f"rule {type(rule).__name__} conserves nothing: it has no potentials")
         return found
 
     @cached_property

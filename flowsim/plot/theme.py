@@ -9,11 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
-import torch
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
-from torch import Tensor
 
 BLUE, ORANGE, BLACK, GREY, SHADE = "#0072b2", "#d55e00", "#000000", "#dddddd", "#888888"
 COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", BLACK)
@@ -81,18 +78,6 @@ def style(serif: bool = False) -> Iterator[None]:
             yield
     finally:
         dates.setLevel(level)
-
-
-def log_times(first: float, last: float, count: int = 400) -> Float[Tensor, " times"]:
-    """0, and times from `first` to `last` that are evenly spaced on a logarithmic axis.
-
-    >>> log_times(0.1, 10.0, 4).tolist()
-    [0.0, 0.1, 1.0, 10.0]
-    """
-    exponents = torch.linspace(0, 1, count - 1, dtype=torch.float64)
-    times = first * (last / first) ** exponents
-    times[-1] = last  # exactly
-    return torch.cat([times.new_zeros(1), times])
 
 
 def log_time_axis(axes: Axes, first: float, last: float) -> None:

@@ -22,6 +22,7 @@ from flowsim.losses import LOSSES
 from flowsim.problems import RULES
 from flowsim.sweeps.columns import OBSERVABLES
 from flowsim.tables import read_dataset
+from flowsim.times import FIRST, log_times
 from flowsim.validation import (
     SEED_COUNT,
     require_count,
@@ -55,9 +56,6 @@ times = 20  # 0, and others spaced logarithmically; or a list; without it there 
 observables = ["loss", "accuracy", "alignment", "conserved_deviation"]
 """
 """A grid that runs."""
-
-FIRST = 1e-6
-"""The first time after 0, in units of the last."""
 
 
 class Data(NamedTuple):
@@ -384,7 +382,7 @@ def _times(value: Any, t_final: float) -> tuple[float, ...] | None:
         return None
     if not isinstance(value, (list, tuple)):
         count = require_count("times", value, least=2)
-        return (0.0, *(t_final * np.logspace(np.log10(FIRST), 0.0, count - 1)).tolist()[:-1], t_final)
+        return tuple(log_times(FIRST * t_final, t_final, count).tolist())
     times = [require_within("times", time, 0.0, t_final) for time in value]
     if not times or any(later <= earlier for earlier, later in pairwise(times)):
         raise ValueError(f"times must be a number of them, or a list that rises, got {shown(value)}")

@@ -1,6 +1,5 @@
 """A page of a run: all plots, with what is said where there is none."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +30,9 @@ def test_panels_are_the_plots_of_the_run_or_of_its_file(tmp_path: Path) -> None:
     assert title == "FA, exponential loss, slope 0.3; n = 4, d = 6, m = 3; 2 trajectories"
 
 
-@pytest.mark.parametrize("shown", [lambda: "gd", lambda: "sign-fa", lambda: "adafa"])
-def test_every_rule_has_all_panels(shown: Callable[[], str]) -> None:
-    figure = plot.overview(solve(*gaussian_data(shown(), 1, 6, 4, 3), 5.0))
+@pytest.mark.parametrize("rule", ["gd", "sign-fa", "adafa"])
+def test_every_rule_has_all_panels(rule: str) -> None:
+    figure = plot.overview(solve(*gaussian_data(rule, 1, 6, 4, 3), 5.0))
     assert all(axes.axison for axes in figure.axes)
 
 
@@ -46,6 +45,15 @@ class Blind(Rule):
 
 def texts(axes: Axes) -> str:
     return " ".join(" ".join(text.get_text() for text in axes.texts).split())
+
+
+def test_a_mistake_of_a_panel_is_no_text_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> Axes:
+        raise ValueError("a mistake")
+
+    monkeypatch.setitem(PLOTS, "Signs", wrong)
+    with pytest.raises(ValueError, match="a mistake"):
+        plot.overview(solve(*separable(1), 1.0))
 
 
 def test_what_a_rule_does_not_have_is_said_in_its_place() -> None:
