@@ -6,6 +6,7 @@ by `Solution.save`.
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import flowsim
 from flowsim.extras import needed
 from flowsim.losses import named
 from flowsim.observables import conserved, network_alignment
@@ -120,7 +120,7 @@ def _attributes(solution: Solution) -> dict[str, str | float]:
     slope = flow.activation.leaky_slope
     return {
         "title": "Flow of a learning rule",
-        "flowsim_version": flowsim.__version__,
+        "flowsim_version": importlib.metadata.version("flowsim"),
         "rule": type(flow.rule).__name__,
         **({"scale": flow.rule.scale} if isinstance(flow.rule, SignFeedbackAlignment) else {}),
         "loss": named(flow.loss).name,

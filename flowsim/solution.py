@@ -76,6 +76,7 @@ class Solver(NamedTuple):
     extended: Callable[..., Any]
     selected: Callable[..., Any]
     save: Callable[..., None]
+    as_dataset: Callable[..., Any]
 
 
 Curve = Callable[[Tensor, Tensor], NetworkWeights]
@@ -210,9 +211,7 @@ class Solution(Generic[AnyWeights]):
         >>> dict(dataset.hidden.sizes), dataset.attrs["rule"]
         ({'time': 3, 'seed': 4, 'neuron': 1, 'input': 1}, 'FeedbackAlignment')
         """
-        from flowsim.exchange import as_dataset  # noqa: PLC0415, it reads solutions
-
-        return as_dataset(self, times, batch)
+        return self.solver.as_dataset(self, times, batch)
 
     @cached_property
     def t_final(self) -> float:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim.errors import IntegrationError, IntegrationInterrupt
+from flowsim.exchange import as_dataset
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, event, runge_kutta, unnoticed
 from flowsim.integrators.event.crawl import CrawlingWarning
@@ -230,5 +231,5 @@ def selected(solution: Solution[AnyWeights], index: Any) -> Solution[AnyWeights]
     )  # fmt: skip
 
 
-SOLVER = Solver(extended, selected, save)
+SOLVER = Solver(extended, selected, save, as_dataset)
 """What solutions made here ask."""
