@@ -3,28 +3,32 @@
 import doctest
 import gc
 import itertools
+import json
 import math
 import resource
+import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import accuracy
-import largest
+import cuda
 import limits
 import measure
 import problems
+import psutil
 import pytest
 import report
 import run
+import scale
 import torch
 from measure import GOALS, OURS, RTOLS, Point, Row
 from problems import BASE, HARD, SETTINGS, SINGLE
 
-from flowsim import solve
+from flowsim import Flow, Weights, solve
 
 PEER, T_FINAL = "scipy RK45", 5.0
 LOOSE, TIGHT = GOALS
@@ -82,6 +86,7 @@ def test_operations_are_those_of_the_sums_of_the_series() -> None:
     assert limits.count_operations(n, widths, order) == count
     assert limits.measure_rate(20, 20, 50) > 1e7
     assert doctest.testmod(limits) == (0, 2)
+    assert doctest.testmod(report) == (0, 1)
 
 
 @pytest.fixture
@@ -234,28 +239,72 @@ def test_the_problems_are_what_they_are_called() -> None:
         assert flow.risk(weights).isfinite().all()
 
 
-def test_the_largest_problem_is_doubled_until_one_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+SMALL = scale.Axis("n = {}", lambda size: (*problems.separable(1, samples=size, width=3), T_FINAL), (2, 3, 4, 5))
+
+
+def test_an_axis_is_climbed_until_a_run_does_not_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the system ends by its limit of time, and what ends otherwise; the table says the last size and the next."""
+    monkeypatch.setattr(scale, "AXES", {"samples": SMALL, "width": SMALL._replace(problem="m = {}")})
     asked = []
 
-    def run_instead(command: list[str], timeout: float, check: bool) -> SimpleNamespace:
-        assert command[1] == largest.__file__ and timeout == 600 and not check
-        asked.append((int(command[2]), int(command[3])))
-        if asked[-1][0] > 700:
-            raise subprocess.TimeoutExpired(command, timeout)
-        return SimpleNamespace(returncode=asked[-1][1] > 1000)
+    def run_instead(command: list[str], **_: object) -> SimpleNamespace:
+        name, size = command[-2], int(command[-1])
+        asked.append((name, size))
+        if size < 4:
+            return SimpleNamespace(returncode=0, stdout=json.dumps(asdict(scale.Run(size, "", 2.0, 3e9, 5, 7, 4e9))))
+        return SimpleNamespace(returncode=-signal.SIGXCPU if name == "samples" else 1, stdout="")
 
     monkeypatch.setattr(subprocess, "run", run_instead)
-    assert [(found["n"], found["m"]) for found in largest.find_largest("m")] == [(20, 400), (20, 800)]
-    assert [(found["n"], found["m"]) for found in largest.find_largest("n")] == [(160, 50), (320, 50), (640, 50)]
-    assert (20, 1600) in asked and (1280, 50) in asked
+    scale.write(["samples", "width"], tmp_path)
+    assert asked == [(name, size) for name in ("samples", "width") for size in (2, 3, 4)]
+    told = (tmp_path / "scale.md").read_text()
+    assert "| samples | n = 3 | 2 | 5 | 7 | 4 | 4 | time |" in told
+    assert "| width | m = 3 | 2 | 5 | 7 | 4 | 4 | exit status 1 |" in told
+    scale.write(["width"], tmp_path)
+    assert (tmp_path / "scale.md").read_text() == told, "the other axis is kept"
 
 
-def test_the_largest_problem_is_one_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    solved = []
-    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
-    monkeypatch.setattr(largest, "solve_ours", lambda *arguments, threads: solved.append((*arguments, threads)))
-    monkeypatch.setattr(largest, "SETTINGS", SETTINGS)
-    largest.run(3, 4)
-    name = "n = 3, m = 4"
-    assert solved == [(name, 2, largest.RTOL, 2)]
-    assert SETTINGS.pop(name).make(2)[1].layers[0].shape == (2, 4, 6)
+def test_a_run_counts_what_its_solution_has_or_says_why_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = scale.run(SMALL, 4)
+    flow, weights, t_final = SMALL.make(4)
+    solution = solve(flow, weights, t_final, rtol=scale.RTOL, atol=1e-2 * scale.RTOL)
+    assert (found.stopped, found.steps, found.events) == ("", solution.statistics["steps"], len(solution.events))
+    assert found.stored == found.steps * limits.count_bytes(solution.path.records[0].layout)  # type: ignore[attr-defined]
+    assert found.loss == flow.risk(solution.evaluate(t_final))
+    monkeypatch.setattr(scale, "solve", partial(solve, max_steps=2))
+    assert scale.run(SMALL, 4).stopped.startswith("at t = ")
+
+    def exhaust(_: int) -> tuple[Flow, Weights, float]:
+        raise MemoryError("Unable to allocate 3 TiB")
+
+    assert scale.run(SMALL._replace(make=exhaust), 4).stopped == "memory: Unable to allocate 3 TiB"
+
+
+def test_a_run_may_take_its_time_for_each_thread_and_most_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits_set = {}
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limit: limits_set.update({which: limit}))
+    scale.restrict(2)
+    assert limits_set[resource.RLIMIT_CPU] == (1200, 1200)
+    assert 1e8 < limits_set[resource.RLIMIT_DATA][0] < psutil.virtual_memory().total
+
+
+def test_an_ensemble_on_a_device_is_compared_with_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cuda, "separable", partial(problems.separable, samples=3, width=3))
+    threads = torch.get_num_threads()
+    try:
+        results = cuda.measure_all(torch.device("cpu"), (2, 3))
+    finally:
+        torch.set_num_threads(threads)
+    assert [row.ensemble for row in results.rows] == [2, 3]
+    assert all(row.difference == 0 and row.on_device > 0 and row.on_host > 0 for row in results.rows)
+    other = cuda.Results("a card", 16, (cuda.Row(64, 2.0, 3.0, 1e-9),))
+    cuda.write(other, tmp_path)
+    assert "a card against 16 cores" in (tmp_path / "cuda.md").read_text()
+    assert "| 64 | 2 | 3 | 1.50 | 1e-09 |" in (tmp_path / "cuda.md").read_text()
+
+
+def test_without_a_gpu_the_table_is_empty(tmp_path: Path) -> None:
+    cuda.write(None, tmp_path)
+    told = (tmp_path / "cuda.md").read_text()
+    assert "Not measured" in told and told.endswith("|---|---|---|---|---|\n")
+    assert not (tmp_path / "cuda.json").exists()

@@ -6,6 +6,7 @@ import io
 from importlib.metadata import distribution
 
 import formulas
+import packages
 import sources
 from citations import Citations
 from fontTools.ttLib import TTFont
@@ -29,6 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for place, path in sources.images():
         files.append(File.generated(config, place, abs_src_path=str(path)))
     files.append(File.generated(config, "plots/overview.png", content=sources.overview()))
+    files.append(File.generated(config, "packages.svg", content=packages.draw_map()))
     files.append(File.generated(config, "style/formulas.woff", content=_font()))
     return files
 

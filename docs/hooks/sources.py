@@ -28,19 +28,33 @@ DOCUMENTS = {
     "theorems/README.md": "theory/index.md",
     "flowsim/README.md": "theory/10.md",
     "tests/benchmarks/results.md": "results/benchmarks.md",
+    "tests/benchmarks/scale.md": "results/scale.md",
+    "tests/benchmarks/cuda.md": "results/cuda.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
 }
 """Documents of the repository, and the pages where they begin."""
+
+MAP = (
+    "<!-- the map of packages -->",
+    """![Modules and packages, each above what it imports](packages.svg)
+
+Drawn from the imports: each module or package (bold) stands above all that it imports.
+A line is an import that no path of other lines stands for.
+Blue is `flowsim`, and "import flowsim" the names that it hands out; orange is `theorems`, green `figures`.""",
+)
+"""What stands for the map in a document, which only the site has, and the map."""
 
 
 def pages() -> Iterator[tuple[str, str]]:
     """Every page that is made, with its Markdown."""
     yield from theory()
     yield "results/benchmarks.md", _titled("Benchmarks", "tests/benchmarks/results.md")
+    yield "results/scale.md", _titled("How far it goes", "tests/benchmarks/scale.md")
+    yield "results/cuda.md", _titled("On a GPU", "tests/benchmarks/cuda.md")
     for document in ("CHANGELOG.md", "CONTRIBUTING.md"):
         page = DOCUMENTS[document]
-        yield page, linked((ROOT / document).read_text(), document, page)
+        yield page, linked((ROOT / document).read_text(), document, page).replace(*MAP)
     yield "gallery.md", gallery()
     yield "command_line.md", command_line()
 

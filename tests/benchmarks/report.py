@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,48 +131,49 @@ def tell(results: Results) -> str:
         f"FA, exponential loss, slope {SLOPE:g}:",
         "\n".join(_describe()),
         "## Targets",
-        _lines("| what | target | measured | met |", (target.line for target in list_targets(results))),
+        tabulate("| what | target | measured | met |", (target.line for target in list_targets(results))),
         "## One trajectory",
-        _lines("| problem | error | events | flowsim, s | fastest peer, s | which | times as fast |", _single(results)),
+        tabulate(
+            "| problem | error | events | flowsim, s | fastest peer, s | which | times as fast |", _single(results)
+        ),
         f"![Seconds per trajectory against the largest error](work_precision.png)\n\nThe separable problem {BASE}, "
         "alone and together, and a deep network.",
         "## Ensembles",
         f"The problem {BASE}, at an error of {TIGHT:g}.",
-        _lines(
+        tabulate(
             "| together | flowsim, s | two threads, s | fastest peer, s | which | times as fast | two threads |",
             _ensembles(results),
         ),
         "## Sliding and deep",
         f"At an error of {TIGHT:g}. What a peer reached before it was stopped stands beside it.",
-        _lines("| problem | events | flowsim alone, s | 16 together, s | peers |", _hard(results)),
+        tabulate("| problem | events | flowsim alone, s | 16 together, s | peers |", _hard(results)),
         "## Arithmetic",
         "The operations of the Taylor series (`limits.count_operations`) at the rate of BLAS on products of the same "
         "shapes, in the same run.",
-        _lines(
+        tabulate(
             "| problem | operations | rate, 1/s | limit, s | time, s | ratio |", map(_arithmetic, results.arithmetic)
         ),
         "## Growth of the cost with the problem",
         _growth(results),
         "## Memory",
         "Bytes per step: 8 (3 + weights) + kinks + weights above the first layer, in the span of the inputs.",
-        _lines(
+        tabulate(
             "| problem | steps | by the formula | held | traced |",
             (f"| {m.problem} | {m.steps} | {m.counted} | {m.held:.0f} | {m.traced:.0f} |" for m in results.memory),
         ),
-        *_largest(),
         "## Accuracy",
         f"Largest errors on exact solutions at rtol {EXACT_RTOL:g}:",
-        _lines("| solution | error |", (f"| {exact.solution} | {exact.error:.1e} |" for exact in results.exact)),
+        tabulate("| solution | error |", (f"| {exact.solution} | {exact.error:.1e} |" for exact in results.exact)),
         "Largest errors of any weight over the whole run, against a run at 1e-13:",
         _convergence(results),
         "That run against the nearest of any peer's, at the end:",
-        _lines("| problem | peer | its rtol | difference |", _references(results)),
+        tabulate("| problem | peer | its rtol | difference |", _references(results)),
         "## Compilation",
         "The core of flowsim: {compiled:.0f} s where nothing is stored, {loaded:.2f} s to load what is.".format(
             **{"compiled": math.nan, "loaded": math.nan, **results.compilation}
         ),
         "## All runs",
-        _lines(
+        tabulate(
             "| problem | together | method | threads | rtol | error | s | runs | evaluations | compilation, s |",
             _all(results),
         ),
@@ -192,7 +193,14 @@ def _describe() -> Iterator[str]:
         yield f"- {name}: {(function.__doc__ or '').partition(chr(10))[0]}"
 
 
-def _lines(header: str, lines: Iterator[str] | Sequence[str]) -> str:
+def tabulate(header: str, lines: Iterable[str]) -> str:
+    """A table in Markdown: its header, and lines like it.
+
+    >>> print(tabulate("| n | s |", ["| 20 | 0.03 |"]))
+    | n | s |
+    |---|---|
+    | 20 | 0.03 |
+    """
     return "\n".join([header, "|" + "---|" * (header.count("|") - 1), *lines])
 
 
@@ -331,23 +339,9 @@ def _growth(results: Results) -> str:
         for name, size, events, seconds in growing
     ]
     fits = "; ".join(f"{growing}, (n r m)^{slope:.2f}" for growing, slope in fit_growth(results).items())
-    return _lines("| problem | events | s | µs per event | ns per event and n r m |", lines) + (
+    return tabulate("| problem | events | s | µs per event | ns per event and n r m |", lines) + (
         f"\n\nThe cost per event grows, by least squares, as: {fits}."
     )
-
-
-def _largest() -> list[str]:
-    """What `largest` wrote, if it did."""
-    path = HERE / "largest.json"
-    if not path.exists():
-        return []
-    found = json.loads(path.read_text())
-    lines = [f"| {run['n']} | {run['m']} | {_s(run['seconds'])} |" for runs in found["runs"].values() for run in runs]
-    return [
-        f"## The largest problems that end in {found['seconds'] / 60:g} minutes",
-        f"{found['cores']} trajectories on {found['cores']} cores; twice the largest does not end.",
-        _lines("| n | m | s |", lines),
-    ]
 
 
 def _convergence(results: Results) -> str:
@@ -357,7 +351,7 @@ def _convergence(results: Results) -> str:
         + " | ".join(f"{each.errors[column]:.0e}" if column in each.errors else "stops" for column in columns) + " |"
         for each in results.convergence
     ]  # fmt: skip
-    return _lines("| problem | events | slides | " + " | ".join(columns) + " |", lines)
+    return tabulate("| problem | events | slides | " + " | ".join(columns) + " |", lines)
 
 
 def _references(results: Results) -> Iterator[str]:
@@ -400,7 +394,7 @@ def tell_readers(results: Results) -> str:
         peer = f"{_s(seconds)} ({which})" if math.isfinite(seconds) else "none ends"
         ratio = _times(results.ratio(name))
         lines.append(f"| {data}{name} | " + " | ".join(map(_seconds, counts)) + f" | {peer} | {ratio} |")
-    return _lines("| problem | alone | 16 together | 64 | 256 | fastest peer, alone | times as fast |", lines) + "\n"
+    return tabulate("| problem | alone | 16 together | 64 | 256 | fastest peer, alone | times as fast |", lines) + "\n"
 
 
 def put_into(text: str, table: str) -> str:

@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import cuda
+import scale
 import torch
 from accuracy import measure_convergence, measure_exact
-from largest import write_largest
 from limits import measure_arithmetic, measure_memory
 from measure import GOALS, OURS, Row, measure, no_collections
 from problems import BASE, GROWTH, HARD, SINGLE
@@ -130,11 +131,17 @@ def main() -> None:
     """Measure, and write what is found."""
     parser = argparse.ArgumentParser(prog="python tests/benchmarks", description="Benchmarks against other solvers.")
     parser.add_argument("--quick", action="store_true", help="flowsim and the fastest peer alone")
-    parser.add_argument("--largest", action="store_true", help="the largest problems that end in ten minutes instead")
+    axes = list(scale.AXES)
+    help_on_scale = f"how far flowsim goes instead, along all axes or some of: {', '.join(axes)}"
+    parser.add_argument("--scale", nargs="*", choices=axes, metavar="AXIS", help=help_on_scale)
+    parser.add_argument("--cuda", action="store_true", help="ensembles on a GPU instead, against the cores of its host")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.largest:
-        write_largest()
+    if options.scale is not None:
+        scale.write(options.scale or axes)
+        return
+    if options.cuda:
+        cuda.write(cuda.measure_all(torch.device("cuda")) if torch.cuda.is_available() else None)
         return
     results = Results(describe_machine(), "quick" if options.quick else "full")
     started, busy = time.perf_counter(), time.process_time()
