@@ -26,7 +26,7 @@ from flowsim.files import whole
 from flowsim.integrators.event.records import COLUMNS
 from flowsim.weights import NetworkWeights
 
-SECONDS = 600
+SECONDS = 300
 """CPU seconds that a run may take, of each thread."""
 
 OF_MEMORY = 0.8
