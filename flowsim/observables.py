@@ -6,7 +6,7 @@
     conserved             Psi(W_{l+1}[:, i]) - |W_l[i, :]|^2 / 2                   Theorem 5.2, Eq. (2)
     descent_factors       |grad|, |fa|, their cosine and inner product            Eq. (1)
     dominance_ratio       <grad, fa> / (L - L*)^alpha                             Def. 4.2
-    normalized_margin     min_i y_i f(x_i) / |theta|^(H+1)                        section 14.2
+    normalized_margin     min_i y_i f(x_i) / |theta|^(H+1)                        Lyu and Li (2020)
 
 Formulas: theorems/README.md, sections 2 and 4. The risk itself is `Flow.risk`, its logarithm `Flow.log_risk`. All raise
 a ValueError for arguments that are no flow and weights; those that need the outputs, for weights that do not fit the

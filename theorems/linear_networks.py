@@ -252,7 +252,7 @@ def tight_run(device: str) -> Solution[Weights]:
 
 @cache
 def across_run(device: str) -> Solution[Weights]:
-    """A large v(0) nearly across b: the gain of cos(v, b) attains its bound to 0.2 %."""
+    """A large v(0) nearly across b: the gain of cos(v, b) attains its bound to 0.02 %."""
     inputs = torch.eye(2, dtype=torch.float64)
     b = torch.ones(WIDTH, dtype=torch.float64)
     output = 1000 * random_signs(WIDTH, 0) + 1e-4 * b
