@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flowsim import Solution
-from theorems.measurement import Rate, add_integral, chosen, integrals_before
+from theorems.integrals import Rate, add_integral, integrals_before
 from theorems.observation import observe
+from theorems.pieces import chosen
 
 Curve = tuple[Float[Tensor, " nodes"], Float[Tensor, " nodes"]]
 """Times and values."""

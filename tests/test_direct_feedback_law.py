@@ -13,7 +13,8 @@ from flowsim.losses import named
 from theorems import direct_feedback
 from theorems.check import Statement, check, hypotheses_of
 from theorems.ensembles import any_run
-from theorems.measurement import Claim, integrals_before
+from theorems.integrals import integrals_before
+from theorems.measurement import Claim
 
 
 def deep() -> Solution:

@@ -18,7 +18,8 @@ from theorems import ensembles, proposition_5_7
 from theorems.check import Hypothesis, Role, Verdict, holds, place, verdict
 from theorems.ensembles import Shape
 from theorems.measurement import Claim, Compared, Margin, NoMarginError, alone, infimum, measure
-from theorems.observation import Observation, chosen, observe
+from theorems.observation import Observation, observe
+from theorems.pieces import chosen
 from theorems.polynomial import INTEGRALS
 from theorems.proposition_5_7 import ANY_SEPARABLE
 from theorems.theorem_5_1 import dominance_ratio_of
@@ -485,7 +486,7 @@ def test_the_quadrature_error_of_the_integral_counts(monkeypatch: pytest.MonkeyP
     (found,) = measure([claim], solution, rate)
     assert -found.margin.item() > 1e-8, "the integral is off"
     assert -found.margin.item() < found.error.item(), "and is known to be"
-    monkeypatch.setattr("theorems.measurement.FEWER", INTEGRALS)
+    monkeypatch.setattr("theorems.integrals.FEWER", INTEGRALS)
     (blind,) = measure([claim], solution, rate)
     assert -blind.margin.item() > 100 * blind.error.item(), "without the second rule it would be a violation"
 

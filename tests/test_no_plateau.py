@@ -16,7 +16,7 @@ from theorems import no_plateau
 from theorems.cases import outcome
 from theorems.check import Case, Statement, hypotheses_of
 from theorems.ensembles import Scope
-from theorems.measurement import integrals_before
+from theorems.integrals import integrals_before
 from theorems.no_plateau import Lower
 
 CASES = {case.label: case for case in no_plateau.cases(Scope(1, "cpu"))}

@@ -42,8 +42,8 @@ from theorems import (
     validity,
 )
 from theorems.check import DoesNotApplyError, Statement, check
-from theorems.measurement import halves, twice
 from theorems.observation import Observation, observe
+from theorems.pieces import halves, twice
 
 SIDES, FOLLOWS = "side_ij z_ij >= 0 between events", "d theta/dt = -fa"
 STATEMENTS = own_data.STATEMENTS[:6]

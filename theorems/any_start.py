@@ -44,7 +44,8 @@ from theorems.constants import (
 )
 from theorems.ensembles import DIMENSION, SLOPE, Scope, Shape, solved
 from theorems.hypothesis import Hypothesis, fact, has_loss, slope_positive, two_layers
-from theorems.measurement import Claim, Compared, integrals_before
+from theorems.integrals import integrals_before
+from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
 from theorems.thresholds import EARLY
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from flowsim import Solution
 from theorems.hypothesis import Hypothesis
-from theorems.measurement import Claim, Margin, NoMarginError, Rate, measure
+from theorems.integrals import Rate
+from theorems.measurement import Claim, Margin, NoMarginError, measure
 from theorems.observation import require_plain_time
 from theorems.thresholds import BESIDE, EQUALITY_ERROR
 from theorems.validity import along_the_run

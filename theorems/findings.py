@@ -31,7 +31,8 @@ from theorems.constants import each, gaps_not_negative, mu_separable, total_gap
 from theorems.ensembles import GAP, KAPPA, SCALE, SLOPE, T_FINAL, kernel_run, solved
 from theorems.guarded import reason
 from theorems.hypothesis import Hypothesis
-from theorems.measurement import Claim, Rate, measure
+from theorems.integrals import Rate
+from theorems.measurement import Claim, measure
 from theorems.theorem_5_1 import dominance_ratio_of
 
 SAMPLES, DIMENSION, WIDTH = 6, 8, 10

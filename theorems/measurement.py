@@ -19,8 +19,10 @@ from torch import Tensor
 
 from flowsim import Solution
 from flowsim.solution import Pieces
-from theorems.observation import Observation, chosen, in_chunks, in_pairs, in_turn, observe
-from theorems.polynomial import FEWER, INTEGRALS, lower_bound
+from theorems.integrals import Before, Rate, add_integral
+from theorems.observation import Observation, in_pairs, in_parts, observe
+from theorems.pieces import accumulate, chosen, extreme, halves, twice
+from theorems.polynomial import lower_bound
 from theorems.thresholds import EQUALITY_ERROR, HALVINGS, LEVEL, RESOLVED, RESOLVED_RELATIVE, ROUNDING_PER_STEP
 
 
@@ -54,8 +56,6 @@ def ratio(numerator: Float[Tensor, "nodes pieces"], denominator: Float[Tensor, "
 
 
 Values = Callable[[Observation], Compared]
-Rate = Callable[[Observation], Float[Tensor, "nodes pieces *parts"]]
-"""What is integrated over time: a number, or several, such as one for each neuron."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def measure(claims: Sequence[Claim], solution: Solution, rate: Rate | None = Non
     Raises:
         NoMarginError: if a number that is compared is not finite.
     """
-    before = None if rate is None else _Before.of(rate, solution)
+    before = None if rate is None else Before.of(rate, solution)
     everything = _Parts(solution.pieces, solution.pieces, before)
     readings: list[list[_Readings]] = [[] for _ in claims]
     for part, pair in in_pairs(solution):
@@ -163,117 +163,13 @@ def infimum(values: Values, solution: Solution) -> Float[Tensor, " ensemble"]:
     return unit * measure([Claim("infimum", "inequality", relative)], solution)[0].surely
 
 
-def along(
-    values: Float[Tensor, "pieces *parts"], trajectory: Int[Tensor, " pieces"], scan: Callable[[Tensor], Tensor]
-) -> Float[Tensor, "pieces *parts"]:
-    """A cumulative operation (over dimension 1) along each trajectory.
-
-    >>> along(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 1]), lambda rows: rows.cumsum(1))
-    tensor([1., 3., 3.])
-    """
-    counts = torch.bincount(trajectory)
-    place = torch.arange(len(trajectory), device=trajectory.device) - (counts.cumsum(0) - counts)[trajectory]
-    table = values.new_zeros(len(counts), int(counts.max()), *values.shape[1:])
-    table[trajectory, place] = values
-    return scan(table)[trajectory, place]
-
-
-def halves(pieces: Pieces) -> Pieces:
-    """Every piece in two, one half after the other."""
-    middle = (pieces.start + pieces.end) / 2
-    start = torch.stack([pieces.start, middle], -1).reshape(-1)
-    end = torch.stack([middle, pieces.end], -1).reshape(-1)
-    return Pieces(twice(pieces.trajectory), start, end)
-
-
-def twice(columns: Tensor, dimension: int = -1) -> Tensor:
-    """Every entry two times along the dimension of the pieces, one after the other, as their halves stand."""
-    return torch.repeat_interleave(columns, 2, dimension)
-
-
-def extreme(
-    values: Float[Tensor, " pieces"], trajectory: Int[Tensor, " pieces"], count: int, reduction: str
-) -> Float[Tensor, " ensemble"]:
-    """The smallest ("amin") or largest ("amax") value of each trajectory; infinity or minus infinity if it has none."""
-    start = values.new_full((count,), torch.inf if reduction == "amin" else -torch.inf)
-    return start.scatter_reduce(0, trajectory, values, reduction)
-
-
-# --- integrals over time ---
-
-
-def integrals_before(
-    rate: Rate, solution: Solution
-) -> tuple[Float[Tensor, "pieces *parts"], Float[Tensor, "pieces *parts"]]:
-    """The integral of the rate from 0 to the start of each piece, and its quadrature error so far."""
-    parts = [_integrated(seen, rate) for _, seen in in_turn(solution)]
-    return _summed_before(parts, solution.pieces.trajectory)
-
-
-def _summed_before(
-    chunks: Sequence[tuple[Tensor, Tensor]], trajectory: Int[Tensor, " pieces"]
-) -> tuple[Float[Tensor, "pieces *parts"], Float[Tensor, "pieces *parts"]]:
-    """The integral before each piece and its error, from those over each piece of all chunks."""
-    over = [torch.cat([column[-1] for column in columns]) for columns in zip(*chunks, strict=True)]
-    integral, error = (along(column, trajectory, _of_those_before) for column in over)
-    return integral, error
-
-
-def _of_those_before(rows: Float[Tensor, "ensemble pieces *parts"]) -> Float[Tensor, "ensemble pieces *parts"]:
-    """Sums of the entries before each: the sum up to it, less it, would be rounding where the entries grow fast."""
-    return torch.nn.functional.pad(rows, (0, 0) * (rows.ndim - 2) + (1, -1)).cumsum(1)
-
-
-def add_integral(
-    observation: Observation, rate: Rate, before: Float[Tensor, "pieces *parts"], error: Float[Tensor, "pieces *parts"]
-) -> None:
-    """Give the observation its `integral`: that of the rate from 0 to the start of each piece, and on to its nodes."""
-    over, quadrature = _integrated(observation, rate)
-    observation.integral, observation.integral_error = before + over, error + quadrature
-
-
-def _integrated(observation: Observation, rate: Rate) -> tuple[Tensor, Tensor]:
-    """The integral of the rate from the start of each piece to its nodes, and how far a rule of lower degree is off."""
-    values = rate(observation)
-    lengths = (observation.pieces.end - observation.pieces.start).reshape(-1, *[1] * (values.ndim - 2))
-    over, fewer = (torch.tensordot(table.to(values), values, 1) * lengths for table in (INTEGRALS, FEWER))
-    off = over - fewer
-    return over, off.abs().cummax(0).values
-
-
-@dataclass(frozen=True, eq=False)
-class _Before:
-    """The integral of a rate from 0 to the start of each piece and its error, along the solution and the companion."""
-
-    rate: Rate
-    values: Float[Tensor, "curves 2 pieces *parts"]
-
-    @classmethod
-    def of(cls, rate: Rate, solution: Solution) -> _Before:
-        """Of all pieces of a solution."""
-        parts = [[_integrated(seen, rate) for seen in pair] for _, pair in in_pairs(solution)]
-        curves = [_summed_before(curve, solution.pieces.trajectory) for curve in zip(*parts, strict=True)]
-        return cls(rate, torch.stack([torch.stack(curve) for curve in curves]))
-
-    def some(self, which: slice | Tensor) -> _Before:
-        """Of some of the pieces."""
-        return replace(self, values=self.values[:, :, which])
-
-    def of_halves(self, pair: tuple[Observation, Observation]) -> _Before:
-        """Of halves, given that of their whole pieces twice: the second half starts where the first ends."""
-        over = torch.stack([torch.stack([column[-1] for column in _integrated(seen, self.rate)]) for seen in pair])
-        values = self.values.clone()
-        values[:, :, 1::2] += over[:, :, ::2]
-        return replace(self, values=values)
-
-
 @dataclass(frozen=True, eq=False)
 class _Parts:
     """Parts of whole pieces, and the integral before each of them, if there is a rate."""
 
     pieces: Pieces
     whole: Pieces
-    before: _Before | None
+    before: Before | None
 
     def some(self, which: slice | Tensor) -> _Parts:
         """Some of them."""
@@ -309,15 +205,6 @@ class _Parts:
         yield
         for seen in pair:
             del seen.integral, seen.integral_error
-
-
-def in_parts(
-    solution: Solution, pieces: Pieces, whole: Pieces
-) -> Iterator[tuple[slice, tuple[Observation, Observation]]]:
-    """Parts of whole pieces in chunks, as `in_pairs` has all pieces."""
-    for part in in_chunks(solution, pieces):  # a half and the other are in the same chunk
-        here = observe(solution, chosen(pieces, part), whole=chosen(whole, part))
-        yield part, (here, observe(solution.companion, here.pieces, like=here))
 
 
 # --- what is read off pieces ---
@@ -401,7 +288,7 @@ def _by_quadrature(claim: Claim, seen: Observation, own: slice, compared: Compar
 def _with_errors(readings: _Readings, claim: Claim, solution: Solution) -> _Readings:
     """The readings with the errors accumulated along the run."""
     trajectory = solution.pieces.trajectory
-    errors = along(readings.error, trajectory, lambda rows: rows.cummax(1).values)
+    errors = accumulate(readings.error, trajectory, lambda rows: rows.cummax(1).values)
     if claim.kind == "equality":
         errors = extreme(errors, trajectory, solution.batch_shape.numel(), "amax")[trajectory]
     return replace(readings, error=errors)

@@ -21,6 +21,7 @@ from flowsim.observables import DescentFactors, factors_of
 from flowsim.sliding import effective_slopes
 from flowsim.solution import Pieces
 from flowsim.weights import NetworkWeights
+from theorems.pieces import chosen
 from theorems.polynomial import NODES, PLACES
 from theorems.thresholds import IN_BOX, ON_KINK
 
@@ -199,9 +200,13 @@ def in_pairs(solution: Solution) -> Iterator[tuple[slice, tuple[Observation, Obs
         yield part, (here, _seen_along_companion(solution, part.start, part.stop))
 
 
-def chosen(pieces: Pieces, which: slice | Tensor) -> Pieces:
-    """Some of the pieces."""
-    return Pieces(*(column[which] for column in pieces))
+def in_parts(
+    solution: Solution, pieces: Pieces, whole: Pieces
+) -> Iterator[tuple[slice, tuple[Observation, Observation]]]:
+    """Parts of whole pieces in chunks, as `in_pairs` has all pieces."""
+    for part in in_chunks(solution, pieces):  # a half and the other are in the same chunk
+        here = observe(solution, chosen(pieces, part), whole=chosen(whole, part))
+        yield part, (here, observe(solution.companion, here.pieces, like=here))
 
 
 def has_kinks(flow: Flow) -> bool:

@@ -53,8 +53,9 @@ from theorems import (
 from theorems.check import Check, Statement, check
 from theorems.ensembles import ATOL, RTOL, MarginRule
 from theorems.guarded import guarded, reason, undecided
-from theorems.measurement import along, ratios_of
+from theorems.measurement import ratios_of
 from theorems.observation import observe
+from theorems.pieces import accumulate
 from theorems.polynomial import INTEGRALS
 
 SMALL, UNEQUAL = 1e-6, 1e-3
@@ -342,7 +343,7 @@ def _smallest(statement: Statement, solution: Solution) -> Float[Tensor, " ensem
     seen = observe(solution, pieces)
     if statement.rate is not None:
         over = INTEGRALS.to(pieces.start) @ statement.rate(seen) * (pieces.end - pieces.start)
-        seen.integral = along(over[-1], pieces.trajectory, lambda rows: rows.cumsum(1)) - over[-1] + over
+        seen.integral = accumulate(over[-1], pieces.trajectory, lambda rows: rows.cumsum(1)) - over[-1] + over
     values = [
         (found if claim.kind == "inequality" else -found.abs()).amin((0, 2))
         for claim in statement.claims

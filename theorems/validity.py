@@ -22,8 +22,8 @@ from torch import Tensor
 from flowsim import Flow, Solution
 from flowsim.solution import Pieces
 from theorems.hypothesis import Hypothesis, fact
-from theorems.measurement import extreme, halves, in_parts, twice
-from theorems.observation import Observation, chosen, has_kinks, in_pairs, in_turn
+from theorems.observation import Observation, has_kinks, in_pairs, in_parts, in_turn
+from theorems.pieces import chosen, extreme, halves, twice
 from theorems.polynomial import DERIVATIVES, INTEGRALS, lower_bound
 from theorems.thresholds import FOLLOWS, HALVINGS, ROUNDING_PER_STEP
 
