@@ -1,19 +1,18 @@
 """Search for counterexamples: minimise the margins of the statements over data, weights and feedback.
 
-An instance is a point of the unit cube, which a target maps to a problem that meets its hypotheses by construction.
-Rounds of random points alternate with descents from the best one and from any. What is found is a file for `--data`.
+The targets are those of `theorems.targets`, and an instance is a point of the unit cube (`theorems.instances`). Rounds
+of random points alternate with descents from the best one and from any. What is found is a file for `--data`.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,46 +23,24 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.optimize import minimize
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from flowsim import (
-    Dataset,
-    FeedbackAlignment,
-    Flow,
-    IntegrationError,
-    SignFeedbackAlignment,
-    Solution,
-    Weights,
-    solve,
-)
+from flowsim import Flow, IntegrationError, Solution, Weights, solve
 from flowsim.files import write_npz
 from flowsim.problems import read_source
 from flowsim.progress import Tell, reporting
 from flowsim.validation import require_positive
-from theorems import (
-    any_start,
-    equation_1,
-    lemma_5_4,
-    margin_growth,
-    own_data,
-    proposition_5_3,
-    proposition_5_7,
-    theorem_5_2,
-)
+from theorems import own_data
 from theorems.check import Check, Statement, check
-from theorems.ensembles import ATOL, RTOL, MarginRule
+from theorems.ensembles import ATOL, RTOL
 from theorems.guarded import guarded, reason, undecided
+from theorems.instances import Arrays, Setting, arrays_of, continuous, dimension, instances
 from theorems.measurement import ratios_of
 from theorems.observation import observe
 from theorems.pieces import accumulate
 from theorems.polynomial import INTEGRALS
+from theorems.targets import TARGETS, Target
 
-SMALL, UNEQUAL = 1e-6, 1e-3
-"""How near instances come to limits where margins vanish, nearer than which they drop below what `measure` resolves.
-SMALL: |w_j|^2 / 2 relative to b_j v_j, components of inputs, inner products of nearly orthogonal ones. UNEQUAL: the
-b_j v_j of an instance, relative to each other."""
-
-RESOLVED = {"inequality": 1e-7, "equality": 1e-15}
+LINEAR_BELOW = {"inequality": 1e-7, "equality": 1e-15}
 """Margins are compared on a logarithmic scale down to here, and linearly through 0."""
 
 RESTARTS = 128
@@ -77,87 +54,6 @@ STAGNATION = 1e-3
 
 MAX_STEPS = 2000
 """An instance that needs more is given up."""
-
-DataKind = Literal["any", "separable", "orthogonally separable", "boundary", "nearly orthogonal"]
-Gaps = Literal["any", "admissible", "each"]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is searched: a statement under a rule, on data of a kind.
-
-    Args:
-        statement: whose smallest margin is minimised.
-        rule: FA, or sign-FA with scale 1.
-        data: the inputs that instances have.
-        gaps: "admissible": every c_j >= 0 for FA, sum_j c_j > 0 for sign-FA; "each": every c_j >= 0; or "any".
-        loss: its name.
-    """
-
-    statement: Statement
-    rule: MarginRule
-    data: DataKind
-    gaps: Gaps = "admissible"
-    loss: str = "exponential"
-
-    @property
-    def case(self) -> str:
-        """The name among the statement's targets."""
-        more = [f"{self.loss} loss"] * (self.loss != "exponential") + ["each c_j >= 0"] * (self.gaps == "each")
-        return ", ".join(["FA" if self.rule == "fa" else "sign-FA", f"{self.data} data", *more])
-
-    @property
-    def file(self) -> str:
-        """The name of the file for what is found."""
-        return re.sub(r"\W+", "_", f"{self.statement.name} {self.case}".lower()) + ".npz"
-
-
-_THEOREM_5_1 = next(statement for statement in own_data.STATEMENTS if statement.name == "theorem_5_1")
-_RULES: tuple[MarginRule, ...] = ("fa", "sign-fa")
-
-
-def _of_the_paper(statement: Statement) -> Statement:
-    """Proposition 5.7 with the paper's two claims only.
-
-    The sharper ones beyond the paper follow from those on separable data (section 7), and are searched there. They are
-    tighter, so that beside them the paper's would not be minimised.
-    """
-    return replace(statement, claims=statement.claims[:2])
-
-
-_NICE_DATA: dict[DataKind, Statement] = {
-    "orthogonally separable": _of_the_paper(proposition_5_7.SEPARABLE),
-    "boundary": _of_the_paper(proposition_5_7.BOUNDARY),
-    "nearly orthogonal": _of_the_paper(proposition_5_7.NEARLY_ORTHOGONAL),
-}
-
-TARGETS: list[Target] = [
-    *(Target(equation_1.STATEMENT, rule, "any", "any") for rule in _RULES),
-    *(Target(_THEOREM_5_1, rule, "separable") for rule in _RULES),  # where a mu > 0 exists
-    *(Target(theorem_5_2.STATEMENT, rule, "any", "any") for rule in _RULES),
-    Target(proposition_5_3.STATEMENT, "sign-fa", "any", "any"),
-    Target(lemma_5_4.STATEMENT, "fa", "any"),
-    *(Target(statement, rule, kind) for kind, statement in _NICE_DATA.items() for rule in _RULES),
-    *(Target(proposition_5_7.ANY_SEPARABLE, rule, "separable") for rule in _RULES),
-    *(Target(proposition_5_7.LOGISTIC, rule, "separable", loss="logistic") for rule in _RULES),
-    *(Target(equation_1.ANGLE, rule, "any", "each") for rule in _RULES),
-    Target(any_start.STATEMENT, "fa", "separable", "any"),
-    *(Target(margin_growth.STATEMENT, rule, "any", "each") for rule in _RULES),
-    *(Target(margin_growth.DESCENT, rule, "any", "each", "logistic") for rule in _RULES),
-]
-"""As `--data` checks them, with exponential loss unless said."""
-
-SEARCHED = tuple(dict.fromkeys(target.statement.name for target in TARGETS))
-"""The names of the statements that are searched."""
-
-
-class Setting(NamedTuple):
-    """What the instances of an ensemble share. They have n + 1 dimensions, so that any Gram matrix of theirs exists."""
-
-    samples: int
-    width: int
-    slope: float
-    t_final: float
 
 
 @dataclass(frozen=True)
@@ -197,126 +93,6 @@ class Found:
             "evaluations": self.evaluations,
             "file": str(self.file),
         }
-
-
-# --- from the unit cube to instances ---
-
-
-def _blocks(setting: Setting) -> dict[str, tuple[int, ...]]:
-    """The shapes of what a point of the cube holds; signs come last, since derivatives by them vanish."""
-    n, m, d = setting.samples, setting.width, setting.samples + 1
-    return {
-        "inputs": (n, d),
-        "radii": (n, 1),
-        "closeness": (1, 1),
-        "hidden": (m, d),
-        "products": (m,),
-        "shares": (m,),
-        "feedback": (m,),
-        "labels": (n,),
-        "output signs": (m,),
-        "feedback signs": (m,),
-    }
-
-
-def dimension(setting: Setting) -> int:
-    """The dimension of the cube."""
-    return sum(math.prod(shape) for shape in _blocks(setting).values())
-
-
-def _continuous(setting: Setting) -> int:
-    """The number of coordinates that are no signs."""
-    return dimension(setting) - setting.samples - 2 * setting.width
-
-
-Blocks = dict[str, Float[Tensor, "points *shape"]]
-
-
-def _geometric(unit: Tensor, low: float, high: float) -> Tensor:
-    """From low at 0 to high at 1, on a logarithmic scale."""
-    return low * (high / low) ** unit
-
-
-def _sign(unit: Tensor) -> Tensor:
-    return torch.where(unit < 0.5, -1.0, 1.0).to(unit)
-
-
-def _signed(unit: Tensor) -> Tensor:
-    """From -1 to 1."""
-    return 2 * unit - 1
-
-
-def _gathered(unit: Float[Tensor, "points n *d"], near: Float[Tensor, "points 1 1"]) -> Tensor:
-    """Samples drawn towards the first."""
-    return unit[:, :1] + near * (unit - unit[:, :1])
-
-
-def _signed_inputs(kind: DataKind, setting: Setting, at: Blocks) -> Float[Tensor, "points n d"]:
-    """y_i x_i. Up to rotation, every data set of the kind has such a form.
-
-    Where all inputs are alike, or orthogonal, and of one norm, mu is attained; "closeness" says how far from there.
-    """
-    n, unit, sizes = setting.samples, at["inputs"], at["radii"]
-    near = _geometric(at["closeness"], SMALL, 1 - SMALL)
-    radii = _geometric(sizes if kind in ("any", "separable") else _gathered(sizes, near), 0.3, 2.0)
-    identity = torch.eye(n, n + 1).to(unit)
-    if kind == "nearly orthogonal":
-        # (n - 1) |x_i.x_k| < gamma^2 R^2: the Gram matrix is diagonally dominant
-        off = torch.tril(_signed(unit), -1)[..., :n] * near
-        off = (setting.slope * radii.amin(-2, keepdim=True)) ** 2 / (n - 1) * (off + off.mT)
-        return torch.linalg.cholesky(torch.diag_embed(radii.squeeze(-1) ** 2) + off) @ identity
-    if kind == "orthogonally separable":
-        rows = _geometric(_gathered(unit, near), SMALL, 1.0)  # see below
-    elif kind == "boundary":
-        # a matrix M >= 0, also entry by entry, is S S^T with S >= 0 of n columns if n <= 4 (Maxfield and Minc 1962)
-        rows = _geometric(unit, SMALL, 1.0) * torch.where(identity == 1, 1.0, near)
-    elif kind == "separable":  # along a separator, positive
-        rows = torch.cat([_geometric(unit[..., :1], 0.05, 1.0), _signed(unit[..., 1:])], -1)
-    else:
-        rows = _signed(unit)
-    return radii * normalize(rows, dim=-1)
-
-
-def _weights(target: Target, at: Blocks) -> tuple[Float[Tensor, "points m"], Weights]:
-    """b (for FA) and the weights, from sizes P_j = |b_j v_j| and from |w_j|^2 / 2 relative to them."""
-    products, shares = _geometric(at["products"], UNEQUAL, 1.0), _geometric(at["shares"], SMALL, 0.99)
-    hidden, signs = _signed(at["hidden"]), _sign(at["output signs"])
-    feedback = signs * _geometric(at["feedback"], 0.3, 3.0)
-    if target.gaps == "any":
-        feedback = feedback * _sign(at["feedback signs"])
-        shares = 4 * shares
-    if target.rule == "fa" or target.gaps == "each":
-        rows = normalize(hidden, dim=-1) * (2 * shares * products).sqrt().unsqueeze(-1)
-        return feedback, Weights(rows, signs * products / (feedback.abs() if target.rule == "fa" else 1))
-    whole = normalize(hidden.flatten(1), dim=-1).reshape(hidden.shape)
-    squared = 2 * shares[:, 0] * products.sum(-1)
-    return feedback, Weights(whole * squared.sqrt()[:, None, None], signs * products)
-
-
-def instances(target: Target, setting: Setting, points: Float[Tensor, "points k"]) -> tuple[Flow, Weights]:
-    """The problems of points of the cube, as an ensemble. They meet the target's hypotheses wherever the points are."""
-    sizes = {name: math.prod(shape) for name, shape in _blocks(setting).items()}
-    parts = zip(_blocks(setting).items(), points.split(list(sizes.values()), -1), strict=True)
-    at = {name: part.reshape(-1, *shape) for (name, shape), part in parts}
-    labels = _sign(at["labels"])
-    dataset = Dataset(labels.unsqueeze(-1) * _signed_inputs(target.data, setting, at), labels)
-    feedback, weights = _weights(target, at)
-    rule = FeedbackAlignment(feedback) if target.rule == "fa" else SignFeedbackAlignment()
-    return Flow(dataset, rule, target.loss, setting.slope), weights
-
-
-Problem = dict[str, np.ndarray | float]
-
-
-def problem(target: Target, setting: Setting, point: Float[Tensor, " k"]) -> Problem:
-    """The instance of a point, as `--data` reads it."""
-    flow, weights = instances(target, setting, point.unsqueeze(0))
-    tensors = {"inputs": flow.dataset.inputs, "labels": flow.dataset.labels, **weights.tensors}
-    if target.rule == "fa":
-        (feedback,) = flow.rule.feedback_matrices(weights)
-        tensors["feedback"] = feedback.squeeze(-2)
-    arrays = {name: tensor[0].cpu().numpy() for name, tensor in tensors.items()}
-    return {**arrays, "slope": setting.slope, "t_final": setting.t_final}
 
 
 # --- margins of an ensemble ---
@@ -388,7 +164,7 @@ class Hunt:
     spent: Callable[[Hunt], float]
     device: str = "cpu"
     margin: float = math.inf
-    tightest: Problem = field(default_factory=dict)
+    tightest: Arrays = field(default_factory=dict)
     evaluations: int = 0
 
     def run(self) -> None:
@@ -401,7 +177,7 @@ class Hunt:
             pass
 
     def _round(self, generator: torch.Generator) -> None:
-        setting = _setting(generator)
+        setting = _draw_setting(generator)
         points = torch.rand(RESTARTS, dimension(setting), generator=generator, dtype=torch.float64)
         self._descend(setting, points[self.evaluate(setting, points).argmin()])
         self._descend(setting, points[0])  # the best ones are near the known limits; this one need not be
@@ -420,7 +196,7 @@ class Hunt:
         best = int(found.argmin())
         if found[best] < self.margin:
             self.margin = found[best].item()
-            self.tightest = problem(self.target, setting, points[best])
+            self.tightest = arrays_of(self.target, setting, points[best])
         return found.cpu()
 
     def _descend(self, setting: Setting, start: Float[Tensor, " k"]) -> None:
@@ -431,7 +207,7 @@ class Hunt:
         with random points alone, and to 0.2 with Powell's method and Nelder-Mead. Those solve one problem at a time; an
         ensemble of fifty costs two or three times as much.
         """
-        moving, scale = _continuous(setting), RESOLVED[self.target.statement.claims[0].kind]
+        moving, scale = continuous(setting), LINEAR_BELOW[self.target.statement.claims[0].kind]
         signs = start[moving:]
 
         def value_and_gradient(coordinates: np.ndarray) -> tuple[float, np.ndarray]:
@@ -453,7 +229,7 @@ class Hunt:
         )
 
 
-def _setting(generator: torch.Generator) -> Setting:
+def _draw_setting(generator: torch.Generator) -> Setting:
     """A random setting: n = 2..4, m = 2..4, slope in [0.1, 1], T in [0.1, 3]."""
     samples, width = torch.randint(2, 5, (2,), generator=generator).tolist()
     slope, t_final = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
