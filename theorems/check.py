@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -168,13 +168,6 @@ def require_role(statement: Statement, label: str, role: Role, hypotheses: Seque
         raise DoesNotApplyError(statement.name, hypotheses)
     if role == "control" and applies:
         raise ValueError(f"the control {statement.name}: {label} breaks no hypothesis")
-
-
-def combined_on_claim(statement: Statement, claim: str, label: str, role: Role, instances: Sequence[Examined]) -> Check:
-    """The check of a case that has one of the statement's claims, on instances that are no ensembles."""
-    claims = [item for item in statement.claims if item.name == claim]
-    found = combined(replace(statement, claims=claims), label, role, instances)
-    return replace(found, details={name: value for name, value in found.details.items() if name != "runs"})
 
 
 def combined(statement: Statement, label: str, role: Role, ensembles: Sequence[Examined]) -> Check:

@@ -21,10 +21,11 @@ from flowsim.activation import Activation, Tanh
 from flowsim.data import Dataset
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from flowsim.observables import conserved
-from theorems.check import Check, Examined, Role, Statement, combined_on_claim, require_role
+from theorems.check import Check, Examined, Role, Statement, require_role
 from theorems.ensembles import SLOPE, SMALL, WIDTH, Scope, dataset_of
 from theorems.hypothesis import Hypothesis, fact
-from theorems.measurement import Claim, Compared, Margin
+from theorems.measurement import Compared, Margin
+from theorems.one_claim import combined_on_claim, examined_on_claim, named_claim
 from theorems.thresholds import EQUALITY_ERROR, RESOLVED, ROUNDING_PER_STEP
 
 
@@ -95,18 +96,13 @@ EXACT = "b_j v_j(n) = c_j(0) + |w_j(n)|^2 / 2 - sum eta^2 |Delta_1j|^2 / 2"
 KEPT = "b_j v_j(n) > 0"
 
 
-def _nothing(_: object) -> Compared:
-    """A case compares, not the statement."""
-    return Compared(torch.zeros(()), torch.ones(()))
-
-
 STATEMENT = Statement(
     name="discrete_signs",
     title="Lemma 5.4 for gradient steps, signs are kept while gaps last",
     formula=r"b_j v_j(n) = c_j(0) + \tfrac12|w_j(n)|^2 - \tfrac12 \sum_{k < n} \eta^2 |\Delta_{1j}(k)|^2, \qquad "
     r"c_j(0) \ge \tfrac12 \sum_{k < n} \eta^2 |\Delta_{1j}(k)|^2 \ \Rightarrow\ b_j v_j(n) \ge 0",
     hypotheses=lambda _: [],
-    claims=[Claim(EXACT, "equality", _nothing), Claim(KEPT, "inequality", _nothing)],
+    claims=[named_claim(EXACT, "equality"), named_claim(KEPT, "inequality")],
     beyond=True,
 )
 """A case has one of its claims, and hypotheses of its own: they are about steps, not solutions."""
@@ -156,14 +152,8 @@ class Case:
         hypotheses = self.hypotheses(run)
         require_role(self.statement, self.label, self.role, hypotheses)
         margin = _margin(self.values(run), run, equality=self.claim == EXACT)
-        entry = {
-            "margin": margin.margin.item(),
-            "error_bound": margin.error.item(),
-            "trajectory": number,
-            "time": margin.time.item(),
-            "place": f"step {margin.time.item() / run.eta:.0f}",
-        }
-        return Examined(hypotheses, [margin], {"trajectories": 1, "claims": {self.claim: entry}})
+        place = f"step {margin.time.item() / run.eta:.0f}"
+        return examined_on_claim(self.claim, margin, hypotheses, number, place)
 
     def combined(self, descents: Sequence[Examined]) -> Check:
         """The check of the case, as `theorems.check` decides on the claim."""

@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from flowsim.modules.layers import RuleName
-from theorems.check import Check, Examined, Role, Statement, combined_on_claim, require_role
+from theorems.check import Check, Examined, Role, Statement, require_role
 from theorems.ensembles import Scope
 from theorems.hypothesis import Hypothesis, fact
-from theorems.measurement import Claim, Compared, Margin
+from theorems.measurement import Margin
+from theorems.one_claim import combined_on_claim, examined_on_claim, named_claim
 from theorems.thresholds import EQUALITY_ERROR
 from theorems.weight_sharing import measuring, networks
 from theorems.weight_sharing.measuring import Deviation, Instance, Measure
@@ -35,10 +36,7 @@ STATEMENT = Statement(
     formula=r"\sum_{\mathrm{readers}} \Psi(W[:,c]) - \tfrac12 \sum_{\mathrm{writers}} (|W[c]|^2 + b_c^2) = "
     r"\mathrm{const}",
     hypotheses=lambda _: [],
-    claims=[
-        Claim(name, "equality", lambda _: Compared(torch.zeros(()), torch.ones(())))
-        for name in (RATES, ALONG, AFTER, SOFTMAX)
-    ],
+    claims=[named_claim(name, "equality") for name in (RATES, ALONG, AFTER, SOFTMAX)],
     beyond=True,
 )
 """A case has one of its claims, and hypotheses of its own: they are about networks, not solutions."""
@@ -92,11 +90,8 @@ class Case:
         instance = self.runs[number]
         hypotheses = self.hypotheses(instance)
         require_role(self.statement, self.label, self.role, hypotheses)
-        deviation, error = found = self.measure(instance)
-        entry = {
-            "margin": -deviation, "error_bound": error, "trajectory": number, "time": 0.0, "place": str(instance),
-        }  # fmt: skip
-        return Examined(hypotheses, [_margin(found)], {"trajectories": 1, "claims": {self.claim: entry}})
+        margin = _margin(self.measure(instance))
+        return examined_on_claim(self.claim, margin, hypotheses, number, str(instance))
 
     def combined(self, instances: Sequence[Examined]) -> Check:
         """The check of the case, as `theorems.check` decides on an equality."""
