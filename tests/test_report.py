@@ -21,7 +21,7 @@ from rich.console import Console
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from theorems import report
+from theorems import report, tables
 from theorems.cases import MODULES, outcome
 from theorems.check import Check, Statement
 from theorems.ensembles import Scope
@@ -182,7 +182,7 @@ def test_mathml_is_escaped_and_spaced() -> None:
 def test_verdicts_margins_and_constants_are_in_the_tables(checks: list[Check], page: str) -> None:
     for check in checks:
         (row,) = [row for row in rows(page, check.case) if len(row) == 8]
-        proved, measured = report.constants(check)
+        proved, measured = tables.proved_and_measured(check)
         claim = min(check.details["claims"].values(), key=lambda claim: claim["margin"])
         assert row[1] == check.verdict
         assert row[2:4] == [f"{check.margin:.2e}", f"{check.error_bound:.1e}"]
@@ -589,7 +589,7 @@ def test_what_goes_beyond_the_paper_is_starred_and_only_that() -> None:
         ]
         console = Console(width=100)
         with console.capture() as captured:
-            console.print(report.table(checks))
+            console.print(tables.table(checks))
         return captured.get()
 
     both = shown(True, False)

@@ -52,7 +52,7 @@ class Outcome:
         return INTERRUPTED if self.interrupted else self.failed.status or int(bool(self.unexpected))
 
 
-def carried_out(command: Callable[[Outcome], None], source: str) -> Outcome:
+def collect(command: Callable[[Outcome], None], source: str) -> Outcome:
     """The outcome of a command that fills it in, as far as it comes."""
     into = Outcome(source)
     try:

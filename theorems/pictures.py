@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from flowsim.plot.theme import BLACK, BLUE, COLOURS, GREY, ORANGE
-from theorems.check import EQUALITY_ERROR, Check
+from theorems.check import Check
+from theorems.thresholds import EQUALITY_ERROR
 
 WIDTH = 4.2
 """Inches. A phone shows them on 330 pixels: text of 9 points then has 10 pixels."""

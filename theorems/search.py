@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -38,6 +37,7 @@ from theorems.measurement import ratios_of
 from theorems.observation import observe
 from theorems.pieces import accumulate
 from theorems.polynomial import INTEGRALS
+from theorems.tables import empty_grid, short
 from theorems.targets import TARGETS, Target
 
 LINEAR_BELOW = {"inequality": 1e-7, "equality": 1e-15}
@@ -319,7 +319,7 @@ def _clock(seconds: float, tell: Tell) -> Callable[[Hunt], float]:
 
 def table(found: Sequence[Found]) -> Table:
     """One row per target: how close to 0 its margin was pushed. Undecided: closer than the check resolves."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    grid = empty_grid()
     for heading in ("tightest instance found", "claim", "verdict"):
         grid.add_column(heading)
     for heading in ("margin", "error", "tried"):
@@ -327,7 +327,7 @@ def table(found: Sequence[Found]) -> Table:
     colours = {"holds": "green", "undecided": "yellow", "violated": "bold red"}
     for item in found:
         check = item.check
-        margin, error = ("-" if value is None else f"{value:.1e}" for value in (check.margin, check.error_bound))
+        margin, error = (short(value, ".1e") for value in (check.margin, check.error_bound))
         verdict = f"[{colours[check.verdict]}]{check.verdict}[/]"
         grid.add_row(f"{check.name}: {check.case}", escape(item.claim), verdict, margin, error, str(item.evaluations))
     return grid

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
 import platform
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 import flint
-from rich import box
 from rich.table import Table
 
 import flowsim
 from theorems.check import Check
 from theorems.rigorous.decimals import rounded
+from theorems.tables import empty_grid, fill, shown_verdict
 
 SHORT = 4
 """Digits of the ends of intervals in tables; JSON has them all."""
@@ -45,25 +44,21 @@ def shortened(interval: Sequence[str], digits: int = SHORT) -> str:
 
 
 def table(checks: Sequence[Check]) -> Table:
-    """One row per check, by statement, controls last; a verdict other than expected stands out."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    """One row per check."""
+    grid = empty_grid()
     grid.add_column("case")
     grid.add_column("verdict", no_wrap=True)
     for heading in ("what is claimed to be at least 0, or 0, is in", "at t in", "bits"):
         grid.add_column(heading, justify="right", no_wrap=heading == "bits")
-    for name, group in itertools.groupby(checks, key=lambda check: check.name):
-        for role, same_role in itertools.groupby(
-            sorted(group, key=lambda check: check.role != "theorem"), key=lambda check: check.role
-        ):
-            grid.add_row(f"[bold]{name}[/]" if role == "theorem" else " controls")
-            for check in same_role:
-                verdict = f"[green]{check.verdict}[/]" if check.as_expected else f"[bold red]{check.verdict}?![/]"
-                _, claim = worst(check)
-                value, time = (shortened(claim[key]) if claim else "-" for key in ("interval", "time"))
-                bits = "-" if not claim else str(max(run["bits"] for run in check.details["runs"]))
-                grid.add_row(f"  {check.case}", verdict, value, time, bits)
-        grid.add_section()
+    fill(grid, checks, _row)
     return grid
+
+
+def _row(check: Check) -> list[str]:
+    _, claim = worst(check)
+    value, time = (shortened(claim[key]) if claim else "-" for key in ("interval", "time"))
+    bits = "-" if not claim else str(max(run["bits"] for run in check.details["runs"]))
+    return [f"  {check.case}", shown_verdict(check), value, time, bits]
 
 
 def worst(check: Check) -> tuple[str, dict[str, Any]]:
