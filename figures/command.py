@@ -103,7 +103,7 @@ OPTIONS = ("dataset", "data_dir", "network", "download", "paper", "device")
 """Those of experiments."""
 
 
-def validated(options: argparse.Namespace) -> tuple[list[str], str | None, Path]:
+def validate(options: argparse.Namespace) -> tuple[list[str], str | None, Path]:
     """The names of the figures, the experiment, and the folder.
 
     Raises:
@@ -196,17 +196,17 @@ def main(arguments: Sequence[str] | None = None, prog: str = "flowsim draw") -> 
     figure that fails costs no other.
     """
     try:
-        return drawn(parser(prog).parse_args(arguments))
+        return run(parser(prog).parse_args(arguments))
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return INTERRUPTED
 
 
-def drawn(options: argparse.Namespace) -> int:
-    """Draw what the options say; return the exit status."""
+def run(options: argparse.Namespace) -> int:
+    """Run the experiment and draw the figures that the options say; return the exit status."""
     err, failed = Console(stderr=True), Attempts()
     try:
-        names, experiment, folder = validated(options)
+        names, experiment, folder = validate(options)
         problem = problem_of(options)
         run_experiment = None if experiment is None else prepare(experiment, options, folder, err)
     except (ValueError, ImportError) as error:

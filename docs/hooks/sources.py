@@ -18,6 +18,7 @@ import matplotlib
 from docstrings import escaped
 from sections import Section, numbered, slug
 
+from figures.command import EXPERIMENTS
 from flowsim import commands
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,8 +134,6 @@ def _titled(title: str, document: str) -> str:
 
 
 # --- the gallery ---
-
-EXPERIMENTS = ("noisy_digits", "deep_networks")
 
 
 def gallery() -> str:

@@ -117,15 +117,16 @@ def claims(table: pd.DataFrame) -> list[Claim]:
 
 
 def _about_classes(table: pd.DataFrame, at: At) -> list[Claim]:
-    rules, classes = list(levels(table, "rule")), levels(table, "classes")
-    accuracy = dict(zip(rules, at(table, "test_accuracy"), strict=True))
-    aligned = dict(
-        zip(rules, np.mean([at(table, f"cosine {layer}") for layer in layers_of(table)[1:]], 0), strict=True)
-    )
-    falls = {rule: 100 * (of[0] - of[-1]) for rule, of in accuracy.items()}
-    loses = {rule: aligned[rule][0] - aligned[rule][-1] for rule in OWN}
-    ahead = 100 * (accuracy["adaFA"] - accuracy["FA"])
+    classes = levels(table, "classes")
     between = f"from k = {classes[0]} to {classes[-1]}"
+    return [*_about_accuracy(table, at, between), *_about_alignment(table, at, between)]
+
+
+def _about_accuracy(table: pd.DataFrame, at: At, between: str) -> list[Claim]:
+    rules, classes = levels(table, "rule"), levels(table, "classes")
+    accuracy = dict(zip(rules, 100 * at(table, "test_accuracy"), strict=True))
+    falls = {rule: of[0] - of[-1] for rule, of in accuracy.items()}
+    ahead = accuracy["adaFA"] - accuracy["FA"]
     return [
         Claim(
             "accuracy declines with the number of classes",
@@ -139,8 +140,8 @@ def _about_classes(table: pd.DataFrame, at: At) -> list[Claim]:
         ),
         Claim(
             "sign-FA stays competitive with backpropagation, more than adaFA",
-            f"behind GD at k = {classes[-1]}: sign-FA {_said(100 * (accuracy['GD'] - accuracy['sign-FA'])[-1], 1)}, "
-            f"adaFA {_said(100 * (accuracy['GD'] - accuracy['adaFA'])[-1], 1)} points",
+            f"behind GD at k = {classes[-1]}: sign-FA {_said((accuracy['GD'] - accuracy['sign-FA'])[-1], 1)}, "
+            f"adaFA {_said((accuracy['GD'] - accuracy['adaFA'])[-1], 1)} points",
             decided((accuracy["sign-FA"] - accuracy["adaFA"])[-1]),
         ),
         Claim(
@@ -148,6 +149,14 @@ def _about_classes(table: pd.DataFrame, at: At) -> list[Claim]:
             f"points ahead: {_said(ahead[0], 1)} at k = {classes[0]}, {_said(ahead[-1], 1)} at {classes[-1]}",
             decided(ahead[0] - ahead[-1]),
         ),
+    ]
+
+
+def _about_alignment(table: pd.DataFrame, at: At, between: str) -> list[Claim]:
+    cosines = np.mean([at(table, f"cosine {layer}") for layer in layers_of(table)[1:]], 0)
+    aligned = dict(zip(levels(table, "rule"), cosines, strict=True))
+    loses = {rule: aligned[rule][0] - aligned[rule][-1] for rule in OWN}
+    return [
         Claim(
             "alignment degrades as k grows",
             f"mean cosine of all layers but the first, {between}, falls by {_each(loses, 3)}",

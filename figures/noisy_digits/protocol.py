@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from figures.experiments.images import Images
+from figures.experiments.images import Images, Part
 from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Rule, SignFeedbackAlignment, Weights
 from flowsim.weights import NetworkWeights
 
@@ -161,8 +161,8 @@ def problem(protocol: Protocol, images: Images, device: str = "cpu") -> Problem:
         raise ValueError(
             f"samples must be fewer than the {available} images of {protocol.dataset}, got {protocol.samples}"
         )
-    drawn = [_drawn(protocol, images, seed) for seed in range(protocol.repeats)]
-    train, test = (_stacked([parts[which] for parts in drawn], device) for which in (0, 1))
+    drawn = [_draw_images(protocol, images, seed) for seed in range(protocol.repeats)]
+    train, test = (_stacked([pair[which] for pair in drawn], device) for which in (0, 1))
     hidden, output, feedback = (
         torch.stack(parts).to(device)
         for parts in zip(*(_weights(protocol, train.dimension, seed) for seed in range(protocol.repeats)), strict=True)
@@ -182,10 +182,7 @@ def problem(protocol: Protocol, images: Images, device: str = "cpu") -> Problem:
     return Problem(flow, at_test, weights, rule)
 
 
-Part = tuple[np.ndarray, np.ndarray]
-
-
-def _drawn(protocol: Protocol, images: Images, seed: int) -> tuple[Part, Part]:
+def _draw_images(protocol: Protocol, images: Images, seed: int) -> tuple[Part, Part]:
     """Training images with noisy labels, and test images, of one repeat."""
     generator = np.random.default_rng(seed)
     inputs, labels = images.train

@@ -64,5 +64,5 @@ def alone(runs: Problem, number: int) -> tuple[Flow, Weights]:
     """The first run of a rule by itself, as integrators can solve it."""
     weights = Weights(*(layer[number, 0, 0] for layer in runs.weights.layers))
     data = runs.flow.dataset
-    alone = Dataset(data.inputs[0, 0], data.labels[0, 0], data.classes)
-    return Flow(alone, runs.rule.alone(number, weights), runs.flow.loss, runs.flow.slope), weights
+    first = Dataset(data.inputs[0, 0], data.labels[0, 0], data.classes)
+    return Flow(first, runs.rule.alone(number, weights), runs.flow.loss, runs.flow.slope), weights
