@@ -24,9 +24,12 @@ import pytest
 import report
 import run
 import scale
+import targets
+import telling
 import torch
 from measure import GOALS, OURS, RTOLS, Point, Row
 from problems import BASE, HARD, SETTINGS, SINGLE
+from results import Results, fit_growth
 
 from flowsim import Flow, Weights, solve
 
@@ -86,7 +89,7 @@ def test_operations_are_those_of_the_sums_of_the_series() -> None:
     assert limits.count_operations(n, widths, order) == count
     assert limits.measure_rate(20, 20, 50) > 1e7
     assert doctest.testmod(limits) == (0, 2)
-    assert doctest.testmod(report) == (0, 1)
+    assert doctest.testmod(telling) == (0, 1)
 
 
 @pytest.fixture
@@ -117,7 +120,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("tiny")
 def test_a_run_measures_everything_and_its_tables_can_be_written_again(tmp_path: Path) -> None:
-    results = report.Results("here", "quick")
+    results = Results("here", "quick")
     run.measure_all(True, results)
     page = tmp_path / "solvers.md"
     page.write_text(f"before\n{report.BEGIN}old\n{report.END}after\n")
@@ -141,7 +144,7 @@ def test_a_run_measures_everything_and_its_tables_can_be_written_again(tmp_path:
     for found in results.memory:
         assert found.counted == found.held
     for exact in results.exact:
-        assert 0 < exact.error < report.EXACT_ERROR
+        assert 0 < exact.error < targets.EXACT_ERROR
     for found in results.convergence:
         assert set(found.errors) <= {f"{rtol:.0e}" for rtol in accuracy.CONVERGENCE}
         assert found.errors["1e-12"] < 1e-11
@@ -176,8 +179,8 @@ def test_a_peer_is_stopped_at_its_limit() -> None:
     assert row.note == "no end after 0.05 s"
 
 
-def results_of(*rows: Row) -> report.Results:
-    return report.Results("here", "full", list(rows))
+def results_of(*rows: Row) -> Results:
+    return Results("here", "full", list(rows))
 
 
 def row(name: str, count: int, method: str, seconds: float, threads: int = 1, events: float | None = None) -> Row:
@@ -190,7 +193,7 @@ def test_targets_are_compared_with_what_was_measured() -> None:
         row(BASE, 16, OURS, 0.05, 2), row(BASE, 16, "together", 1.5), row("digits", 1, OURS, 0.31),
         row("4 layers (8, 7, 6)", 1, OURS, 0.2),
     )  # fmt: skip
-    found = {target.what: target for target in report.list_targets(results)}
+    found = {target.what: target for target in targets.list_targets(results)}
     single = found[f"{BASE}: times as fast as the fastest peer, error 1e-09"]
     assert single.measured == pytest.approx(11) and single.met
     together = found["16 together: times as fast as the fastest peer"]
@@ -205,7 +208,7 @@ def test_targets_are_compared_with_what_was_measured() -> None:
 def test_the_growth_is_fitted_over_the_sizes() -> None:
     sizes = {f"n = 20, m = {width}": 400 * width for width in (25, 50, 100, 400)}
     rows = [row(name, 1, OURS, 3e-9 * 70 * size**0.9, events=70.0) for name, size in sizes.items()]
-    fitted = report.fit_growth(results_of(*rows))
+    fitted = fit_growth(results_of(*rows))
     assert fitted["m grows"] == pytest.approx(0.9)
     assert list(fitted) == ["m grows"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from problems import separable
-from report import tabulate
+from telling import tabulate
 
 from flowsim import Flow, Weights, solve
 from flowsim.files import whole

@@ -18,7 +18,8 @@ from accuracy import measure_convergence, measure_exact
 from limits import measure_arithmetic, measure_memory
 from measure import GOALS, OURS, Row, measure, no_collections
 from problems import BASE, GROWTH, HARD, SINGLE
-from report import Results, write
+from report import write
+from results import Results
 
 from figures.peers import PEERS, TOGETHER
 from flowsim.integrators.event.compiled.kernel import compile_core

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import psutil
 import torch
 from problems import SLOPE, arbitrary_labels, deep, separable
-from report import tabulate
+from telling import tabulate
 
 from flowsim import Flow, IntegrationError, Solution, solve
 from flowsim.files import whole
