@@ -19,8 +19,8 @@ from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from figures.style import RULES, SHADE, grid, panels
+from theorems.ensembles import RuleName
 from theorems.no_plateau import (
-    RuleName,
     half_time,
     half_time_at_least,
     half_time_at_most,

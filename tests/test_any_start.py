@@ -58,7 +58,7 @@ def test_all_signs_are_wrong_at_the_start_and_right_from_the_settling_time_on(ru
 
 def test_the_settling_time_is_that_of_the_integral(run: Solution[Weights]) -> None:
     time = any_start.settled(run)[0].item()
-    reached = any_start.reach(run)[0].item()
+    reached = any_start.settling_integral(run)[0].item()
     assert risk_integral(run, 0, time) >= reached
     start = run.start
     feedback = run.flow.rule.feedback_matrices(start)[0][0, 0].double()
@@ -113,10 +113,10 @@ PLANTED = {
     "gamma margin 1 % too large, in the descent": (
         Claims(lower=lambda run: 1.01 * any_start.slope_times_margin(run)), RISING, 4,
     ),
-    "R 1 % too small": (Claims(upper=lambda run: 0.99 * any_start.radius(run)), APART, 1),
-    "R 1 % too small, in the cosine": (Claims(upper=lambda run: 0.99 * any_start.radius(run)), APART, 3),
-    "R 1 % too small, in the descent": (Claims(upper=lambda run: 0.99 * any_start.radius(run)), SINKING, 4),
-    "R 1 % too small, in U": (Claims(upper=lambda run: 0.99 * any_start.radius(run)), FORWARD, 5),
+    "R 1 % too small": (Claims(upper=lambda run: 0.99 * any_start.largest_norm(run)), APART, 1),
+    "R 1 % too small, in the cosine": (Claims(upper=lambda run: 0.99 * any_start.largest_norm(run)), APART, 3),
+    "R 1 % too small, in the descent": (Claims(upper=lambda run: 0.99 * any_start.largest_norm(run)), SINKING, 4),
+    "R 1 % too small, in U": (Claims(upper=lambda run: 0.99 * any_start.largest_norm(run)), FORWARD, 5),
 }  # fmt: skip
 
 

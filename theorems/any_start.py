@@ -33,23 +33,23 @@ from flowsim.rules import is_one_of
 from theorems import ensembles
 from theorems.check import Case, Statement
 from theorems.constants import (
+    Constant,
     Start,
     feedback_not_zero,
     gaps_positive,
-    radius,
+    largest_norm,
+    scaled,
     separable,
     slope_times_margin,
     start_of,
     svm_margin,
 )
 from theorems.ensembles import DIMENSION, SLOPE, Scope, Shape, solved
-from theorems.hypothesis import Hypothesis, fact, has_loss, slope_positive, two_layers
+from theorems.hypothesis import Hypothesis, all_hold, fact, has_loss, slope_positive, two_layers
 from theorems.integrals import integrals_before
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
 from theorems.thresholds import EARLY
-
-Constant = Callable[[Solution], Float[Tensor, " ensemble"]]
 
 
 def seen_start(seen: Observation) -> Start:
@@ -57,7 +57,7 @@ def seen_start(seen: Observation) -> Start:
     return Start(*map(seen.of, start_of(seen.solution)))
 
 
-def reach(solution: Solution) -> Float[Tensor, " ensemble"]:
+def settling_integral(solution: Solution) -> Float[Tensor, " ensemble"]:
     """The G beyond which all b_j v_j > 0: the largest (|w_j(0)| + sqrt(2 max(0, -c_j))) / (gamma margin |b_j|)."""
     start = start_of(solution)
     needed = (start.norm + (2 * (-start.gap).clamp(min=0)).sqrt()) / start.feedback.abs()
@@ -65,9 +65,9 @@ def reach(solution: Solution) -> Float[Tensor, " ensemble"]:
 
 
 def settled(solution: Solution) -> Float[Tensor, " ensemble"]:
-    """The first time on the run at which G is seen to be beyond `reach`; infinite if it does not get there."""
+    """The first time at which G is seen to be beyond `settling_integral`; infinite if the run does not get there."""
     pieces, (before, error) = solution.pieces, integrals_before(lambda seen: seen.risk, solution)
-    beyond = before - error > reach(solution)[pieces.trajectory]
+    beyond = before - error > settling_integral(solution)[pieces.trajectory]
     first = pieces.start.new_full((solution.batch_shape.numel(),), torch.inf)
     return first.scatter_reduce(0, pieces.trajectory, torch.where(beyond, pieces.start, torch.inf), "amin")
 
@@ -77,7 +77,7 @@ def displacements(seen: Observation) -> tuple[Float[Tensor, "nodes pieces m"], F
     hidden, first = seen.weights.layers[0], seen.start.layers[0]
     feedback, times = seen_start(seen).feedback, seen.times.unsqueeze(-1)
     moved, speed = (hidden - first).square().sum(-1), seen.velocity.layers[0].square().sum(-1)
-    largest = seen.of(radius(seen.solution)).unsqueeze(-1) * feedback.abs() * seen.integral.unsqueeze(-1)
+    largest = seen.of(largest_norm(seen.solution)).unsqueeze(-1) * feedback.abs() * seen.integral.unsqueeze(-1)
     early = (largest <= EARLY * first.norm(dim=-1)) | (times == 0)
     over, rate = (
         (feedback * factor).square() for factor in (seen.integral.unsqueeze(-1) / times, seen.risk.unsqueeze(-1))
@@ -89,7 +89,7 @@ class Claims(NamedTuple):
     """The claims, with gamma margin and R as they are stated."""
 
     lower: Constant = slope_times_margin
-    upper: Constant = radius
+    upper: Constant = largest_norm
 
     def moves_far(self, seen: Observation) -> Compared:
         """|w_j(t) - w_j(0)| above gamma margin |b_j| G, as squares."""
@@ -154,7 +154,7 @@ class Claims(NamedTuple):
 def hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:
     """FA, or sign-FA with c_j > 0; two layers, scalar output, exponential loss, gamma > 0, b_j != 0, separable data."""
     setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
-    if not all(hypothesis.holds for hypothesis in setting[1:]):
+    if not all_hold(setting[1:]):
         return setting
     return [
         *setting,
@@ -168,11 +168,11 @@ def hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:
 
 
 def _constants(solution: Solution) -> dict[str, Tensor]:
-    share = slope_times_margin(solution) / radius(solution)
+    share = slope_times_margin(solution) / largest_norm(solution)
     return {
         "r": share,
         "2r/(1+r^2)": 2 * share / (1 + share.square()),
-        "G that settles all signs": reach(solution),
+        "G that settles all signs": settling_integral(solution),
         "time that settles all signs": settled(solution),
     }
 
@@ -286,10 +286,10 @@ def cases(scope: Scope) -> list[Case]:
         Case(STATEMENT, "FA, c_j > 0", "theorem", ensembles.margin_runs(scope, "separable", "fa")),
         Case(STATEMENT, "sign-FA, c_j > 0", "theorem", ensembles.margin_runs(scope, "separable", "sign-fa")),
         Case(STATEMENT, "FA, tight", "theorem", tight),
-        control("1.01 gamma margin", Claims(lower=lambda run: 1.01 * slope_times_margin(run)), apart, stated=False),
-        control("0.99 R", Claims(upper=lambda run: 0.99 * radius(run)), apart, stated=False),
-        control("gamma = 0", Claims(lower=lambda run: SLOPE * svm_margin(run)), partial(apart, slope=0.0)),
-        control("contradictory labels", Claims(lower=lambda run: 0.1 * radius(run)), contradictory),
+        control("1.01 gamma margin", Claims(lower=scaled(1.01, slope_times_margin)), apart, stated=False),
+        control("0.99 R", Claims(upper=scaled(0.99, largest_norm)), apart, stated=False),
+        control("gamma = 0", Claims(lower=scaled(SLOPE, svm_margin)), partial(apart, slope=0.0)),
+        control("contradictory labels", Claims(lower=scaled(0.1, largest_norm)), contradictory),
         control("logistic loss", Claims(), partial(apart, loss="logistic")),
         control("GD, b = v(0)", Claims(), partial(apart, descent=True)),
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -90,13 +91,13 @@ def outcomes(together: Sequence[AnyCase]) -> list[Check]:
     """The checks of cases, run by run: what was observed of a run is there for all cases that are on it."""
     examined: list[list[Any]] = [[] for _ in together]
     failed: dict[int, Check] = {}
-    for number in range(max(len(case.runs) for case in together)):
-        for place, case in enumerate(together):
-            if number < len(case.runs) and place not in failed:
-                try:
-                    examined[place].append(case.examined(number))
-                except Exception as stop:
-                    failed[place] = undecided(case.statement, case.label, case.role, reason(stop))
+    numbers = range(max(len(case.runs) for case in together))
+    for number, (place, case) in itertools.product(numbers, enumerate(together)):
+        if number < len(case.runs) and place not in failed:
+            try:
+                examined[place].append(case.examined(number))
+            except Exception as stop:
+                failed[place] = undecided(case.statement, case.label, case.role, reason(stop))
     return [
         failed.get(place) or guarded(case.statement, case.label, case.role, partial(case.combined, examined[place]))
         for place, case in enumerate(together)

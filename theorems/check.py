@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from flowsim import Solution
-from theorems.hypothesis import Hypothesis
+from theorems.hypothesis import Hypothesis, all_hold
 from theorems.integrals import Rate
 from theorems.measurement import Claim, Margin, NoMarginError, measure
 from theorems.observation import require_plain_time
@@ -70,6 +70,11 @@ class Case:
     def combined(self, ensembles: Sequence[Examined]) -> Check:
         """The check of the case, from all its runs in order."""
         return combined(self.statement, self.label, self.role, ensembles)
+
+
+def control(label: str, statement: Statement, run: Callable[[], Solution]) -> Case:
+    """A control of one run."""
+    return Case(statement, label, "control", [run])
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ def require_role(statement: Statement, label: str, role: Role, hypotheses: Seque
         DoesNotApplyError: if a theorem's do not.
         ValueError: if a control breaks none.
     """
-    applies = all(hypothesis.holds for hypothesis in hypotheses)
+    applies = all_hold(hypotheses)
     if role == "theorem" and not applies:
         raise DoesNotApplyError(statement.name, hypotheses)
     if role == "control" and applies:

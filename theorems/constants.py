@@ -5,6 +5,7 @@ The gaps c_j at the start, what the proposition makes of them, and what goes bey
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,6 +16,14 @@ from torch import Tensor
 from flowsim import Solution
 from flowsim.observables import conserved, rounding_of_gaps
 from theorems.hypothesis import Hypothesis
+
+Constant = Callable[[Solution], Float[Tensor, " ensemble"]]
+"""What a statement takes from the data, the start and the rule, or measures along the run: one per trajectory."""
+
+
+def scaled(factor: float, constant: Constant) -> Constant:
+    """So many times the constant, for those who misstate it."""
+    return lambda solution: factor * constant(solution)
 
 
 def each(solution: Solution, values: Float[Tensor, "*batch"]) -> Float[Tensor, " ensemble"]:
@@ -103,9 +112,14 @@ def slope_times_margin(solution: Solution) -> Float[Tensor, " ensemble"]:
     return solution.flow.slope * svm_margin(solution)
 
 
-def radius(solution: Solution) -> Float[Tensor, " ensemble"]:
-    """R = max |x_i|: |w_j(t) - w_j(0)| is at most so many times |b_j| G."""
+def largest_norm(solution: Solution) -> Float[Tensor, " ensemble"]:
+    """R of section 14, max |x_i|: |w_j(t) - w_j(0)| is at most so many times |b_j| G."""
     return each(solution, solution.flow.dataset.inputs.norm(dim=-1).amax(-1))
+
+
+def smallest_gram_eigenvalue(solution: Solution) -> Float[Tensor, " ensemble"]:
+    """lambda_min(K) of the Gram matrix."""
+    return each(solution, torch.linalg.eigvalsh(solution.flow.dataset.gram)[..., 0])
 
 
 def separable(solution: Solution) -> Hypothesis:

@@ -19,7 +19,7 @@ from flowsim.initialization import with_gaps
 from theorems import any_start, ensembles, lemma_5_4
 from theorems.check import Case, Statement
 from theorems.ensembles import Scope, solved
-from theorems.hypothesis import Hypothesis, fact, two_layers
+from theorems.hypothesis import Hypothesis, all_hold, fact, two_layers
 from theorems.measurement import Claim, Compared, alone, infimum, ratio
 from theorems.observation import Observation
 
@@ -66,7 +66,7 @@ def descent(seen: Observation) -> Compared:
 def angle_hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:
     """FA or sign-FA, two layers, scalar output, and b_j v_j > 0 all along the run."""
     setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
-    if not all(hypothesis.holds for hypothesis in setting):
+    if not all_hold(setting):
         return setting
     products = infimum(lambda seen: alone(lemma_5_4.products(seen).excess), solution)
     return [*setting, Hypothesis("b_j v_j(t) > 0", products, strict=True), fact("bound as stated", stated)]

@@ -30,7 +30,7 @@ from theorems.check import Statement, holds
 from theorems.constants import each, gaps_not_negative, mu_separable, total_gap
 from theorems.ensembles import GAP, KAPPA, SCALE, SLOPE, T_FINAL, kernel_run, solved
 from theorems.guarded import reason
-from theorems.hypothesis import Hypothesis
+from theorems.hypothesis import Hypothesis, all_hold
 from theorems.integrals import Rate
 from theorems.measurement import Claim, measure
 from theorems.theorem_5_1 import dominance_ratio_of
@@ -76,7 +76,7 @@ class Question:
             ValueError: if no hypothesis is broken.
         """
         solution = self.run(seeds, device)
-        if all(item.holds for item in self.hypotheses(solution)):
+        if all_hold(self.hypotheses(solution)):
             raise ValueError(f"the finding {self.statement}: {self.broken} breaks no hypothesis")
         margins = measure(self.claims, solution, self.rate)
         survives = torch.stack([holds(claim, margin) for claim, margin in zip(self.claims, margins, strict=True)])
@@ -94,7 +94,7 @@ def _mu_descent(solution: Solution) -> Tensor:
     return 2 * solution.flow.slope**2 * total_gap(solution) * each(solution, solution.flow.dataset.kappa)
 
 
-def _margin_problem(
+def _run_with_gaps(
     dataset_of: Callable[[int], Dataset],
     gaps_of: Callable[[Tensor], Tensor | float],
     rule: str,
@@ -158,7 +158,7 @@ QUESTIONS = [
         "dominance with gamma^2 S(t) margin^2 (proved, section 7)",
         proposition_5_7.ANY_SEPARABLE.claims,
         partial(
-            _margin_problem,
+            _run_with_gaps,
             lambda seed: data.nearly_orthogonal(SAMPLES, DIMENSION, NEAR_LIMIT, seed),
             lambda _: GAP,
             "fa",
@@ -171,7 +171,7 @@ QUESTIONS = [
         "separable, but not orthogonally",
         "dominance with gamma^2 S(t) margin^2 (proved, section 7)",
         proposition_5_7.ANY_SEPARABLE.claims,
-        partial(_margin_problem, _not_orthogonally, lambda _: GAP, "fa"),
+        partial(_run_with_gaps, _not_orthogonally, lambda _: GAP, "fa"),
         proposition_5_7.SEPARABLE.hypotheses,
         proposition_5_7.ANY_SEPARABLE.rate,
     ),
@@ -180,7 +180,7 @@ QUESTIONS = [
         "sign-FA, one c_j < 0 but S0 > 0",
         "the paper's mu (proved, section 7)",
         _of_paper(proposition_5_7.SEPARABLE),
-        partial(_margin_problem, _separable, _one_negative, "sign-fa"),
+        partial(_run_with_gaps, _separable, _one_negative, "sign-fa"),
         lambda solution: [gaps_not_negative(solution)],
     ),
     Question(
@@ -188,7 +188,7 @@ QUESTIONS = [
         "FA, one c_j < 0 but S0 > 0",
         "the paper's mu",
         _of_paper(proposition_5_7.SEPARABLE),
-        partial(_margin_problem, _separable, _one_negative, "fa"),
+        partial(_run_with_gaps, _separable, _one_negative, "fa"),
         proposition_5_7.SEPARABLE.hypotheses,
     ),
     Question(
@@ -196,7 +196,7 @@ QUESTIONS = [
         "all c_j = 0, small weights",
         "dominance with some mu > 0",
         SOME_MU,
-        partial(_margin_problem, _separable, lambda _: 0.0, "fa"),
+        partial(_run_with_gaps, _separable, lambda _: 0.0, "fa"),
         proposition_5_7.SEPARABLE.hypotheses,
     ),
     Question(
@@ -204,7 +204,7 @@ QUESTIONS = [
         "gamma = 0",
         "dominance with some mu > 0",
         SOME_MU,
-        partial(_margin_problem, _separable, lambda _: GAP, "fa", slope=0.0),
+        partial(_run_with_gaps, _separable, lambda _: GAP, "fa", slope=0.0),
         proposition_5_7.SEPARABLE.hypotheses,
     ),
     Question(
@@ -212,7 +212,7 @@ QUESTIONS = [
         "logistic loss",
         "the paper's mu",
         proposition_5_7.with_constant(mu_separable),
-        partial(_margin_problem, _separable, lambda _: GAP, "fa", loss="logistic"),
+        partial(_run_with_gaps, _separable, lambda _: GAP, "fa", loss="logistic"),
         proposition_5_7.SEPARABLE.hypotheses,
     ),
     Question(
@@ -220,7 +220,7 @@ QUESTIONS = [
         "GD",
         "dominance with gamma^2 kappa (|v(0)|^2 - |W(0)|^2)",
         proposition_5_7.with_constant(_mu_descent),
-        partial(_margin_problem, _separable, lambda _: GAP, "gd"),
+        partial(_run_with_gaps, _separable, lambda _: GAP, "gd"),
         proposition_5_7.SEPARABLE.hypotheses,
     ),
     Question(
@@ -228,14 +228,14 @@ QUESTIONS = [
         "c_j < 0: b_j v_j(0) = 0.9 |w_j|^2 / 2",
         "signs stay, cos(v, b) >= 1 / sqrt(m)",
         lemma_5_4.STATEMENT.claims,
-        partial(_margin_problem, _boundary, lambda norms: -0.1 * norms, "fa"),
+        partial(_run_with_gaps, _boundary, lambda norms: -0.1 * norms, "fa"),
         lemma_5_4.STATEMENT.hypotheses,
     ),
     Question(
         "never_obtuse",
         "3 outputs, c_j > 0 (no column turns obtuse to its feedback, section 14.8)",
         "no output weight changes its sign",
-        [Claim("V(t) sign(V(0)) > 0", "inequality", never_obtuse.entries_same_sign)],
+        [Claim("V(t) sign(V(0)) > 0", "inequality", lemma_5_4.same_sign)],
         partial(never_obtuse.aligned_run, outputs=3),
         never_obtuse.DEEP.hypotheses,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,11 @@ class Hypothesis:
     def shown(self) -> str:
         """The smallest slack, for an error."""
         return f"{self.slack.min().item():.4g}"
+
+
+def all_hold(hypotheses: Iterable[Hypothesis]) -> bool:
+    """Whether each of them holds, for every trajectory."""
+    return all(hypothesis.holds for hypothesis in hypotheses)
 
 
 def fact(name: str, true: bool) -> Hypothesis:

@@ -26,9 +26,9 @@ from torch import Tensor
 from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights, data
 from flowsim.initialization import random_signs
 from theorems.check import Case, Role, Statement
-from theorems.constants import feedback_not_zero, radius, start_of
+from theorems.constants import feedback_not_zero, largest_norm, start_of
 from theorems.ensembles import KAPPA, SLOPE, Scope, Shape, solved
-from theorems.hypothesis import Hypothesis, fact, has_loss, two_layers
+from theorems.hypothesis import Hypothesis, all_hold, fact, has_loss, two_layers
 from theorems.measurement import Claim, Compared, NoMarginError, infimum, ratio
 from theorems.observation import Observation
 from theorems.thresholds import EARLY
@@ -111,7 +111,7 @@ def _sides(seen: Observation) -> Compared:
 
 def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
     setting = two_layers(solution, FeedbackAlignment)
-    if not all(hypothesis.holds for hypothesis in setting):
+    if not all_hold(setting):
         return setting
     nonzero = feedback_not_zero(solution)
     if not nonzero.holds:
@@ -130,7 +130,7 @@ def _travelled(share: float, seen: Observation) -> Compared:
     """4 N of (p(t) - p(0)) / A(t), or at first of the rates of both, which say the same of the start."""
     hidden, moved = seen.start.layers[0], seen.weights.layers[0] - seen.start.layers[0]
     # |w_j(t) - w_j(0)| is at most R |b_j| int L
-    furthest = seen.of(radius(seen.solution)) * seen.feedback[0].norm(dim=(-2, -1)) * seen.integral
+    furthest = seen.of(largest_norm(seen.solution)) * seen.feedback[0].norm(dim=(-2, -1)) * seen.integral
     early = (furthest <= EARLY * hidden.norm(dim=(-2, -1))).unsqueeze(-1)
     rates = seen.velocity.layers[0].norm(dim=-1) / seen.risk.unsqueeze(-1)
     lengths = torch.where(early, rates, moved.norm(dim=-1) / seen.integral.unsqueeze(-1))

@@ -22,10 +22,10 @@ from torch import Tensor
 from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights
 from flowsim.initialization import gaussian
 from theorems import ensembles
-from theorems.check import Case, Statement
+from theorems.check import Case, Statement, control
 from theorems.constants import each
 from theorems.ensembles import SLOPE, Scope, solved
-from theorems.hypothesis import Hypothesis, fact, has_loss, two_layers
+from theorems.hypothesis import Hypothesis, all_hold, fact, has_loss, two_layers
 from theorems.measurement import Claim, Compared, ratio
 from theorems.observation import Observation
 from theorems.theorem_5_1 import mean_ratio
@@ -142,7 +142,7 @@ def angle_claim(name: str, least: Callable[[Solution], Float[Tensor, " ensemble"
 
 def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
     setting = two_layers(solution, FeedbackAlignment)
-    if not all(hypothesis.holds for hypothesis in setting):
+    if not all_hold(setting):
         return setting
     return [
         *setting,
@@ -154,7 +154,7 @@ def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
 
 def _angle_hypotheses(solution: Solution) -> list[Hypothesis]:
     found = _hypotheses(True, solution)
-    if not all(hypothesis.holds for hypothesis in found):
+    if not all_hold(found):
         return found
     small = Hypothesis("sine < 1", 1 - bounds(solution).sine, strict=True)
     return [*found, small, fact("b = v(0)", is_paired(solution))]
@@ -201,9 +201,6 @@ def cases(scope: Scope) -> list[Case]:
 
     def runs(paired: bool) -> list[Callable[[], Solution]]:
         return [partial(ensembles.kernel_run, width, paired, seeds, device) for width in WIDTHS]
-
-    def control(label: str, statement: Statement, run: Callable[[], Solution]) -> Case:
-        return Case(statement, label, "control", [run])
 
     tight = partial(one_sample_run, device)
     long = partial(ensembles.kernel_run, 256, True, seeds, device, times=2.0, loss="exponential")

@@ -16,7 +16,7 @@ from theorems import ensembles
 from theorems.check import Case, Statement
 from theorems.constants import each, gaps_not_negative
 from theorems.ensembles import Scope
-from theorems.hypothesis import Hypothesis, fact, is_rule, layers_not_zero
+from theorems.hypothesis import Hypothesis, all_hold, fact, is_rule, layers_not_zero
 from theorems.measurement import Claim, Compared, ratio
 from theorems.observation import Observation
 from theorems.validity import homogeneous
@@ -36,7 +36,7 @@ def hypotheses(solution: Solution) -> list[Hypothesis]:
 def of_scalar(solution: Solution, setting: Hypothesis) -> list[Hypothesis]:
     """The same for networks of another setting with scalar output, with the c_j of the last hidden layer."""
     shape = [is_rule(solution, FeedbackAlignment), setting]
-    if not all(hypothesis.holds for hypothesis in shape):
+    if not all_hold(shape):
         return shape
     return [
         *shape,
@@ -66,8 +66,8 @@ def squared_cosine(seen: Observation) -> Compared:
 
 
 def same_sign(seen: Observation) -> Compared:
-    """v_j(t) sign(v_j(0)), and |v(t)|_1: Dale's principle says that it stays positive."""
-    now, first = (at.layers[-1].squeeze(-2) for at in (seen.weights, seen.start))
+    """v_j(t) sign(v_j(0)) of every output weight, and |v(t)|_1: Dale's principle says that it stays positive."""
+    now, first = (at.layers[-1].flatten(-2) for at in (seen.weights, seen.start))
     return Compared(now * first.sign(), now.abs().sum(-1, keepdim=True).expand_as(now))
 
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights
 from flowsim.initialization import gaussian, random_signs
-from theorems.check import Case, Statement
-from theorems.constants import each
+from theorems.check import Case, Statement, control
+from theorems.constants import smallest_gram_eigenvalue
 from theorems.ensembles import DEEP, DIMENSION, GAUSSIAN, WIDTH, Scope, any_run, linear_run, solved
-from theorems.hypothesis import Hypothesis, fact, has_loss, is_rule, two_layers
+from theorems.hypothesis import Hypothesis, all_hold, fact, has_loss, is_rule, two_layers
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
 from theorems.theorem_5_1 import mu_linear
@@ -98,11 +98,6 @@ def interpolant(solution: Solution) -> Float[Tensor, "ensemble d"]:
     return found.expand(*solution.batch_shape, -1).reshape(-1, found.shape[-1])
 
 
-def smallest_eigenvalue(solution: Solution) -> Float[Tensor, " ensemble"]:
-    """lambda_min(K)."""
-    return each(solution, torch.linalg.eigvalsh(solution.flow.dataset.gram)[..., 0])
-
-
 def rank_one(seen: Observation) -> Compared:
     """The norms of the columns of W - b s^T, and (|W|^2 + 2 |b| |v(0)|)^(1/2)."""
     hidden, _, b, s = _vectors(seen)
@@ -133,7 +128,9 @@ def distance(seen: Observation, rate: float = 1.0, share: float = 1.0) -> Compar
     solution, samples = seen.solution, seen.flow.dataset.samples
     bound = 2 * samples * seen.initial_risk * (-rate * seen.of(mu_linear(solution)) * seen.times).exp()
     off = (predictor(seen) - seen.of(interpolant(solution))).square().sum(-1)
-    return Compared((bound - share * seen.of(smallest_eigenvalue(solution)) * off).unsqueeze(-1), bound.unsqueeze(-1))
+    return Compared(
+        (bound - share * seen.of(smallest_gram_eigenvalue(solution)) * off).unsqueeze(-1), bound.unsqueeze(-1)
+    )
 
 
 def little_alignment(seen: Observation, share: float = 1.0, power: float = 2 / 3) -> Compared:
@@ -157,7 +154,7 @@ def _setting(solution: Solution) -> list[Hypothesis]:
     """FA, two layers, scalar output, squared loss, W(0) = 0, b.v(0) > 0, independent inputs."""
     start, flow = solution.start, solution.flow
     shape = two_layers(solution, FeedbackAlignment)
-    if not all(item.holds for item in shape):
+    if not all_hold(shape):
         return shape
     feedback = flow.rule.feedback_matrices(start)[0]
     rounding = flow.dataset.samples * torch.finfo(feedback.dtype).eps * flow.dataset.gram.abs().amax()
@@ -167,14 +164,14 @@ def _setting(solution: Solution) -> list[Hypothesis]:
         has_loss(solution, "squared"),
         Hypothesis("W(0) = 0", -start.layers[0].abs().amax((-2, -1))),
         Hypothesis("b.v(0) > 0", (feedback * start.layers[1]).sum((-2, -1)), strict=True),
-        Hypothesis("lambda_min(K) > 0", smallest_eigenvalue(solution), strict=True, rounding=rounding),
+        Hypothesis("lambda_min(K) > 0", smallest_gram_eigenvalue(solution), strict=True, rounding=rounding),
     ]
 
 
 def _alignment_setting(solution: Solution) -> list[Hypothesis]:
     """The same, and v(0) not along b."""
     setting = _setting(solution)
-    if not all(item.holds for item in setting[:3]):
+    if not all_hold(setting[:3]):
         return setting
     feedback, output = solution.flow.rule.feedback_matrices(solution.start)[0], solution.start.layers[1]
     cosine = (feedback * output).sum((-2, -1)) / (feedback.norm(dim=(-2, -1)) * output.norm(dim=(-2, -1)))
@@ -265,9 +262,6 @@ def cases(scope: Scope) -> list[Case]:
     seeds, device = scope.seeds, scope.device
     wide = [partial(wide_run, width, seeds if width < max(WIDTHS) else 1, device) for width in WIDTHS]
     tight, across = partial(tight_run, device), partial(across_run, device)
-
-    def control(label: str, statement: Statement, run: Callable[[], Solution]) -> Case:
-        return Case(statement, label, "control", [run])
 
     def matrix(label: str, run: Callable[[], Solution]) -> Case:
         return Case(MATRIX, label, "theorem", [run])

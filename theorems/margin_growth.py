@@ -6,7 +6,6 @@ once nL < 1, for <grad, fa> |v|^2 >= 3/2 (v . dv/dt)^2 at all times, which takes
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -17,10 +16,10 @@ from flowsim import Dataset, FeedbackAlignment, Flow, SignFeedbackAlignment, Sol
 from flowsim.initialization import with_gaps
 from flowsim.rules import is_one_of
 from theorems import ensembles
-from theorems.check import Case, Statement
+from theorems.check import Case, Statement, control
 from theorems.constants import feedback_not_zero, gaps_not_negative
 from theorems.ensembles import GAP, SLOPE, Scope, margin_run, solved
-from theorems.hypothesis import Hypothesis, fact, has_loss, two_layers
+from theorems.hypothesis import Hypothesis, all_hold, fact, has_loss, two_layers
 from theorems.measurement import Claim, Compared
 from theorems.observation import Observation
 
@@ -49,7 +48,7 @@ def cauchy_schwarz(exponent: float, seen: Observation) -> Compared:
 def hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:
     """FA with b_j != 0 or sign-FA, two layers, scalar output, all c_j >= 0."""
     setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
-    if not all(hypothesis.holds for hypothesis in setting):
+    if not all_hold(setting):
         return setting
     fixed = is_one_of(solution.flow.rule, FeedbackAlignment)
     return [
@@ -63,7 +62,7 @@ def hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:
 def exponential_hypotheses(solution: Solution, stated: bool = True) -> list[Hypothesis]:
     """The same, and exponential loss."""
     found = hypotheses(solution, stated)
-    return [*found, has_loss(solution, "exponential")] if all(item.holds for item in found[:3]) else found
+    return [*found, has_loss(solution, "exponential")] if all_hold(found[:3]) else found
 
 
 def _descent(exponent: float = EXPONENT) -> Statement:
@@ -104,9 +103,6 @@ def one_sample_run(device: str, gap: float = 1e-3, loss: str = "exponential") ->
 def cases(scope: Scope) -> list[Case]:
     """Any data, slopes from 0 to 1, gaps at and above 0, a tight instance; the controls misstate the exponent."""
     seeds, device = scope.seeds, scope.device
-
-    def control(label: str, statement: Statement, run: Callable[[], Solution]) -> Case:
-        return Case(statement, label, "control", [run])
 
     def any_data(kind: ensembles.DataKind, rule: ensembles.MarginRule, slope: float, **options: Any) -> partial:
         return partial(margin_run, kind, rule, ensembles.SMALL._replace(slope=slope), seeds, device, **options)

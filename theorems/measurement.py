@@ -392,11 +392,12 @@ def _read_halves(searches: Sequence[_Search], solution: Solution) -> None:
         if here.before is not None:
             here = replace(here, before=here.before.of_halves(pair))
         read.append(here)
+        count = len(here.pieces.start)
+        owns = [slice(max(first - part.start, 0), min(last - part.start, count)) for first, last in bounds]
+        some = [column for column in zip(searches, owns, found, strict=True) if column[1].start < column[1].stop]
         with here.integrated(pair):
-            for search, (first, last), readings in zip(searches, bounds, found, strict=True):
-                own = slice(max(first - part.start, 0), min(last - part.start, len(here.pieces.start)))
-                if own.start < own.stop:
-                    readings.append(_read(search.claim, *pair, own))
+            for search, own, readings in some:
+                readings.append(_read(search.claim, *pair, own))
     parts = _Parts.joined(read)
     for search, (first, last), readings in zip(searches, bounds, found, strict=True):
         search.read(parts.some(slice(first, last)), _joined(readings))

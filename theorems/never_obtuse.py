@@ -48,12 +48,6 @@ def columns(seen: Observation, share: float = 0.0) -> Compared:
     return Compared(products - share * gaps, (products.abs() + gaps.abs()).sum(-1, keepdim=True).expand_as(products))
 
 
-def entries_same_sign(seen: Observation) -> Compared:
-    """V[c, j] sign(V[c, j](0)) for every entry of the output weights, and |V|_1."""
-    now, first = (at.layers[-1].flatten(-2) for at in (seen.weights, seen.start))
-    return Compared(now * first.sign(), now.abs().sum(-1, keepdim=True).expand_as(now))
-
-
 COLUMNS = Statement(
     name="never_obtuse",
     title="Never obtuse, columns of weights to their feedback at any depth",

@@ -31,15 +31,16 @@ from flowsim import (
 from flowsim.initialization import adafa, gaussian, random_signs, with_gaps
 from flowsim.rules import is_one_of
 from theorems import ensembles
-from theorems.any_start import Constant
-from theorems.check import Case, Statement
+from theorems.check import Case, Statement, control
 from theorems.constants import (
+    Constant,
     Start,
     each,
     feedback_not_zero,
     gaps_not_negative,
     gaps_positive,
-    radius,
+    largest_norm,
+    scaled,
     separable,
     slope_times_margin,
     start_of,
@@ -47,8 +48,8 @@ from theorems.constants import (
     total_gap,
     total_gap_positive,
 )
-from theorems.ensembles import KAPPA, SLOPE, SMALL, WIDTH, Scope, solved
-from theorems.hypothesis import Hypothesis, fact, has_loss, slope_positive, two_layers
+from theorems.ensembles import KAPPA, SLOPE, SMALL, WIDTH, RuleName, Scope, solved
+from theorems.hypothesis import Hypothesis, all_hold, fact, has_loss, slope_positive, two_layers
 from theorems.measurement import Claim, Compared, ratio
 from theorems.observation import Observation
 from theorems.proposition_5_7 import total_product
@@ -126,7 +127,7 @@ def _of(lower_of: LowerOf, seen: Observation) -> Lower:
 
 def _hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
     setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
-    if not all(hypothesis.holds for hypothesis in setting):
+    if not all_hold(setting):
         return setting
     return [
         *setting,
@@ -213,7 +214,7 @@ def squared_weights(layers: Sequence[Tensor]) -> Float[Tensor, "*some"]:
 
 def _descent_hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
     setting = two_layers(solution, GradientDescent)
-    if not all(hypothesis.holds for hypothesis in setting):
+    if not all_hold(setting):
         return setting
     size = each(solution, squared_weights(solution.start.layers))
     return [
@@ -224,7 +225,7 @@ def _descent_hypotheses(stated: bool, solution: Solution) -> list[Hypothesis]:
     ]
 
 
-def descent_statement(largest: Constant = radius, *, stated: bool = True) -> Statement:
+def descent_statement(largest: Constant = largest_norm, *, stated: bool = True) -> Statement:
     """What is said of GD, with this R."""
 
     def grows_no_faster(seen: Observation) -> Compared:
@@ -254,7 +255,7 @@ def descent_statement(largest: Constant = radius, *, stated: bool = True) -> Sta
     )
 
 
-def half_time_at_least(solution: Solution, largest: Constant = radius) -> Float[Tensor, " ensemble"]:
+def half_time_at_least(solution: Solution, largest: Constant = largest_norm) -> Float[Tensor, " ensemble"]:
     """log(2 log 2 / (R |theta(0)|^2)) / (2 R L(0)), for GD."""
     R, size = largest(solution), each(solution, squared_weights(solution.start.layers))
     return (2 * math.log(2) / (R * size)).log().clamp(min=0) / (2 * R * initial_loss(solution))
@@ -267,8 +268,6 @@ STATEMENT, DESCENT = statement(), descent_statement()
 
 SCALES = (1e-1, 1e-2, 1e-4, 1e-8)
 T_FEEDBACK, T_DESCENT = 8.0, 60.0
-
-RuleName = Literal["gd", "fa", "adafa", "sign-fa"]
 
 
 @cache
@@ -328,13 +327,10 @@ def cases(scope: Scope) -> list[Case]:
         t_final = T_DESCENT if rule == "gd" else T_FEEDBACK
         return [partial(scaled_run, rule, scale, seeds, device, t_final) for scale in SCALES]
 
-    def control(label: str, statement: Statement, run: Callable[[], Solution]) -> Case:
-        return Case(statement, label, "control", [run])
-
     rest, almost_zero, even = (partial(run, device) for run in (at_rest, from_almost_zero, balanced))
     linear = SMALL._replace(slope=1.0)
     contradictory = partial(ensembles.margin_run, "contradictory", "fa", linear, seeds, device, t_final=300.0)
-    too_large = statement(partial(lower, pull=_scaled(1.01, slope_times_margin)), stated=False)
+    too_large = statement(partial(lower, pull=scaled(1.01, slope_times_margin)), stated=False)
     return [
         Case(STATEMENT, "FA, scales 1e-1 to 1e-8", "theorem", scaled("fa")),
         Case(STATEMENT, "sign-FA, scales 1e-1 to 1e-8", "theorem", scaled("sign-fa")),
@@ -349,18 +345,14 @@ def cases(scope: Scope) -> list[Case]:
         control("logistic loss", STATEMENT, partial(at_rest, device, loss="logistic")),
         control("contradictory labels", statement(_with_margin), contradictory),
         control("GD in the place of FA", statement(_with_feedback), scaled("gd")[2]),
-        control("GD, 0.99 R", descent_statement(_scaled(0.99, radius), stated=False), even),
+        control("GD, 0.99 R", descent_statement(scaled(0.99, largest_norm), stated=False), even),
         control("FA in the place of GD", DESCENT, scaled("fa")[2]),
     ]
 
 
-def _scaled(factor: float, constant: Constant) -> Constant:
-    return lambda solution: factor * constant(solution)
-
-
 def _with_slope(solution: Solution) -> Lower:
     """S_low as with gamma > 0."""
-    return lower(solution, pull=lambda run: SLOPE * svm_margin(run))
+    return lower(solution, pull=scaled(SLOPE, svm_margin))
 
 
 def _with_margin(solution: Solution) -> Lower:

@@ -25,7 +25,7 @@ from flowsim import Dataset, FeedbackAlignment, SignFeedbackAlignment, Solution
 from flowsim.losses import Loss
 from flowsim.rules import is_one_of
 from theorems import ensembles
-from theorems.check import Case, Statement
+from theorems.check import Case, Statement, control
 from theorems.constants import (
     each,
     gaps_not_negative,
@@ -33,12 +33,13 @@ from theorems.constants import (
     mu_nearly_orthogonal,
     mu_separable,
     mu_svm,
+    scaled,
     separable,
     total_gap,
     total_gap_positive,
 )
 from theorems.ensembles import GAP, SLOPE, SMALL, T_FINAL, WIDTH, Scope, Shape
-from theorems.hypothesis import Hypothesis, fact, has_loss, slope_positive, two_layers
+from theorems.hypothesis import Hypothesis, all_hold, fact, has_loss, slope_positive, two_layers
 from theorems.measurement import Claim, Compared, ratio
 from theorems.observation import Observation
 from theorems.theorem_5_1 import POLYNOMIAL, Mu, mean_ratio, too_early
@@ -115,7 +116,7 @@ def _data_hypotheses(kind: str, solution: Solution) -> list[Hypothesis]:
 
 def _hypotheses(kind: str, loss: str, stated: bool, solution: Solution) -> list[Hypothesis]:
     setting = two_layers(solution, FeedbackAlignment, SignFeedbackAlignment)
-    if not all(hypothesis.holds for hypothesis in setting):
+    if not all_hold(setting):
         return setting
     return [
         *setting,
@@ -208,10 +209,6 @@ def _logistic(mu: Mu, stated: bool = True) -> Statement:
 LOGISTIC = _logistic(mu_svm)
 
 
-def _overstated(mu: Mu, factor: float = 1.1) -> Mu:
-    return lambda solution: factor * mu(solution)
-
-
 LONG = 1e8
 """Where 1/L(0) is nothing beside mu t, so that the bound is L(t) < 1 / (mu t)."""
 
@@ -234,63 +231,69 @@ def _presumed(slope: float | None = None, total: float | None = None) -> Mu:
 
 def cases(scope: Scope) -> list[Case]:
     """Both rules on the kinds of data, tight instances, and controls for every hypothesis."""
-    rules: list[tuple[str, ensembles.MarginRule]] = [("FA", "fa"), ("sign-FA", "sign-fa")]
-    found = []
-    for label, rule in rules:
+    return [
+        *_cases_of_rule("FA", "fa", scope),
+        *_cases_of_rule("sign-FA", "sign-fa", scope),
+        *_tight_cases(scope),
+        *_long_cases(scope),
+        *_logistic_cases(scope),
+        *_cases_short_of_a_hypothesis(scope),
+    ]
 
-        def runs(kind: ensembles.DataKind, rule: ensembles.MarginRule = rule) -> Sequence[Callable[[], Solution]]:
-            return ensembles.margin_runs(scope, kind, rule)
 
-        def linear(
-            kind: ensembles.DataKind, t_final: float, rule: ensembles.MarginRule = rule
-        ) -> Sequence[Callable[[], Solution]]:
-            shape = SMALL._replace(slope=1.0)
-            return [partial(ensembles.margin_run, kind, rule, shape, scope.seeds, scope.device, t_final=t_final)]
+def _cases_of_rule(label: str, rule: ensembles.MarginRule, scope: Scope) -> list[Case]:
+    """The kinds of data, and two that are of none."""
 
-        found += [
-            Case(SEPARABLE, f"{label}, separable", "theorem", runs("separable")),
-            Case(BOUNDARY, f"{label}, boundary", "theorem", runs("boundary")),
-            Case(NEARLY_ORTHOGONAL, f"{label}, nearly orthogonal", "theorem", runs("nearly orthogonal")),
-            # no kinks, but also the weakest case for the control: gamma = 1
-            Case(
-                _statement("boundary", mu_boundary, with_constant(mu_boundary)),
-                f"{label}, contradictory labels",
-                "control",
-                linear("contradictory", 300.0),  # 1/L is at most n/2, and mu t is above that by then
-            ),
-            Case(
-                _statement("nearly orthogonal", mu_boundary, with_constant(mu_boundary)),
-                f"{label}, rho too large",
-                "control",
-                linear("opposed", T_FINAL),
-            ),
-        ]
-    # where the bound is nearly attained, a constant that is a tenth too large must be noticed
+    def runs(kind: ensembles.DataKind) -> list[Callable[[], Solution]]:
+        return ensembles.margin_runs(scope, kind, rule)
+
+    def linear(kind: ensembles.DataKind, t_final: float) -> Callable[[], Solution]:
+        """No kinks, but also the weakest case for a control: gamma = 1."""
+        shape = SMALL._replace(slope=1.0)
+        return partial(ensembles.margin_run, kind, rule, shape, scope.seeds, scope.device, t_final=t_final)
+
+    boundary, nearly = (
+        _statement(kind, mu_boundary, with_constant(mu_boundary)) for kind in ("boundary", "nearly orthogonal")
+    )
+    return [
+        Case(SEPARABLE, f"{label}, separable", "theorem", runs("separable")),
+        Case(BOUNDARY, f"{label}, boundary", "theorem", runs("boundary")),
+        Case(NEARLY_ORTHOGONAL, f"{label}, nearly orthogonal", "theorem", runs("nearly orthogonal")),
+        # 1/L is at most n/2, and mu t is above that by then
+        control(f"{label}, contradictory labels", boundary, linear("contradictory", 300.0)),
+        control(f"{label}, rho too large", nearly, linear("opposed", T_FINAL)),
+    ]
+
+
+def _tight_cases(scope: Scope) -> list[Case]:
+    """Where the bound is nearly attained, a constant that is a tenth too large must be noticed."""
     kinds: list[tuple[str, str, ensembles.TightKind, float, Statement, Mu]] = [
         ("separable", "orthogonally separable", "identical", SLOPE, SEPARABLE, mu_separable),
         ("boundary", "boundary", "orthogonal", SLOPE, BOUNDARY, mu_boundary),
         ("nearly orthogonal", "nearly orthogonal", "simplex", 1.0, NEARLY_ORTHOGONAL, mu_nearly_orthogonal),
     ]
+    found = []
     for label, kind, inputs, slope, stated, mu in kinds:
         tight = partial(ensembles.tight_run, inputs, scope.device, slope=slope)
         found += [
             Case(stated, f"FA, {label}, tight", "theorem", [tight]),
-            Case(_misstated(kind, _overstated(mu)), f"FA, {label}, 1.1 mu", "control", [tight]),
+            control(f"FA, {label}, 1.1 mu", _misstated(kind, scaled(1.1, mu)), tight),
         ]
-    found += _long_cases(scope)
+    return found
+
+
+def _cases_short_of_a_hypothesis(scope: Scope) -> list[Case]:
+    """Runs without a hypothesis, with the constant that they would have with it."""
     tight = partial(ensembles.tight_run, "identical", scope.device)
 
-    def control(label: str, mu: Mu, run: Callable[[], Solution]) -> Case:
-        statement = _statement("orthogonally separable", mu, with_constant(mu))
-        return Case(statement, f"FA, {label}", "control", [run])
+    def presumed(label: str, mu: Mu, run: Callable[[], Solution]) -> Case:
+        return control(f"FA, {label}", _statement("orthogonally separable", mu, with_constant(mu)), run)
 
     return [
-        *found,
-        *_logistic_cases(scope),
-        control("gamma = 0", _presumed(slope=SLOPE), partial(tight, slope=0.0)),
-        control("zero gap", _presumed(total=WIDTH * GAP), partial(tight, gap=0.0)),
-        control("one wrong sign", mu_separable, partial(ensembles.one_wrong_sign_run, scope.device)),
-        control("logistic loss", mu_separable, partial(tight, loss="logistic")),
+        presumed("gamma = 0", _presumed(slope=SLOPE), partial(tight, slope=0.0)),
+        presumed("zero gap", _presumed(total=WIDTH * GAP), partial(tight, gap=0.0)),
+        presumed("one wrong sign", mu_separable, partial(ensembles.one_wrong_sign_run, scope.device)),
+        presumed("logistic loss", mu_separable, partial(tight, loss="logistic")),
     ]
 
 
@@ -307,7 +310,7 @@ def _logistic_cases(scope: Scope) -> list[Case]:
         Case(LOGISTIC, "FA, logistic, separable", "theorem", [run("fa")]),
         Case(LOGISTIC, "sign-FA, logistic, separable", "theorem", [run("sign-fa")]),
         Case(LOGISTIC, "FA, logistic, tight", "theorem", [one]),
-        Case(_logistic(_overstated(mu_svm, 1.01), stated=False), "FA, logistic, 1.01 mu", "control", [one]),
+        Case(_logistic(scaled(1.01, mu_svm), stated=False), "FA, logistic, 1.01 mu", "control", [one]),
         Case(LOGISTIC, "FA, logistic stated, (1+u)^-2 true, to t = 1e8", "control", [run("fa", POLYNOMIAL, 1e8)]),
     ]
 

@@ -275,14 +275,21 @@ def search(minutes: float, names: Sequence[str], device: str, folder: Path, cons
     violated: list[Found] = []
     try:
         with reporting(console.file) as tell:
-            for number, target in enumerate(targets):
-                spent = _clock(60 * minutes / len(targets), partial(_of_all, tell, number, len(targets)))
-                for found in _hunted(Hunt(target, spent, device), folder):
-                    violated += [found] if found.check.verdict == "violated" else []
-                    yield found
+            for found in _hunt_all(targets, 60 * minutes / len(targets), device, folder, tell):
+                violated += [found] if found.check.verdict == "violated" else []
+                yield found
     finally:
         for item in violated:
             console.print(f"[bold red]counterexample[/] to {item.check.name}, {item.check.case}: {item.file}")
+
+
+def _hunt_all(
+    targets: Sequence[Target], seconds: float, device: str, folder: Path, tell: Tell
+) -> Iterator[Found]:  # fmt: skip
+    """What is found on each target in so many seconds."""
+    for number, target in enumerate(targets):
+        spent = _clock(seconds, partial(_of_all, tell, number, len(targets)))
+        yield from _hunted(Hunt(target, spent, device), folder)
 
 
 def _hunted(hunt: Hunt, folder: Path) -> Iterator[Found]:

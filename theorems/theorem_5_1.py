@@ -18,7 +18,7 @@ from flowsim.losses import Loss, polynomial
 from flowsim.observables import dominance_ratio
 from theorems import ensembles
 from theorems.check import Case, Role, Statement
-from theorems.constants import each, mu_separable
+from theorems.constants import Constant, each, mu_separable, scaled, smallest_gram_eigenvalue
 from theorems.ensembles import SMALL, T_FINAL, Scope
 from theorems.hypothesis import Hypothesis
 from theorems.measurement import Claim, Compared, alone, infimum, ratio
@@ -28,7 +28,7 @@ from theorems.thresholds import EARLY
 POLYNOMIAL = polynomial(2)
 """(1 + u)^-2: alpha = 2 + 2/p = 3, and the constants of Proposition 5.7 times p^2 = 4."""
 
-Mu = Callable[[Solution], Float[Tensor, " ensemble"]]
+Mu = Constant
 """The dominance constant of a run, which may be measured along it."""
 
 
@@ -101,10 +101,8 @@ def mu_linear(solution: Solution) -> Float[Tensor, " ensemble"]:
     """2 (b . v(0)) lambda_min(K) / n: linear network from zero hidden weights, squared loss, alpha = 1."""
     start = solution.start
     feedback = solution.flow.rule.feedback_matrices(start)[0]
-    smallest = torch.linalg.eigvalsh(solution.flow.dataset.gram)[..., 0]
-    return each(
-        solution, 2 * (feedback * start.layers[1]).sum((-2, -1)) * smallest / solution.flow.dataset.samples
-    )  # fmt: skip
+    product = each(solution, (feedback * start.layers[1]).sum((-2, -1)))
+    return 2 * product * smallest_gram_eigenvalue(solution) / solution.flow.dataset.samples
 
 
 def mu_measured(alpha: float, share: float) -> Mu:
@@ -153,7 +151,7 @@ def cases(scope: Scope) -> list[Case]:
         ),
         case("alpha = 1, linear FA", 1, mu_linear, partial(ensembles.linear_run, seeds, device)),
         Case(statement(2, mu_separable), "alpha = 2, FA, exponential", "theorem", runs),
-        case("alpha = 3, FA, (1+u)^-2", 3, lambda run: 4 * mu_separable(run), separable(POLYNOMIAL)),
+        case("alpha = 3, FA, (1+u)^-2", 3, scaled(4, mu_separable), separable(POLYNOMIAL)),
         case("alpha = 1 stated, 2 true", 1, mu_at_start, separable(t_final=1000.0), "control"),
         case("mu twice the largest ratio", 2, mu_too_large, separable(), "control"),
     ]

@@ -11,7 +11,7 @@ from flowsim.enclosure.points import Point, descent_product, risk
 from theorems.check import DoesNotApplyError
 from theorems.rigorous import lemma_5_4, proposition_5_7
 from theorems.rigorous.alignment import cosine_at_least
-from theorems.rigorous.claims import Hypothesis, Nonnegative, Run, beyond, dominance_ratio, mean_rate
+from theorems.rigorous.claims import Hypothesis, Nonnegative, Run, dominance_ratio, excess_over, mean_rate
 from theorems.rigorous.ensembles import margin_instance, tight_instance, with_gaps, wrong_signs
 from theorems.rigorous.equality import Equal
 from theorems.rigorous.statement import Case, check
@@ -105,7 +105,7 @@ def test_a_constant_that_is_off_by_1e_25_is_told_from_the_largest_one(share: int
     with ctx.workprec(192):
         mantissa, exponent = best.mid().man_exp()
     mu = Fraction(int(mantissa)) * Fraction(2) ** int(exponent) * (1 + share * Fraction(1, 10**25))
-    claim = Nonnegative("claim", [beyond(dominance_ratio(2), mu)])
+    claim = Nonnegative("claim", [excess_over(dominance_ratio(2), mu)])
     assert claim.decide(run).verdict == verdict
 
 

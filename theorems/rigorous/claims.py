@@ -98,7 +98,7 @@ def exactly(name: str, slack: Fraction, *, strict: bool = False) -> Hypothesis:
     return Hypothesis(name, slack > 0 if strict else slack >= 0, ends)
 
 
-def along(name: str, least: Infimum) -> Hypothesis:
+def nowhere_negative(name: str, least: Infimum) -> Hypothesis:
     """The hypothesis that an observable with this infimum is nowhere negative."""
     return Hypothesis(name, _sign(least), interval(least.lower, least.upper))
 
@@ -196,7 +196,7 @@ def dominance_ratio(alpha: int) -> Observable:
     return lambda point: descent_product(point) / risk(point) ** alpha
 
 
-def beyond(observable: Observable, constant: Fraction) -> Observable:
+def excess_over(observable: Observable, constant: Fraction) -> Observable:
     """Observable / constant - 1, for a constant above 0."""
     factor = rational(constant)  # made a ball at the precision of the run
     return lambda point: observable(point) / arb(factor) - 1

@@ -16,9 +16,9 @@ from theorems.rigorous.claims import (
     Nonnegative,
     Observable,
     Run,
-    beyond,
     dominance_ratio,
     exactly,
+    excess_over,
     is_rule,
     mean_rate,
 )
@@ -57,7 +57,7 @@ MUS: dict[str, Mu] = {
 
 def dominance_with_total_product(factor: Fraction) -> Observable:
     """<grad, fa> / (factor S(t) L^2) - 1 with S(t) = v.b."""
-    ratio = beyond(dominance_ratio(2), factor)
+    ratio = excess_over(dominance_ratio(2), factor)
 
     def excess(point: Point[Any]) -> Any:
         return (ratio(point) + 1) / products(point)[0] - 1
@@ -68,10 +68,10 @@ def dominance_with_total_product(factor: Fraction) -> Observable:
 def _claims(mu: Mu, run: Run) -> list[Nonnegative]:
     """The proposition's conclusions with a constant mu."""
     constant = mu(run.instance)
-    ratio = beyond(dominance_ratio(2), constant)
+    ratio = excess_over(dominance_ratio(2), constant)
     return [
         Nonnegative("<grad, fa> >= mu L^2", [ratio]),
-        Nonnegative("1/L(t) >= 1/L(0) + mu t", [beyond(mean_rate(run, 2), constant)], mean_of=ratio),
+        Nonnegative("1/L(t) >= 1/L(0) + mu t", [excess_over(mean_rate(run, 2), constant)], mean_of=ratio),
     ]
 
 

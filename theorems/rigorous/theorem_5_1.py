@@ -13,11 +13,11 @@ from theorems.rigorous.claims import (
     Hypothesis,
     Nonnegative,
     Run,
-    along,
-    beyond,
     dominance_ratio,
     exactly,
+    excess_over,
     mean_rate,
+    nowhere_negative,
 )
 from theorems.rigorous.decimals import lower_end, upper_end
 from theorems.rigorous.ensembles import linear_instance, margin_instance
@@ -35,11 +35,11 @@ def statement(alpha: int, mu: Mu) -> Statement:
         positive = exactly("mu > 0", mu(run), strict=True)
         if not positive.holds:
             return [positive]
-        least = run.infimum(beyond(dominance_ratio(alpha), mu(run)))
-        return [positive, along("<grad, fa> >= mu L^alpha", least)]
+        least = run.infimum(excess_over(dominance_ratio(alpha), mu(run)))
+        return [positive, nowhere_negative("<grad, fa> >= mu L^alpha", least)]
 
     def claims(run: Run) -> list[Nonnegative]:
-        mean, ratio = (beyond(rate, mu(run)) for rate in (mean_rate(run, alpha), dominance_ratio(alpha)))
+        mean, ratio = (excess_over(rate, mu(run)) for rate in (mean_rate(run, alpha), dominance_ratio(alpha)))
         return [Nonnegative("mean of <grad, fa> / L^alpha over [0, t] >= mu", [mean], mean_of=ratio)]
 
     paper = theorem_5_1.statement(alpha, lambda solution: solution.pieces.start)  # for its name, title and formula
