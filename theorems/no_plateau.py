@@ -323,7 +323,7 @@ def cases(scope: Scope) -> list[Case]:
     """All initial scales; tight instances; controls for every hypothesis, each constant, and GD in FA's place."""
     seeds, device = scope.seeds, scope.device
 
-    def scaled(rule: RuleName) -> list[Callable[[], Solution]]:
+    def from_all_scales(rule: RuleName) -> list[Callable[[], Solution]]:
         t_final = T_DESCENT if rule == "gd" else T_FEEDBACK
         return [partial(scaled_run, rule, scale, seeds, device, t_final) for scale in SCALES]
 
@@ -332,11 +332,11 @@ def cases(scope: Scope) -> list[Case]:
     contradictory = partial(ensembles.margin_run, "contradictory", "fa", linear, seeds, device, t_final=300.0)
     too_large = statement(partial(lower, pull=scaled(1.01, slope_times_margin)), stated=False)
     return [
-        Case(STATEMENT, "FA, scales 1e-1 to 1e-8", "theorem", scaled("fa")),
-        Case(STATEMENT, "sign-FA, scales 1e-1 to 1e-8", "theorem", scaled("sign-fa")),
+        Case(STATEMENT, "FA, scales 1e-1 to 1e-8", "theorem", from_all_scales("fa")),
+        Case(STATEMENT, "sign-FA, scales 1e-1 to 1e-8", "theorem", from_all_scales("sign-fa")),
         Case(STATEMENT, "FA, at rest, tight", "theorem", [rest]),
         Case(STATEMENT, "FA, from almost 0, tight", "theorem", [almost_zero]),
-        Case(DESCENT, "GD, scales 1e-1 to 1e-8", "theorem", scaled("gd")),
+        Case(DESCENT, "GD, scales 1e-1 to 1e-8", "theorem", from_all_scales("gd")),
         Case(DESCENT, "GD, balanced, tight", "theorem", [even]),
         control("at rest, 1.01 margin", too_large, rest),
         control("from almost 0, 1.01 margin", too_large, almost_zero),
@@ -344,9 +344,9 @@ def cases(scope: Scope) -> list[Case]:
         control("one wrong sign", STATEMENT, partial(ensembles.one_wrong_sign_run, device)),
         control("logistic loss", STATEMENT, partial(at_rest, device, loss="logistic")),
         control("contradictory labels", statement(_with_margin), contradictory),
-        control("GD in the place of FA", statement(_with_feedback), scaled("gd")[2]),
+        control("GD in the place of FA", statement(_with_feedback), from_all_scales("gd")[2]),
         control("GD, 0.99 R", descent_statement(scaled(0.99, largest_norm), stated=False), even),
-        control("FA in the place of GD", DESCENT, scaled("fa")[2]),
+        control("FA in the place of GD", DESCENT, from_all_scales("fa")[2]),
     ]
 
 
