@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -126,7 +126,7 @@ def run(axis: Axis, size: int) -> Run:
     return Run(size, stopped, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024.0, **left)
 
 
-def describe(solution: Solution[NetworkWeights]) -> dict[str, float]:
+def describe(solution: Solution[NetworkWeights]) -> dict[str, Any]:
     """Steps and events of all trajectories, the bytes of what is stored, and the largest loss at the end."""
     counts = {name: int(count.sum()) for name, count in solution.statistics.items()}
     records = solution.path.records  # type: ignore[attr-defined]
