@@ -160,6 +160,21 @@ def test_the_workers_of_a_scheduler_are_used_and_stay() -> None:
             assert isinstance(found["raise", "own"].exception(), ValueError)
 
 
+def test_while_a_scheduler_has_no_workers_that_is_said() -> None:
+    started = LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=":0")
+    waits: list[str] = []
+
+    def bring_one() -> None:
+        waits.append("waits")
+        started.scale(1)
+
+    with started:
+        found = dict(executed(job, [("value", 1)], scheduler=started.scheduler_address, on_wait=bring_one))
+        assert waits and found["value", 1].result()[0] == 1
+        assert not list(executed(job, [], scheduler=started.scheduler_address, on_wait=lambda: waits.append("again")))
+    assert "again" not in waits
+
+
 def test_a_scheduler_that_is_lost_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "scheduler.json"
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
