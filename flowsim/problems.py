@@ -146,9 +146,14 @@ def unlike(inputs: Float[Tensor, "n d"]) -> str:
     return f"the largest column of the inputs is {ratio:.3g} times the smallest: --standardize makes them alike"
 
 
-def problem(
-    source: Source, rule: str, loss: str | Loss, slope: float, init: Init | None = None
-) -> tuple[Flow, NetworkWeights]:
+class Problem(NamedTuple):
+    """A flow, and the weights that it begins with."""
+
+    flow: Flow
+    weights: NetworkWeights
+
+
+def problem(source: Source, rule: str, loss: str | Loss, slope: float, init: Init | None = None) -> Problem:
     """Return the flow of a rule on the data of a file, and its initial weights.
 
     Args:
@@ -170,7 +175,7 @@ def problem(
         learning, weights = MAKERS[init.kind](source.dataset, rule, init)
     flow = Flow(source.dataset, learning, loss, slope)
     flow.require_fit(weights)
-    return flow, weights
+    return Problem(flow, weights)
 
 
 Start = tuple[Rule, NetworkWeights]
