@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from flowsim.files import unwritten
 from flowsim.shell import INTERRUPTED, complain, report, say
-from flowsim.sweeps.grid import EXAMPLE, read_grid
+from flowsim.sweeps.keys import EXAMPLE, read_grid
 from flowsim.sweeps.results import Results, open_results
 from flowsim.sweeps.sweeping import Outcome, solve_missing
 from flowsim.validation import require_count

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from flowsim.executor import ProcessDiedError, executed, executed_here
 from flowsim.progress import reporting
 from flowsim.shell import Mistake, mistake
-from flowsim.sweeps.grid import AnyGrid, Grid, as_grid
+from flowsim.sweeps.grid import Grid
+from flowsim.sweeps.keys import AnyGrid, as_grid
 from flowsim.sweeps.results import Results, open_results
 from flowsim.sweeps.rows import Part, failed_part, solved_part
 from flowsim.validation import first_line, require_count

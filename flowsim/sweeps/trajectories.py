@@ -10,7 +10,8 @@ from flowsim import data, weights
 from flowsim.flow import Flow
 from flowsim.problems import Init, Problem, Source, problem
 from flowsim.rules import FeedbackAlignment
-from flowsim.sweeps.grid import AnyGrid, Cell, Member, as_grid
+from flowsim.sweeps.grid import Cell, Member
+from flowsim.sweeps.keys import AnyGrid, as_grid
 from flowsim.validation import require_count
 
 

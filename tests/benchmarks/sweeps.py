@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from flowsim.executor import executed
-from flowsim.sweeps.grid import grid_of
+from flowsim.sweeps.keys import grid_of
 from flowsim.sweeps.results import open_results
 from flowsim.sweeps.rows import failed_part, solved_part
 from flowsim.sweeps.sweeping import solve_missing

@@ -19,7 +19,7 @@ from test_executor import wait_for
 from flowsim.executor import executed_here
 from flowsim.sweeps import sweep
 from flowsim.sweeps import sweeping as module
-from flowsim.sweeps.grid import grid_of
+from flowsim.sweeps.keys import grid_of
 from flowsim.sweeps.results import MANIFEST, Results
 from flowsim.sweeps.rows import solved_part
 
