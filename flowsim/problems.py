@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowsim.data import Dataset
-from flowsim.files import require_keys
 from flowsim.flow import Flow
 from flowsim.initialization import adafa, deep_gaussian, gaussian, random_signs, with_gaps
 from flowsim.losses import Loss
+from flowsim.npz import require_keys
 from flowsim.rules import FeedbackAlignment, GradientDescent, Rule, SignFeedbackAlignment
 from flowsim.tables import is_table, of_arrays, read_arrays, read_labelled
 from flowsim.validation import SEED_COUNT, as_finite, require_seed

@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from flowsim.data import Dataset
-from flowsim.files import read_npz, require_keys, write_npz
 from flowsim.flow import Flow
 from flowsim.integrators import Settings
 from flowsim.integrators.event import KERNELS
@@ -26,6 +25,7 @@ from flowsim.integrators.event.path import EventPath
 from flowsim.integrators.event.records import COLUMNS, Front, Layout, Record
 from flowsim.integrators.runge_kutta import METHODS, RungeKuttaPath, Track
 from flowsim.losses import LOSSES, Loss, polynomial
+from flowsim.npz import read_npz, require_keys, write_npz
 from flowsim.reduction import Reduction
 from flowsim.rules import (
     DirectFeedbackAlignment,

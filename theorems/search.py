@@ -36,7 +36,7 @@ from flowsim import (
     Weights,
     solve,
 )
-from flowsim.files import write_npz
+from flowsim.npz import write_npz
 from flowsim.problems import read_source
 from flowsim.progress import Tell, reporting
 from flowsim.validation import require_positive
