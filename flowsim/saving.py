@@ -38,7 +38,7 @@ from flowsim.rules import (
 )
 from flowsim.solution import Path, Solution, flattened
 from flowsim.validation import shown
-from flowsim.weights import DeepWeights, NetworkWeights, Weights
+from flowsim.weights import DeepWeights, NetworkWeights, Weights, join
 
 KIND, VERSION = "flowsim solution", 2
 PREFIX = "solution/"
@@ -318,7 +318,7 @@ def _read_tracks(
     file: CheckedArrays, reduction: Reduction, settings: Settings, reasons: tuple[str | None, ...]
 ) -> RungeKuttaPath:
     flow, weights = reduction.flow, reduction.weights
-    start = torch.cat([layer.flatten(-2) for layer in weights.layers], -1)
+    start = join(weights.layers)
     counts = file.counts("step_count", (len(start),))
     total = int(counts.clamp(max=2**40).sum())
     times, states = file.at_least_zero("step_time", (total,)), file.numbers("step_state", (total, start.shape[-1]))

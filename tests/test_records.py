@@ -15,7 +15,8 @@ from flowsim.integrators.event import KERNELS, kernel_for
 from flowsim.integrators.event import begin as begin_path
 from flowsim.integrators.event.kernel import Kernel
 from flowsim.integrators.event.path import EventPath
-from flowsim.integrators.event.records import COLUMNS, Front, Layout, Record, join
+from flowsim.integrators.event.records import COLUMNS, Front, Layout, Record
+from flowsim.weights import join
 
 DEEP = Layout(2, ((3, 2), (2, 3), (1, 2)))
 

@@ -22,9 +22,10 @@ from flowsim import (
 )
 from flowsim.integrators.event import batched, compiled
 from flowsim.integrators.event.kernel import Kernel
-from flowsim.integrators.event.records import Layout, Record, join
+from flowsim.integrators.event.records import Layout, Record
 from flowsim.rules import Rule
 from flowsim.sliding import effective_slopes
+from flowsim.weights import join
 from theorems import ensembles
 
 RUNS = load_runs()

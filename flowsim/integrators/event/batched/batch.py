@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from flowsim.integrators.event.kinks import Kinks
-from flowsim.integrators.event.records import Front, Layout, join
-from flowsim.weights import Weights
+from flowsim.integrators.event.records import Front, Layout
+from flowsim.weights import Weights, join
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from flowsim.integrators.event.batched.roots import list_powers
 from flowsim.integrators.event.batched.scratch import Scratch
 from flowsim.integrators.event.batched.series import Series, Sliding, expand, sum_series
 from flowsim.integrators.event.kinks import find_kinks
-from flowsim.integrators.event.records import Record, join
-from flowsim.weights import Weights
+from flowsim.integrators.event.records import Record
+from flowsim.weights import Weights, join
 
 
 def evaluate(

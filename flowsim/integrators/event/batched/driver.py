@@ -20,11 +20,11 @@ from flowsim.integrators.event.crawl import Crawl, split_hopeless, warn_of
 from flowsim.integrators.event.kernel import Reasons
 from flowsim.integrators.event.kinks import find_kinks
 from flowsim.integrators.event.reasons import UNSETTLED, describe_exhaustion
-from flowsim.integrators.event.records import Front, Layout, Record, join, open_steps
+from flowsim.integrators.event.records import Front, Layout, Record, open_steps
 from flowsim.integrators.event.tolerances import WINDOW
 from flowsim.losses import named
 from flowsim.progress import Course
-from flowsim.weights import NetworkWeights, Weights
+from flowsim.weights import NetworkWeights, Weights, join
 
 
 def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> tuple[Front, Reasons]:

@@ -42,11 +42,11 @@ from flowsim.integrators.event.compiled.problem import (
 from flowsim.integrators.event.compiled.scope import find_problems, require_decaying
 from flowsim.integrators.event.crawl import Crawl, Crawling, split_hopeless, warn_of
 from flowsim.integrators.event.kernel import Kernel, Reasons
-from flowsim.integrators.event.records import Front, Layout, Record, join, open_steps
+from flowsim.integrators.event.records import Front, Layout, Record, open_steps
 from flowsim.integrators.event.tolerances import WINDOW
 from flowsim.progress import Course
 from flowsim.rules import FeedbackAlignment
-from flowsim.weights import DeepWeights, NetworkWeights
+from flowsim.weights import DeepWeights, NetworkWeights, join
 
 STOPS = {
     core.VANISHES: words.VANISHES,
