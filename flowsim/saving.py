@@ -19,7 +19,7 @@ from torch import Tensor
 from flowsim.checked_arrays import CheckedArrays
 from flowsim.data import Dataset
 from flowsim.flow import Flow
-from flowsim.integrators import Settings
+from flowsim.integrators import Path, Settings
 from flowsim.integrators.event import KERNELS
 from flowsim.integrators.event.kernel import order_for
 from flowsim.integrators.event.path import EventPath
@@ -36,7 +36,7 @@ from flowsim.rules import (
     SignFeedbackAlignment,
     is_one_of,
 )
-from flowsim.solution import Path, Solution, flattened
+from flowsim.solution import Solution, flattened
 from flowsim.validation import shown
 from flowsim.weights import DeepWeights, NetworkWeights, Weights, join
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from flowsim.errors import IntegrationError, IntegrationInterrupt
 from flowsim.exchange import as_dataset
 from flowsim.flow import Flow
-from flowsim.integrators import INTERRUPTED, Settings, event, runge_kutta, unnoticed
+from flowsim.integrators import INTERRUPTED, Path, Settings, event, runge_kutta, unnoticed
 from flowsim.integrators.event.crawl import CrawlingWarning
 from flowsim.progress import reporting
 from flowsim.reduction import Reduction, reduce
 from flowsim.saving import read, save
-from flowsim.solution import Path, Solution, Solver, flattened
+from flowsim.solution import Solution, Solver, flattened
 from flowsim.validation import require_count, require_positive, shown
 from flowsim.weights import AnyWeights, require_finite
 
