@@ -74,7 +74,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def executed(
+def execute(
     function: Callable[[Item], Any],
     items: Iterable[Item],
     *,
@@ -84,7 +84,7 @@ def executed(
     told: Callable[[Item, float], None] | None = None,
     on_wait: Callable[[], None] | None = None,
 ) -> Iterator[tuple[Item, Future[Any]]]:
-    """Each item with what the function returned or raised for it, whichever ends first.
+    """Call a function in other processes: each item with what it returned or raised for it, whichever ends first.
 
     Each process has one thread, and one task at a time. Items are taken from the iterable when their turn comes. A task
     whose process dies is tried again when all others are done, alone. Whoever stops taking results, as for Ctrl-C, ends
@@ -109,7 +109,7 @@ def executed(
 
     >>> def half(x: float) -> float:
     ...     return x / 2
-    >>> sorted(future.result() for _, future in executed(half, [1.0, 3.0], workers=1))
+    >>> sorted(future.result() for _, future in execute(half, [1.0, 3.0], workers=1))
     [0.5, 1.5]
     """
     died: list[Item] = []
@@ -128,10 +128,10 @@ def executed(
             yield from _as_they_end(client, function, [item], news, told, on_wait)
 
 
-def executed_here(function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Any]]]:
+def execute_here(function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Any]]]:
     """The same in this process, one after the other: what is short is done before others have started.
 
-    >>> [future.result() for _, future in executed_here(abs, [-1, 2])]
+    >>> [future.result() for _, future in execute_here(abs, [-1, 2])]
     [1, 2]
     """
     for item in items:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flowsim.executor import ProcessDiedError, executed, executed_here
+from flowsim.executor import ProcessDiedError, execute, execute_here
 from flowsim.progress import reporting
 from flowsim.shell import Mistake, mistake
 from flowsim.sweeps.grid import Grid
@@ -106,7 +106,7 @@ def solve_missing(results: Results, workers: int | None, scheduler: str | None, 
         def show(doing: str) -> None:
             tell(outcome.chunks / len(missing), f"{doing}, {outcome.chunks} of {len(missing)} chunks")
 
-        solved = _executed(results.grid, missing, workers, scheduler, on_wait=lambda: show("waiting for workers"))
+        solved = _execute(results.grid, missing, workers, scheduler, on_wait=lambda: show("waiting for workers"))
         for number, future in solved:
             error = future.exception()
             if error is None:
@@ -122,13 +122,13 @@ def solve_missing(results: Results, workers: int | None, scheduler: str | None, 
     return outcome
 
 
-def _executed(
+def _execute(
     grid: Grid, missing: Sequence[int], workers: int | None, scheduler: str | None, on_wait: Callable[[], None]
 ) -> Iterator[tuple[int, Future[Part]]]:
     function = partial(solved_part, grid)
     if len(missing) <= 1 and scheduler is None:
-        return executed_here(function, missing)
-    return executed(function, missing, workers=workers, scheduler=scheduler, on_wait=on_wait)
+        return execute_here(function, missing)
+    return execute(function, missing, workers=workers, scheduler=scheduler, on_wait=on_wait)
 
 
 def _untold(share: float, doing: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from flowsim.executor import executed
+from flowsim.executor import execute
 from flowsim.sweeps.keys import grid_of
 from flowsim.sweeps.results import open_results
 from flowsim.sweeps.rows import failed_part, solved_part
@@ -68,7 +68,7 @@ def scheduled(workers: int) -> str:
     largest, first, cpu = 0, 0.0, seconds()
     with tempfile.TemporaryDirectory() as folder:
         results = open_results(folder, grid)
-        for number, future in executed(nothing, range(EMPTY), workers=workers):
+        for number, future in execute(nothing, range(EMPTY), workers=workers):
             first = first or time.perf_counter()
             results.write(number, future.result())
             largest = max(largest, psutil.Process().memory_info().rss)

@@ -16,7 +16,7 @@ import pytest
 from distributed import default_client
 from test_executor import wait_for
 
-from flowsim.executor import executed_here
+from flowsim.executor import execute_here
 from flowsim.sweeps import sweep
 from flowsim.sweeps import sweeping as module
 from flowsim.sweeps.keys import grid_of
@@ -108,9 +108,9 @@ def test_waiting_for_workers_is_said_and_how_far_it_is(monkeypatch: pytest.Monke
     def late(function: Any, numbers: Any, *, on_wait: Callable[[], None], **_: Any) -> Iterator[Any]:
         for number in numbers:
             on_wait()
-            yield from executed_here(function, [number])
+            yield from execute_here(function, [number])
 
-    monkeypatch.setattr(module, "executed", late)
+    monkeypatch.setattr(module, "execute", late)
     monkeypatch.setattr(module, "reporting", lambda: nullcontext(lambda *told: shown.append(told)))
     sweep({**KEYS, "rule": "fa"}, progress=True)
     assert shown == [
