@@ -18,6 +18,7 @@ from torch import Tensor
 
 from flowsim.checked_arrays import CheckedArrays
 from flowsim.data import Dataset
+from flowsim.flat import join
 from flowsim.flow import Flow
 from flowsim.integrators import Path, Settings
 from flowsim.integrators.event import KERNELS
@@ -38,7 +39,7 @@ from flowsim.rules import (
 )
 from flowsim.solution import Solution, flattened
 from flowsim.validation import shown
-from flowsim.weights import DeepWeights, NetworkWeights, Weights, join
+from flowsim.weights import DeepWeights, NetworkWeights, Weights
 
 KIND, VERSION = "flowsim solution", 2
 PREFIX = "solution/"

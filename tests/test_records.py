@@ -10,13 +10,13 @@ from sample_problems import gaussian_data
 from torch import Tensor
 
 from flowsim import Dataset, DeepWeights, Flow, SignFeedbackAlignment, Weights, solve
+from flowsim.flat import join
 from flowsim.integrators import Settings, unnoticed
 from flowsim.integrators.event import KERNELS, kernel_for
 from flowsim.integrators.event import begin as begin_path
 from flowsim.integrators.event.kernel import Kernel
 from flowsim.integrators.event.path import EventPath
 from flowsim.integrators.event.records import COLUMNS, Front, Layout, Record
-from flowsim.weights import join
 
 DEEP = Layout(2, ((3, 2), (2, 3), (1, 2)))
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from flowsim.events import Events
+from flowsim.flat import join, split
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Integrator, Settings, smallest_margin, too_steep, unnoticed
 from flowsim.progress import Course
-from flowsim.weights import NetworkWeights, join, split
+from flowsim.weights import NetworkWeights
 
 METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 """The solvers of torchdiffeq that control their error; its fixed-step ones would ignore the tolerances."""

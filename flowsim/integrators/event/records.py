@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
+from flowsim.flat import split
 from flowsim.flow import Flow
-from flowsim.weights import NetworkWeights, split
+from flowsim.weights import NetworkWeights
 
 
 @dataclass(frozen=True)

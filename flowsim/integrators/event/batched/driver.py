@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsim.flat import join
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, smallest_margin, too_steep, unnoticed
 from flowsim.integrators.event.batched.batch import Batch, find_largest
@@ -24,7 +25,7 @@ from flowsim.integrators.event.records import Front, Layout, Record, open_steps
 from flowsim.integrators.event.tolerances import WINDOW
 from flowsim.losses import named
 from flowsim.progress import Course
-from flowsim.weights import NetworkWeights, Weights, join
+from flowsim.weights import NetworkWeights, Weights
 
 
 def begin(flow: Flow, weights: NetworkWeights, settings: Settings) -> tuple[Front, Reasons]:

@@ -21,6 +21,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from flowsim.data import Dataset
+from flowsim.flat import join
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, smallest_margin, too_steep, unnoticed
 from flowsim.integrators.event import reasons as words
@@ -46,7 +47,7 @@ from flowsim.integrators.event.records import Front, Layout, Record, open_steps
 from flowsim.integrators.event.tolerances import WINDOW
 from flowsim.progress import Course
 from flowsim.rules import FeedbackAlignment
-from flowsim.weights import DeepWeights, NetworkWeights, join
+from flowsim.weights import DeepWeights, NetworkWeights
 
 STOPS = {
     core.VANISHES: words.VANISHES,
