@@ -64,15 +64,17 @@ class EndedError(BaseException):
 
 
 def cores() -> int:
-    """The number of cores that this process may use.
+    """The number of cores that this process may use; that of the machine, where the system does not say.
 
     >>> cores() >= 1
     True
     """
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-def executed(
+def execute(
     function: Callable[[Item], Any],
     items: Iterable[Item],
     *,
@@ -80,8 +82,9 @@ def executed(
     scheduler: str | None = None,
     patience: float = 0.0,
     told: Callable[[Item, float], None] | None = None,
+    on_wait: Callable[[], None] | None = None,
 ) -> Iterator[tuple[Item, Future[Any]]]:
-    """Each item with what the function returned or raised for it, whichever ends first.
+    """Call a function in other processes: each item with what it returned or raised for it, whichever ends first.
 
     Each process has one thread, and one task at a time. Items are taken from the iterable when their turn comes. A task
     whose process dies is tried again when all others are done, alone. Whoever stops taking results, as for Ctrl-C, ends
@@ -96,6 +99,7 @@ def executed(
         patience: seconds that tasks on this machine have to save where they are, if they are ended: `EndedError` is
             raised in them.
         told: called with an item and a number whenever its task calls `tell`.
+        on_wait: called now and then as long as there is no worker that could take a task.
 
     Raises:
         ImportError: if Dask is not installed.
@@ -105,7 +109,7 @@ def executed(
 
     >>> def half(x: float) -> float:
     ...     return x / 2
-    >>> sorted(future.result() for _, future in executed(half, [1.0, 3.0], workers=1))
+    >>> sorted(future.result() for _, future in execute(half, [1.0, 3.0], workers=1))
     [0.5, 1.5]
     """
     died: list[Item] = []
@@ -115,19 +119,19 @@ def executed(
     if scheduler is not None:
         patience = 0.0  # others may have tasks there
     with _client(count, scheduler) as client, _ending(client, patience), _news(client) as news:
-        for item, future in _as_they_end(client, function, items, news, told):
+        for item, future in _as_they_end(client, function, items, news, told, on_wait):
             if isinstance(future.exception(), ProcessDiedError):
                 died.append(item)
             else:
                 yield item, future
         for item in died:
-            yield from _as_they_end(client, function, [item], news, told)
+            yield from _as_they_end(client, function, [item], news, told, on_wait)
 
 
-def executed_here(function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Any]]]:
+def execute_here(function: Callable[[Item], Any], items: Iterable[Item]) -> Iterator[tuple[Item, Future[Any]]]:
     """The same in this process, one after the other: what is short is done before others have started.
 
-    >>> [future.result() for _, future in executed_here(abs, [-1, 2])]
+    >>> [future.result() for _, future in execute_here(abs, [-1, 2])]
     [1, 2]
     """
     for item in items:
@@ -156,6 +160,7 @@ def _as_they_end(
     items: Iterable[Item],
     news: queue.SimpleQueue[Any],
     told: Callable[[Item, float], None] | None,
+    on_wait: Callable[[], None] | None,
 ) -> Iterator[tuple[Item, Future[Any]]]:
     waiting, flying = iter(items), {}
     while True:
@@ -167,6 +172,8 @@ def _as_they_end(
             flying[submitted.key] = item
         if not flying:
             return
+        if not threads and on_wait is not None:
+            on_wait()
         with contextlib.suppress(queue.Empty):  # there may be more workers by now
             new = news.get(timeout=LOOK_EVERY)
             if not isinstance(new, tuple):

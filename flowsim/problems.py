@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowsim.data import Dataset
-from flowsim.files import require_keys
 from flowsim.flow import Flow
 from flowsim.initialization import adafa, deep_gaussian, gaussian, random_signs, with_gaps
 from flowsim.losses import Loss
+from flowsim.npz import require_keys
 from flowsim.rules import FeedbackAlignment, GradientDescent, Rule, SignFeedbackAlignment
 from flowsim.tables import is_table, of_arrays, read_arrays, read_labelled
 from flowsim.validation import SEED_COUNT, as_finite, require_seed
@@ -146,9 +146,14 @@ def unlike(inputs: Float[Tensor, "n d"]) -> str:
     return f"the largest column of the inputs is {ratio:.3g} times the smallest: --standardize makes them alike"
 
 
-def problem(
-    source: Source, rule: str, loss: str | Loss, slope: float, init: Init | None = None
-) -> tuple[Flow, NetworkWeights]:
+class Problem(NamedTuple):
+    """A flow, and the weights that it begins with."""
+
+    flow: Flow
+    weights: NetworkWeights
+
+
+def problem(source: Source, rule: str, loss: str | Loss, slope: float, init: Init | None = None) -> Problem:
     """Return the flow of a rule on the data of a file, and its initial weights.
 
     Args:
@@ -170,7 +175,7 @@ def problem(
         learning, weights = MAKERS[init.kind](source.dataset, rule, init)
     flow = Flow(source.dataset, learning, loss, slope)
     flow.require_fit(weights)
-    return flow, weights
+    return Problem(flow, weights)
 
 
 Start = tuple[Rule, NetworkWeights]

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from flowsim.files import write_npz
+from flowsim.npz import write_npz
 from flowsim.observables import conserved, network_alignment
 from flowsim.saving import PREFIX, arrays_of
 from flowsim.solution import Solution

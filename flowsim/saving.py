@@ -7,25 +7,27 @@ and modes at the starts of steps. From these everything is computed as before, t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from flowsim.checked_arrays import CheckedArrays
 from flowsim.data import Dataset
-from flowsim.files import read_npz, require_keys, write_npz
+from flowsim.flat import join
 from flowsim.flow import Flow
-from flowsim.integrators import Settings
+from flowsim.integrators import Path, Settings
 from flowsim.integrators.event import KERNELS
 from flowsim.integrators.event.kernel import order_for
 from flowsim.integrators.event.path import EventPath
 from flowsim.integrators.event.records import COLUMNS, Front, Layout, Record
 from flowsim.integrators.runge_kutta import METHODS, RungeKuttaPath, Track
 from flowsim.losses import LOSSES, Loss, polynomial
+from flowsim.npz import read_npz, require_keys, write_npz
 from flowsim.reduction import Reduction
 from flowsim.rules import (
     DirectFeedbackAlignment,
@@ -35,8 +37,8 @@ from flowsim.rules import (
     SignFeedbackAlignment,
     is_one_of,
 )
-from flowsim.solution import Path, Solution, flattened
-from flowsim.validation import require_count, require_positive, shown
+from flowsim.solution import Solution, flattened
+from flowsim.validation import shown
 from flowsim.weights import DeepWeights, NetworkWeights, Weights
 
 KIND, VERSION = "flowsim solution", 2
@@ -99,7 +101,7 @@ def read(path: str | os.PathLike[str]) -> Parts:
     arrays = inside or arrays
     require_keys(path, arrays, ("kind", "version"))
     try:
-        file = _File(arrays)
+        file = CheckedArrays(arrays)
         if file.text("kind") != KIND:
             raise ValueError(f"kind must be {KIND!r}, got {file.text('kind')!r}")
         version = file.integer("version", least=1)
@@ -124,7 +126,7 @@ class _Stored(NamedTuple):
 
     kind: type[Rule]
     arrays: Callable[[Any], Arrays]
-    read: Callable[[_File], Rule]
+    read: Callable[[CheckedArrays], Rule]
 
 
 def _feedback_arrays(rule: FeedbackAlignment | DirectFeedbackAlignment) -> Arrays:
@@ -133,7 +135,7 @@ def _feedback_arrays(rule: FeedbackAlignment | DirectFeedbackAlignment) -> Array
     return {"feedback": rule.feedback}
 
 
-def _read_feedback(file: _File) -> tuple[Tensor, ...] | Tensor:
+def _read_feedback(file: CheckedArrays) -> tuple[Tensor, ...] | Tensor:
     return tuple(file.numbered("feedback")) if file.has("feedback[0]") else file.numbers("feedback")
 
 
@@ -177,7 +179,7 @@ def _loss_arrays(loss: str | Loss) -> Arrays:
     return {"loss": "polynomial", "power": argument} if function is polynomial else {"loss": argument}
 
 
-def _read_flow(file: _File) -> Flow:
+def _read_flow(file: CheckedArrays) -> Flow:
     name = file.text("rule", RULES)
     loss = file.text("loss", (*LOSSES, "polynomial"))
     slope = float(file.numbers("slope", ()))
@@ -196,7 +198,7 @@ def _weights_arrays(weights: NetworkWeights) -> Arrays:
     return {"weights": "deep", **weights.tensors}
 
 
-def _read_weights(file: _File) -> NetworkWeights:
+def _read_weights(file: CheckedArrays) -> NetworkWeights:
     if file.text("weights", ("two-layer", "deep")) == "deep":
         return DeepWeights(tuple(file.numbered("layers")))
     return Weights(file.numbers("hidden"), file.numbers("output"))
@@ -214,7 +216,7 @@ def _reduction_arrays(reduction: Reduction) -> Arrays:
     }  # fmt: skip
 
 
-def _read_reduction(file: _File, flow: Flow, weights: NetworkWeights) -> Reduction:
+def _read_reduction(file: CheckedArrays, flow: Flow, weights: NetworkWeights) -> Reduction:
     """The coordinates of a flattened ensemble, which must fit it."""
     if not file.has("basis"):
         return Reduction(flow, weights, None, None)
@@ -259,7 +261,9 @@ def _path_arrays(path: Path) -> Arrays:
     raise ValueError(f"solution must be as `solve` gave it to be saved, got the path {type(path).__name__}; pickle it")
 
 
-def _read_event(file: _File, reduction: Reduction, settings: Settings, reasons: tuple[str | None, ...]) -> EventPath:
+def _read_event(
+    file: CheckedArrays, reduction: Reduction, settings: Settings, reasons: tuple[str | None, ...]
+) -> EventPath:
     flow, weights = reduction.flow, reduction.weights
     kernel = KERNELS[file.text("kernel", KERNELS)]
     initial, _ = kernel.begin(flow, weights, settings)  # refuses what the kernel is not for
@@ -280,7 +284,7 @@ def _read_event(file: _File, reduction: Reduction, settings: Settings, reasons: 
     return EventPath(flow, weights, order, (record,), front, reasons, kernel, settings.logarithmic)
 
 
-def _read_front(file: _File, layout: Layout, count: int) -> Front:
+def _read_front(file: CheckedArrays, layout: Layout, count: int) -> Front:
     kinks, entries = (count, layout.kinks), (count, layout.entries)
     return Front(
         layout=layout,
@@ -297,7 +301,7 @@ def _read_front(file: _File, layout: Layout, count: int) -> Front:
     )
 
 
-def _read_record(file: _File, layout: Layout) -> Record:
+def _read_record(file: CheckedArrays, layout: Layout) -> Record:
     index = file.counts("step_index", (None,))
     steps = len(index)
     return Record(
@@ -312,10 +316,10 @@ def _read_record(file: _File, layout: Layout) -> Record:
 
 
 def _read_tracks(
-    file: _File, reduction: Reduction, settings: Settings, reasons: tuple[str | None, ...]
+    file: CheckedArrays, reduction: Reduction, settings: Settings, reasons: tuple[str | None, ...]
 ) -> RungeKuttaPath:
     flow, weights = reduction.flow, reduction.weights
-    start = torch.cat([layer.flatten(-2) for layer in weights.layers], -1)
+    start = join(weights.layers)
     counts = file.counts("step_count", (len(start),))
     total = int(counts.clamp(max=2**40).sum())
     times, states = file.at_least_zero("step_time", (total,)), file.numbers("step_state", (total, start.shape[-1]))
@@ -337,7 +341,7 @@ def _require_times(times: Tensor, trajectory: Tensor, ends: Tensor) -> None:
         raise ValueError("step_time must go from 0 to end_time, in order, for each trajectory")
 
 
-def _read(file: _File) -> Parts:
+def _read(file: CheckedArrays) -> Parts:
     settings = Settings(
         file.text("method", ("event", *METHODS)), file.positive("rtol"), file.positive("atol"),
         file.integer("max_steps", least=1), file.text("companion", ("True", "False")) == "True",
@@ -359,91 +363,3 @@ def _read(file: _File) -> Parts:
     read_path = _read_event if settings.method == "event" else _read_tracks
     path = read_path(file, reduction, settings, reasons)
     return Parts(flow, weights, settings, batch_shape, path, reduction)
-
-
-# --- arrays ---
-
-
-class _File:
-    """The arrays of a file: each is checked when it is asked for, and all must have been."""
-
-    def __init__(self, arrays: dict[str, NDArray]) -> None:
-        self.arrays, self.unread = arrays, set(arrays)
-
-    def has(self, key: str) -> bool:
-        """Whether there is such an array."""
-        return key in self.arrays
-
-    def require_all_read(self) -> None:
-        """Check that nothing else is there."""
-        if self.unread:
-            raise ValueError(f"it has keys that do not belong to one: {', '.join(sorted(self.unread))}")
-
-    def _array(self, key: str, kinds: str, shape: tuple[int | None, ...] | None) -> NDArray:
-        if key not in self.arrays:
-            raise ValueError(f"it lacks the key {key!r}")
-        self.unread.discard(key)
-        array = self.arrays[key]
-        if array.dtype.kind not in kinds:
-            raise ValueError(f"{key} has the wrong type of entries, {array.dtype}")
-        if shape is not None and (
-            array.ndim != len(shape)
-            or any(wanted not in (None, found) for wanted, found in zip(shape, array.shape, strict=True))
-        ):
-            wanted = ", ".join("any" if size is None else str(size) for size in shape)
-            raise ValueError(f"{key} must have shape ({wanted}), got {array.shape}")
-        return array
-
-    def text(self, key: str, allowed: Any = None) -> str:
-        """A word, one of those allowed."""
-        word = str(self._array(key, "U", ()).item())
-        if allowed is not None and word not in allowed:
-            raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {word[:80]!r}")
-        return word
-
-    def texts(self, key: str) -> list[str]:
-        """Several texts."""
-        return [str(word) for word in self._array(key, "U", (None,))]
-
-    def integer(self, key: str, least: int = 0) -> int:
-        """A number."""
-        return require_count(key, self._array(key, "iu", ()).item(), least)
-
-    def positive(self, key: str) -> float:
-        """A number above 0."""
-        return require_positive(key, self._array(key, "f", ()).item())
-
-    def numbers(self, key: str, shape: tuple[int | None, ...] | None = None, finite: bool = True) -> Tensor:
-        """Real numbers."""
-        array = self._array(key, "fiu", shape).astype(np.float64)
-        if finite and not np.isfinite(array).all():
-            raise ValueError(f"{key} must be finite")
-        return torch.from_numpy(array)
-
-    def at_least_zero(self, key: str, shape: tuple[int | None, ...]) -> Tensor:
-        """Numbers that are not negative."""
-        numbers = self.numbers(key, shape)
-        if (numbers < 0).any():
-            raise ValueError(f"{key} must not be negative")
-        return numbers
-
-    def numbered(self, name: str) -> Iterator[Tensor]:
-        """name[0], name[1], .. as many as there are."""
-        index = 0
-        while self.has(f"{name}[{index}]"):
-            yield self.numbers(f"{name}[{index}]")
-            index += 1
-
-    def counts(self, key: str, shape: tuple[int | None, ...]) -> Tensor:
-        """Whole numbers that are not negative."""
-        array = self._array(key, "iu", shape)
-        if array.size and not (array.min() >= 0 and array.max() < 2**62):
-            raise ValueError(f"{key} must hold numbers of at least 0")
-        return torch.from_numpy(array.astype(np.int64))
-
-    def small(self, key: str, shape: tuple[int | None, ...], least: int, most: int) -> Tensor:
-        """Small whole numbers."""
-        array = self._array(key, "iu", shape)
-        if array.size and not (array.min() >= least and array.max() <= most):
-            raise ValueError(f"{key} must hold numbers from {least} to {most}")
-        return torch.from_numpy(array.astype(np.int8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -125,11 +126,14 @@ def report(found: Mistake) -> None:
 def leave(command: str, main: Callable[[], int], interrupted: str) -> NoReturn:
     """End the process with the status that `main` returns, or 1 where it raises an error that it does not expect.
 
+    SIGTERM, by which a queue or a system that shuts down ends a process, is Ctrl-C to it.
+
     Args:
         command: its name, for such an error.
         main: the command.
         interrupted: what is said after Ctrl-C.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = main()
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flowsim.events import Events
 from flowsim.flow import Flow
-from flowsim.integrators import Settings
+from flowsim.integrators import Path, Settings
 from flowsim.reduction import Reduction
 from flowsim.validation import as_finite, as_indices
 from flowsim.weights import AnyWeights, NetworkWeights
@@ -25,49 +25,6 @@ if TYPE_CHECKING:
 
 ROUNDINGS = 4
 """Times that lie so many units of rounding beyond the end, relative to it, are taken as the end: 0.1 + 0.2 for 0.3."""
-
-
-class Path(Protocol):
-    """What an integrator returns: the curves of a flattened ensemble in the coordinates they were integrated in."""
-
-    @property
-    def reached(self) -> Tensor:
-        """The time up to which each trajectory can be asked."""
-        ...
-
-    @property
-    def reasons(self) -> tuple[str | None, ...]:
-        """Why each trajectory stopped before its end; None if it did not."""
-        ...
-
-    def of_trajectories(self, some: Tensor) -> Path:
-        """The path of some trajectories, in this order."""
-        ...
-
-    def evaluate(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
-        """The weights of trajectories (at least one), each at a time of its own."""
-        ...
-
-    def velocity(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
-        """d theta / dt of trajectories (at least one), each at a time of its own."""
-        ...
-
-    def pattern(self, trajectory: Tensor, times: Tensor) -> tuple[Tensor, ...]:
-        """The activation pattern of each hidden layer of trajectories (at least one), each at a time of its own."""
-        ...
-
-    def starts(self) -> tuple[Tensor, Tensor]:
-        """Trajectories and the starts of pieces on which they are smooth, ordered by trajectory, then time."""
-        ...
-
-    def events(self) -> Events:
-        """The kinks and sign changes met."""
-        ...
-
-    @property
-    def statistics(self) -> dict[str, Tensor]:
-        """Counts of work, one entry per trajectory."""
-        ...
 
 
 class Solver(NamedTuple):

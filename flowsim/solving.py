@@ -16,14 +16,14 @@ from torch import Tensor
 from flowsim.errors import IntegrationError, IntegrationInterrupt
 from flowsim.exchange import as_dataset
 from flowsim.flow import Flow
-from flowsim.integrators import INTERRUPTED, Settings, event, runge_kutta, unnoticed
+from flowsim.integrators import INTERRUPTED, Path, Settings, event, runge_kutta, unnoticed
 from flowsim.integrators.event.crawl import CrawlingWarning
 from flowsim.progress import reporting
 from flowsim.reduction import Reduction, reduce
 from flowsim.saving import read, save
-from flowsim.solution import Path, Solution, Solver, flattened
+from flowsim.solution import Solution, Solver, flattened
 from flowsim.validation import require_count, require_positive, shown
-from flowsim.weights import AnyWeights, require_finite
+from flowsim.weights import AnyWeights, NetworkWeights, require_finite
 
 INTEGRATORS = {"event": event.INTEGRATOR, **dict.fromkeys(runge_kutta.METHODS, runge_kutta.INTEGRATOR)}
 """The integrator of each method."""
@@ -90,9 +90,27 @@ def solve(
     """
     if not isinstance(flow, Flow):
         raise ValueError(f"flow must be a flowsim.Flow, got {type(flow).__name__}: the order is flow, weights, t_final")
-    t_final, rtol, atol = (
-        require_positive(name, value) for name, value in [("t_final", t_final), ("rtol", rtol), ("atol", atol)]
-    )
+    t_final = require_positive("t_final", t_final)
+    settings = _settings_of(method, rtol, atol, max_steps, time)
+    if not isinstance(progress, bool):
+        raise ValueError(f"progress must be True or False, got {shown(progress)}")
+    require_finite(weights)
+    batch_shape = flow.require_fit(weights)
+    if 0 in batch_shape:
+        raise ValueError(f"weights must hold at least one trajectory, got batch shape {tuple(batch_shape)}")
+    device = _device_of(flow, weights)
+    weights = weights.map(lambda tensor: tensor.detach().clone())
+    ends = torch.full((batch_shape.numel(),), t_final, dtype=torch.float64, device=device)
+    return _handed_over(_from_start(flow, weights, batch_shape, ends, settings, progress=progress), throw)
+
+
+def _settings_of(method: Any, rtol: Any, atol: Any, max_steps: Any, time: Any) -> Settings:
+    """Settings as they were given.
+
+    Raises:
+        ValueError: naming the one that is wrong, or does not go with the method.
+    """
+    rtol, atol = require_positive("rtol", rtol), require_positive("atol", atol)
     max_steps = require_count("max_steps", max_steps)
     if not isinstance(method, str) or method not in INTEGRATORS:
         raise ValueError(f"method must be one of {', '.join(INTEGRATORS)}, got {shown(method)}")
@@ -100,20 +118,16 @@ def solve(
         raise ValueError(f"time must be one of {', '.join(TIMES)}, got {shown(time)}")
     if time == "log" and method != "event":
         raise ValueError(f"time 'log' goes with method 'event', got method={method!r}; use time='t'")
-    if not isinstance(progress, bool):
-        raise ValueError(f"progress must be True or False, got {shown(progress)}")
-    require_finite(weights)
-    batch_shape = flow.require_fit(weights)
-    if 0 in batch_shape:
-        raise ValueError(f"weights must hold at least one trajectory, got batch shape {tuple(batch_shape)}")
+    return Settings(method, rtol, atol, max_steps, time=time)
+
+
+def _device_of(flow: Flow, weights: NetworkWeights) -> torch.device:
+    """The device that data, weights and feedback are on."""
     tensors = flow.dataset.inputs, *weights.layers, *flow.rule.feedback_matrices(weights)
     devices = {tensor.device for tensor in tensors}
     if len(devices) > 1:
         raise ValueError(f"weights and feedback must be on the device of the inputs, got {sorted(map(str, devices))}")
-    weights = weights.map(lambda tensor: tensor.detach().clone())
-    ends = torch.full((batch_shape.numel(),), t_final, dtype=torch.float64, device=devices.pop())
-    settings = Settings(method, rtol, atol, max_steps, time=time)
-    return _handed_over(_from_start(flow, weights, batch_shape, ends, settings, progress=progress), throw)
+    return devices.pop()
 
 
 def _from_start(

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from flowsim.data import Dataset
 from flowsim.extras import needed
-from flowsim.files import opened, read_npz
-from flowsim.validation import require_count, shown
+from flowsim.files import opened
+from flowsim.npz import read_npz
+from flowsim.validation import first_line, require_count, shown
 
 LABEL = "label"
 """The column of labels where no other is named."""
@@ -167,8 +168,7 @@ def _read_parquet(path: str) -> Table:
         try:
             frame = pd.read_parquet(file, engine="pyarrow")
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"{path} is not a .parquet file that can be read: {reason[:200]}") from None
+            raise ValueError(f"{path} is not a .parquet file that can be read: {first_line(error)[:200]}") from None
     whole = frame.astype(object).where(frame.notna(), None)
     columns = [whole.iloc[:, index].tolist() for index in range(frame.shape[1])]
     rows = list(zip(*columns, strict=True))

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -477,6 +478,21 @@ def test_an_interrupt_has_the_status_of_shells(capsys: pytest.CaptureFixture[str
 
     with pytest.raises(SystemExit) as leaving:
         leave("simulate", interrupted, "interrupted; nothing was written")
+    assert leaving.value.code == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(capsys: pytest.CaptureFixture[str]) -> None:
+    def terminated() -> int:
+        signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as leaving:
+            leave("simulate", terminated, "interrupted; nothing was written")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert leaving.value.code == 130
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 

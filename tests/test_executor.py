@@ -19,7 +19,7 @@ import torch
 from dask import config
 from distributed import LocalCluster
 
-from flowsim.executor import ProcessDiedError, executed, executed_here, tell
+from flowsim.executor import ProcessDiedError, execute, execute_here, tell
 
 
 def job(item: Any) -> Any:
@@ -50,7 +50,7 @@ def test_what_a_function_returns_or_raises_comes_back_and_items_are_taken_when_t
             asked.append(item)
             yield item
 
-    for item, future in executed(job, items(), workers=1, told=lambda item, share: told.append((item, share))):
+    for item, future in execute(job, items(), workers=1, told=lambda item, share: told.append((item, share))):
         assert len(asked) <= len(found) + 1
         found[item] = future
     assert list(found) == asked
@@ -75,7 +75,7 @@ def test_a_task_whose_process_dies_is_tried_again_alone_and_then_given_up(
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     items = [("die", 0), ("die once", str(tmp_path / "died")), *(("value", n) for n in range(3))]
     before = set(psutil.Process().children(recursive=True))
-    found = dict(executed(job, items, workers=2))
+    found = dict(execute(job, items, workers=2))
     assert set(found) == set(items)
     assert isinstance(found["die", 0].exception(), ProcessDiedError)
     assert {item: found[item].result()[0] for item in items[1:]} == {(kind, more): more for kind, more in items[1:]}
@@ -89,13 +89,13 @@ def test_a_task_whose_process_dies_is_tried_again_alone_and_then_given_up(
 INTERRUPTED = """
 import os, sys, time
 from pathlib import Path
-from flowsim.executor import executed
+from flowsim.executor import execute
 def endless(item):
     Path(sys.argv[1] if len(sys.argv) > 1 else item, f"{os.getpid()}.pid").touch()
     time.sleep(1000)
 if __name__ == "__main__":
     try:
-        list(executed(endless, [sys.argv[1]] * 2, workers=2))
+        list(execute(endless, [sys.argv[1]] * 2, workers=2))
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -155,9 +155,24 @@ def test_the_workers_of_a_scheduler_are_used_and_stay() -> None:
     started = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0")
     with started:
         for _ in range(2):
-            found = dict(executed(job, [("value", 1), ("raise", "own")], scheduler=started.scheduler_address))
+            found = dict(execute(job, [("value", 1), ("raise", "own")], scheduler=started.scheduler_address))
             assert found["value", 1].result()[1] == os.getpid()  # its worker is here
             assert isinstance(found["raise", "own"].exception(), ValueError)
+
+
+def test_while_a_scheduler_has_no_workers_that_is_said() -> None:
+    started = LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=":0")
+    waits: list[str] = []
+
+    def bring_one() -> None:
+        waits.append("waits")
+        started.scale(1)
+
+    with started:
+        found = dict(execute(job, [("value", 1)], scheduler=started.scheduler_address, on_wait=bring_one))
+        assert waits and found["value", 1].result()[0] == 1
+        assert not list(execute(job, [], scheduler=started.scheduler_address, on_wait=lambda: waits.append("again")))
+    assert "again" not in waits
 
 
 def test_a_scheduler_that_is_lost_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -175,7 +190,7 @@ def test_a_scheduler_that_is_lost_is_one_line(tmp_path: Path, caplog: pytest.Log
         config.set({"distributed.comm.timeouts.connect": "0.2s"}),
         pytest.raises(ConnectionError, match=r"^the connection to the scheduler was lost$"),
     ):
-        list(executed(job, killing(), scheduler=json.loads(file.read_text())["address"]))
+        list(execute(job, killing(), scheduler=json.loads(file.read_text())["address"]))
     assert not caplog.records
 
 
@@ -185,7 +200,7 @@ def test_a_scheduler_that_is_not_there_is_one_line(address: str) -> None:
         config.set({"distributed.comm.timeouts.connect": "0.2s"}),
         pytest.raises(ValueError, match=f"^scheduler {address} cannot be reached: .+$") as refused,
     ):
-        list(executed(job, [("value", 1)], scheduler=address))
+        list(execute(job, [("value", 1)], scheduler=address))
     assert "\n" not in str(refused.value)
 
 
@@ -193,12 +208,12 @@ def test_without_dask_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "dask", None)
     missing = r"^work in several processes needs dask: pip install '\.\[processes\]'$"
     with pytest.raises(ImportError, match=missing):
-        list(executed(job, [("value", 1)]))
+        list(execute(job, [("value", 1)]))
 
 
 def test_here_the_same_comes_back_one_after_the_other_with_one_thread() -> None:
     torch.set_num_threads(2)
-    found = dict(executed_here(job, [("value", 1), ("raise", "own")]))
+    found = dict(execute_here(job, [("value", 1), ("raise", "own")]))
     assert found["value", 1].result() == (1, os.getpid(), 1)
     assert isinstance(found["raise", "own"].exception(), ValueError)
     assert torch.get_num_threads() == 2

@@ -10,12 +10,13 @@ from sample_problems import gaussian_data
 from torch import Tensor
 
 from flowsim import Dataset, DeepWeights, Flow, SignFeedbackAlignment, Weights, solve
+from flowsim.flat import join
 from flowsim.integrators import Settings, unnoticed
 from flowsim.integrators.event import KERNELS, kernel_for
 from flowsim.integrators.event import begin as begin_path
 from flowsim.integrators.event.kernel import Kernel
 from flowsim.integrators.event.path import EventPath
-from flowsim.integrators.event.records import COLUMNS, Front, Layout, Record, join
+from flowsim.integrators.event.records import COLUMNS, Front, Layout, Record
 
 DEEP = Layout(2, ((3, 2), (2, 3), (1, 2)))
 

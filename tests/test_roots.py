@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowsim.integrators.event.batched import roots
-from flowsim.integrators.event.batched.roots import find_earliest_roots, find_first_root, list_powers
+from flowsim.integrators.event.batched.roots import find_earliest_roots, list_powers
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -20,8 +20,13 @@ def with_roots(*roots: complex) -> torch.Tensor:
     return torch.tensor(np.pad(coefficients, (0, 10 - len(coefficients))))
 
 
+def first_roots(polynomials: torch.Tensor) -> torch.Tensor:
+    """Of each polynomial, alone in its group."""
+    return find_earliest_roots(polynomials, torch.arange(len(polynomials)), len(polynomials), 0.0)
+
+
 def first(*polynomials: torch.Tensor) -> list[float]:
-    return find_first_root(torch.stack(polynomials)).tolist()
+    return first_roots(torch.stack(polynomials)).tolist()
 
 
 def test_powers_start_with_one() -> None:
@@ -63,7 +68,7 @@ def test_of_three_roots_too_close_to_be_told_apart_one_is_found(spread: float) -
     random = np.random.default_rng(0)
     centres = random.uniform(0.05, 0.95, 500)
     roots = centres[:, None] * (1 + spread * random.uniform(-1, 1, (500, 3)))
-    found = find_first_root(torch.stack([with_roots(*row, 1.7, -2.1) for row in roots])).numpy()
+    found = first_roots(torch.stack([with_roots(*row, 1.7, -2.1) for row in roots])).numpy()
     assert (abs(found - centres) < spread + 1e-4).all()
 
 
@@ -102,7 +107,7 @@ def test_of_each_group_no_root_near_the_first_is_left_out(within: float) -> None
     polynomials = torch.tensor(random.standard_normal((2000, 10)))
     polynomials[:, 0] = polynomials[:, 0].abs()
     group = torch.tensor(random.integers(0, 300, 2000))
-    every = find_first_root(polynomials)
+    every = first_roots(polynomials)
     least = torch.full((300,), math.inf, dtype=torch.float64).scatter_reduce(0, group, every, "amin")[group]
     found = find_earliest_roots(polynomials, group, 300, within)
     left_out = torch.isinf(found) & torch.isfinite(every)

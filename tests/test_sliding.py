@@ -20,9 +20,10 @@ from flowsim import (
     Weights,
     solve,
 )
+from flowsim.flat import join
 from flowsim.integrators.event import batched, compiled
 from flowsim.integrators.event.kernel import Kernel
-from flowsim.integrators.event.records import Layout, Record, join
+from flowsim.integrators.event.records import Layout, Record
 from flowsim.rules import Rule
 from flowsim.sliding import effective_slopes
 from theorems import ensembles

@@ -21,8 +21,8 @@ import torch
 
 from flowsim import FeedbackAlignment, IntegrationError, progress
 from flowsim.data import orthogonally_separable
-from flowsim.files import write_npz
 from flowsim.initialization import gaussian, random_signs, with_gaps
+from flowsim.npz import write_npz
 from flowsim.problems import read_source
 from theorems import cases, ensembles, findings, lemma_5_4, own_data, pictures, proposition_5_3
 from theorems.check import Case, DoesNotApplyError

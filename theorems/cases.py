@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flowsim.executor import ProcessDiedError, executed
+from flowsim.executor import ProcessDiedError, execute
 from theorems import (
     any_start,
     direct_feedback,
@@ -165,13 +165,13 @@ def _in_processes(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place
     is decided by itself then.
     """
     decide, left = partial(_of_group, scope=scope), []
-    for group, done in executed(decide, _groups(places, scope)):
+    for group, done in execute(decide, _groups(places, scope)):
         if len(group) > 1 and done.exception() is not None:
             left += [[place] for place in group]
         else:
             yield from _decided(group, done, scope)
     if left:
-        for group, done in executed(decide, left):
+        for group, done in execute(decide, left):
             yield from _decided(group, done, scope)
 
 

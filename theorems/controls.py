@@ -10,7 +10,8 @@ from torch import Tensor
 
 from flowsim import Solution
 from flowsim.events import Events
-from flowsim.solution import Curve, Path
+from flowsim.integrators import Path
+from flowsim.solution import Curve
 from flowsim.weights import NetworkWeights
 
 

@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from flowsim import Flow, IntegrationError, Solution, Weights, solve
-from flowsim.files import write_npz
+from flowsim.npz import write_npz
 from flowsim.problems import read_source
 from flowsim.progress import Tell, reporting
 from flowsim.validation import require_positive

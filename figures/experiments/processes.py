@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import IO, Any
 
-from flowsim.executor import cores, executed, tell
+from flowsim.executor import cores, execute, tell
 from flowsim.progress import reporting
 
 PATIENCE = 20.0
@@ -58,7 +58,7 @@ def carried_out(
 
         tasks = ((number, run.function, run.arguments()) for number, run in enumerate(waiting))
         count = min(processes or cores(), max(1, len(runs)))
-        for task, future in executed(_carry_out, tasks, workers=count, patience=PATIENCE, told=told):
+        for task, future in execute(_carry_out, tasks, workers=count, patience=PATIENCE, told=told):
             over += 1
             told(task, 1.0)
             yield waiting[task[0]], future

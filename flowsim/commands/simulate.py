@@ -6,21 +6,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flowsim
 from flowsim.commands.start import add_init, add_label, init_of
 from flowsim.errors import IntegrationError
 from flowsim.files import require_distinct, require_writable, whole
-from flowsim.flow import SLOPE, Flow
+from flowsim.flow import SLOPE
 from flowsim.losses import LOSSES, Loss, polynomial
-from flowsim.problems import RULES, made_up, problem, read_source
+from flowsim.problems import RULES, Problem, made_up, problem, read_source
 from flowsim.runs import observed, write_run
 from flowsim.shell import INTERRUPTED, Attempts, add_version, complain, say
 from flowsim.solution import Solution
 from flowsim.solving import INTEGRATORS, solve
 from flowsim.validation import device_of, require_count, require_positive
-from flowsim.weights import NetworkWeights
 
 FILES = """\
 FILE has the data:
@@ -41,14 +40,6 @@ example:
       --plot run.png --output run.npz"""
 
 PLOTS = (".png", ".pdf", ".svg")
-
-
-class Task(NamedTuple):
-    """What to solve, and what is said of it."""
-
-    flow: Flow
-    weights: NetworkWeights
-    said: list[str]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,8 +94,8 @@ def loss_of(name: str | None, classes: int | None) -> str | Loss:
     return name
 
 
-def task_of(options: argparse.Namespace) -> Task:
-    """What to solve, read once all options are known to be right.
+def read_problem(options: argparse.Namespace) -> tuple[Problem, list[str]]:
+    """What to solve, read once all options are known to be right, and what is said of it.
 
     Raises:
         ValueError: naming the option, the file or the array that is wrong.
@@ -125,7 +116,7 @@ def task_of(options: argparse.Namespace) -> Task:
     loss = loss_of(options.loss, source.dataset.classes)
     start = "" if init is None else made_up(init, options.rule)
     said = [line for line in (source.said, start) if line]
-    return Task(*problem(source, options.rule, loss, options.slope, init), said)
+    return problem(source, options.rule, loss, options.slope, init), said
 
 
 def require_plot(path: str) -> None:
@@ -159,20 +150,20 @@ def described(path: str, solution: Solution, run: dict[str, Any]) -> str:
     )
 
 
-def write(options: argparse.Namespace, task: Task, solution: Solution) -> int:
+def write(options: argparse.Namespace, said: list[str], solution: Solution) -> int:
     """Write the run and its plot, and say so; return the exit status."""
     run: dict[str, Any] = observed(solution, options.times)
     settings = {
-        "rule": options.rule, "slope": options.slope, "loss_function": options.loss or task.flow.loss,
+        "rule": options.rule, "slope": options.slope, "loss_function": options.loss or solution.flow.loss,
         "t_final": options.t_final, "method": options.method, "version": flowsim.__version__,
-        "start": task.said[-1] if options.init else "",
+        "start": said[-1] if options.init else "",
     }  # fmt: skip
     try:
         write_run(options.output, solution, {**run, **settings})
     except ValueError as error:
         complain(str(error))
         return 2
-    failed, lines = Attempts(), [*task.said, described(options.output, solution, run)]
+    failed, lines = Attempts(), [*said, described(options.output, solution, run)]
     if options.plot is not None:
         with failed.at(f"--plot {options.plot}"):
             draw(solution, options.plot)
@@ -189,13 +180,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
-        task = task_of(options)
+        (flow, weights), said = read_problem(options)
     except (ValueError, ImportError) as error:
         complain(str(error))
         return 2
     try:
         solution = solve(
-            task.flow, task.weights, options.t_final, method=options.method, rtol=options.rtol, atol=options.atol,
+            flow, weights, options.t_final, method=options.method, rtol=options.rtol, atol=options.atol,
             max_steps=options.max_steps, progress=True,
         )  # fmt: skip
     except IntegrationError as error:
@@ -204,4 +195,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return INTERRUPTED
-    return write(options, task, solution)
+    return write(options, said, solution)

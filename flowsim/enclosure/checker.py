@@ -312,7 +312,7 @@ class Series:
         return radius, inside, over
 
 
-def sizes(matrix: fmpq_mat, bounds: Sequence[arb]) -> list[arb]:
+def bounds_of_sums(matrix: fmpq_mat, bounds: Sequence[arb]) -> list[arb]:
     """Bounds of sums of things with these bounds, with the factors in the rows of a matrix."""
     return [weighted(map(abs, row), bounds).upper() for row in matrix.tolist()]
 
@@ -321,7 +321,7 @@ def combined(matrix: fmpq_mat, series: Sequence[Series]) -> list[Series]:
     """Sums of series, with the factors in the rows of a matrix."""
     order = series[0].order
     rows = arb_mat(matrix) * arb_mat([[one.poly[k] for k in range(order)] for one in series])
-    tails = sizes(matrix, [one.tail for one in series])
+    tails = bounds_of_sums(matrix, [one.tail for one in series])
     return [Series(arb_poly(row), tail, order) for row, tail in zip(rows.tolist(), tails, strict=True)]
 
 
@@ -330,7 +330,11 @@ def inner(left: Iterable[Series], right: Iterable[Series]) -> Series:
     return reduce(add, (a * b for a, b in zip(left, right, strict=True)))
 
 
-def pieces_of(length: arb, fractions: Sequence[str]) -> list[tuple[arb, arb]]:
+Pieces = list[tuple[arb, arb]]
+"""Of a step: where each begins and ends."""
+
+
+def pieces_of(length: arb, fractions: Sequence[str]) -> Pieces:
     """The pieces into which fractions 0 < .. < 1 cut [0, length]."""
     ends = [arb(0), *map(dyadic, fractions), arb(1)]
     require(all(a < b for a, b in pairwise(ends)), "pieces", "they are not in order")
@@ -396,8 +400,8 @@ class Step:
         g: list[list[arb]] = [[] for _ in range(n)]
         for k in range(self.order):
             w, v = weights[k][: m * d], weights[k][m * d :]
-            seen = (gate * arb_mat(d, 1, w[j * d : j * d + d]) for j, gate in enumerate(gates))
-            active.append(arb_mat(m, n, [entry for column in seen for entry in column.entries()]))
+            columns = (gate * arb_mat(d, 1, w[j * d : j * d + d]) for j, gate in enumerate(gates))
+            active.append(arb_mat(m, n, [entry for column in columns for entry in column.entries()]))
             outputs.append(arb_mat(1, m, [neuron.count * e for neuron, e in zip(problem.neurons, v, strict=True)]))
             f = reduce(add, (output * matrix for output, matrix in zip(reversed(outputs), active, strict=True)))
             margins.append([y * entry for y, entry in zip(problem.labels, f.entries(), strict=True)])
@@ -426,8 +430,8 @@ class Step:
         weights, active, margins, drives, pulls = (list(zip(*rows, strict=True)) for rows in self.coefficients)
         self.weights = self._series(weights, tails)
         gates = [mode.gates for mode in self.modes]
-        seen = [tail for j, gate in enumerate(gates) for tail in sizes(gate, tails[j * d : j * d + d])]
-        self.active = self._series(active, seen)
+        of_active = [tail for j, gate in enumerate(gates) for tail in bounds_of_sums(gate, tails[j * d : j * d + d])]
+        self.active = self._series(active, of_active)
         beyond = []
         for i, u in enumerate(margins):
             rows = zip(problem.neurons, self.active[i::n], self.output, strict=True)
@@ -436,7 +440,7 @@ class Step:
             norm = slope_norm(problem.loss, SLOPES[problem.loss](u[0]), distance) / n
             beyond.append(reduce(sub, map(abs, drives[i]), norm).upper())  # the norm, less what is known of it
         self.drives = self._series(drives, beyond)
-        self.pulls = self._series(pulls, [norm for gate in gates for norm in sizes(gate.transpose(), beyond)])
+        self.pulls = self._series(pulls, [norm for gate in gates for norm in bounds_of_sums(gate.transpose(), beyond)])
         beyond = [self.back(place // d).product_tail(pull) for place, pull in enumerate(self.pulls)]
         for j in range(m):
             pairs = zip(self.active[j * n : j * n + n], self.drives, strict=True)
@@ -535,18 +539,27 @@ def check_lasts(step: Step, record: dict[str, Any], vanishing: dict[str, int]) -
     meeting, watches = event_names(step, record["event"]), watched(step, vanishing)
     require(meeting <= watches.keys(), "event", "nothing is known of it")
     for name, series in watches.items():
-        if name not in meeting:
-            for low, high in pieces_of(step.end, record["pieces"].get(name, [])):
-                require(positive(series, low, high), f"watch {name!r}", "it is not positive up to the end of the step")
-            continue
-        *before, (last, high) = pieces_of(step.end, record["pieces"].get(name, []))
-        for low, cut in before:
-            require(positive(series, low, cut), f"watch {name!r}", "it is not positive up to its event")
-        require(falls(series, last, high), f"watch {name!r}", "it does not fall at its event")
-        crosses = series.at(step.begin) > 0 and series.at(step.end) < 0
-        require(bool(crosses), f"watch {name!r}", "it has no zero in the time of its event")
+        pieces, where = pieces_of(step.end, record["pieces"].get(name, [])), f"watch {name!r}"
+        if name in meeting:
+            _check_falls_through(step, series, pieces, where)
+        else:
+            _check_positive(series, pieces, where, "the end of the step")
     if record["event"] is None:
         require(step.begin.overlaps(step.end) and step.begin >= step.end, "length", "it is not exact, without an event")
+
+
+def _check_positive(series: Series, pieces: Pieces, where: str, end: str) -> None:
+    for low, high in pieces:
+        require(positive(series, low, high), where, f"it is not positive up to {end}")
+
+
+def _check_falls_through(step: Step, series: Series, pieces: Pieces, where: str) -> None:
+    """It is positive up to the last piece, where it falls, and has its zero in the time of the event."""
+    *before, last = pieces
+    _check_positive(series, before, where, "its event")
+    require(falls(series, *last), where, "it does not fall at its event")
+    crosses = series.at(step.begin) > 0 and series.at(step.end) < 0
+    require(bool(crosses), where, "it has no zero in the time of its event")
 
 
 def event_names(step: Step, event: dict[str, Any] | None) -> set[str]:
@@ -571,13 +584,14 @@ def event_names(step: Step, event: dict[str, Any] | None) -> set[str]:
 
 def find_leaving(step: Step, j: int, k: int) -> list[int]:
     """The neurons that leave kink k with neuron j: the rooms of their drives are positive multiples of its."""
-    rooms = {i: mode.rooms(k) for i, mode in enumerate(step.modes) if mode.sides[k] == 0}
-    sizes = {i: [max(map(abs, row)) or fmpq(1) for row in both] for i, both in rooms.items()}
-    scaled = {
-        i: [[entry / size for entry in row] for row, size in zip(both, sizes[i], strict=True)]
-        for i, both in rooms.items()
-    }
-    return [i for i, rows in scaled.items() if rows == scaled[j]]
+    rooms = {i: list(map(_scaled, mode.rooms(k))) for i, mode in enumerate(step.modes) if mode.sides[k] == 0}
+    return [i for i, both in rooms.items() if both == rooms[j]]
+
+
+def _scaled(row: list[fmpq]) -> list[fmpq]:
+    """A row by its largest entry: the same for all of its positive multiples."""
+    size = max(map(abs, row)) or fmpq(1)
+    return [entry / size for entry in row]
 
 
 def _kink_of(problem: Problem, sample: Any) -> int:
@@ -621,21 +635,24 @@ def check_passes(before: Step, event: dict[str, Any] | None, after: Step) -> dic
 
 def _check_event(before: Step, event: dict[str, Any], names: set[str], j: int, new: Mode) -> dict[str, int]:
     """The mode of a neuron that has an event is the only one to follow. Returned is what vanishes then."""
-    sample, old, where = event["sample"], before.modes[j], f"neuron {j}"
+    problem, old, where = before.problem, before.modes[j], f"neuron {j}"
     arrived = {k for k in range(len(old.sides)) if f"{j} {k}" in names}
-    met, exits = old.held | arrived, sample is not None and not arrived
-    left = {_kink_of(before.problem, sample)} if exits else set()
-    turned = -old.sign if sample is None else new.sign if before.problem.moves else old.sign
-    require(new.sign == turned, where, "b_j has the wrong sign behind the event")
-    changing = {i for k in left or (met if arrived else ()) for i in before.problem.kinks[k].factors}
-    kept = all(a == b for i, (a, b) in enumerate(zip(old.text, new.text, strict=True)) if i not in changing)
+    turns = event["sample"] is None
+    left = set() if turns or arrived else {_kink_of(problem, event["sample"])}
+    met = old.held | arrived
+    sign = -old.sign if turns else new.sign if problem.moves else old.sign
+    require(new.sign == sign, where, "b_j has the wrong sign behind the event")
+    concerned = {i for k in (met if arrived else left) for i in problem.kinks[k].factors}
+    kept = all(a == b for i, (a, b) in enumerate(zip(old.text, new.text, strict=True)) if i not in concerned)
     require(kept, where, "sides change that the event does not concern")
     check_follows(new, met, before.at_end(before.drives), before.at_end(before.output)[j], where)
-    if sample is None:
+    if turns:
         return {f"{j} sign": 1}
-    # The drive of a slide does not jump where it reaches its end, so that zeta leaves to that side with speed 0.
-    require(all(new.sides[k] == (1 if event["to"] == "up" else -1) for k in left), where, "it exits to the wrong side")
-    return {f"{j} {k}": 2 for k in left} or {f"{j} {k}": 1 for k in met if k not in new.held}
+    if arrived:
+        return {f"{j} {k}": 1 for k in met if k not in new.held}
+    exits_right = all(new.sides[k] == (1 if event["to"] == "up" else -1) for k in left)
+    require(exits_right, where, "it exits to the wrong side")
+    return {f"{j} {k}": 2 for k in left}  # with speed 0: the drive of a slide does not jump where it reaches its end
 
 
 def check_follows(mode: Mode, met: set[int], drives: Sequence[arb], output: arb, where: str) -> None:
@@ -712,7 +729,7 @@ def alignment(step: Step) -> tuple[Series, Series]:
     return vb, vv * bb
 
 
-def ratio(step: Step, claim: dict[str, Any]) -> tuple[Series, Series]:
+def quotient(step: Step, claim: dict[str, Any]) -> tuple[Series, Series]:
     """Numerator and (positive) denominator of an observable."""
     name, one = claim["observable"], Series(arb_poly([1]), arb(0), step.order)
     if name in ("sign", "gap"):
@@ -735,7 +752,7 @@ def above(step: Step, claim: dict[str, Any], bound: fmpq) -> tuple[Any, list[Ser
         product, lengths = alignment(step)
         excess = product * product + lengths.times(-bound * bound)
         return (all, [product, excess]) if bound >= 0 else (any, [product, excess.times(-1)])
-    top, bottom = ratio(step, claim)
+    top, bottom = quotient(step, claim)
     return all, [top + bottom.times(-bound)]
 
 
@@ -744,7 +761,7 @@ def value(step: Step, claim: dict[str, Any], time: arb) -> arb:
     if claim["observable"] == "alignment":
         product, lengths = alignment(step)
         return product.at(time) / lengths.at(time).sqrt()
-    top, bottom = ratio(step, claim)
+    top, bottom = quotient(step, claim)
     return top.at(time) / bottom.at(time)
 
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsim.events import Events
 from flowsim.flow import Flow
 from flowsim.weights import NetworkWeights
 
@@ -59,11 +60,54 @@ class Settings:
         )
 
 
+class Path(Protocol):
+    """What an integrator returns: the curves of a flattened ensemble in the coordinates they were integrated in."""
+
+    @property
+    def reached(self) -> Tensor:
+        """The time up to which each trajectory can be asked."""
+        ...
+
+    @property
+    def reasons(self) -> tuple[str | None, ...]:
+        """Why each trajectory stopped before its end; None if it did not."""
+        ...
+
+    def of_trajectories(self, some: Tensor) -> Path:
+        """The path of some trajectories, in this order."""
+        ...
+
+    def evaluate(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
+        """The weights of trajectories (at least one), each at a time of its own."""
+        ...
+
+    def velocity(self, trajectory: Tensor, times: Tensor) -> NetworkWeights:
+        """d theta / dt of trajectories (at least one), each at a time of its own."""
+        ...
+
+    def pattern(self, trajectory: Tensor, times: Tensor) -> tuple[Tensor, ...]:
+        """The activation pattern of each hidden layer of trajectories (at least one), each at a time of its own."""
+        ...
+
+    def starts(self) -> tuple[Tensor, Tensor]:
+        """Trajectories and the starts of pieces on which they are smooth, ordered by trajectory, then time."""
+        ...
+
+    def events(self) -> Events:
+        """The kinks and sign changes met."""
+        ...
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """Counts of work, one entry per trajectory."""
+        ...
+
+
 class Integrator(NamedTuple):
     """The two functions of an integrator."""
 
-    begin: Callable[[Flow, NetworkWeights, Settings], Any]
-    proceed: Callable[[Any, Float[Tensor, " ensemble"], Settings, Callable[[float], None]], Any]
+    begin: Callable[[Flow, NetworkWeights, Settings], Path]
+    proceed: Callable[[Any, Float[Tensor, " ensemble"], Settings, Callable[[float], None]], Path]
 
 
 def unnoticed(share: float) -> None:

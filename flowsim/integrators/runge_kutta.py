@@ -15,6 +15,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from flowsim.events import Events
+from flowsim.flat import join, split
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Integrator, Settings, smallest_margin, too_steep, unnoticed
 from flowsim.progress import Course
@@ -309,13 +310,11 @@ def _switches(flow: Flow, weights: NetworkWeights) -> list[tuple[int, bool, Floa
 
 
 def _packed(weights: NetworkWeights) -> Float[Tensor, "*batch parameters"]:
-    return torch.cat([layer.flatten(-2) for layer in weights.layers], -1)
+    return join(weights.layers)
 
 
 def _unpacked(like: NetworkWeights, states: Float[Tensor, "*batch parameters"]) -> NetworkWeights:
-    shapes = [layer.shape[-2:] for layer in like.layers]
-    parts = states.split([shape.numel() for shape in shapes], -1)
-    return like.with_layers([part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)])
+    return like.with_layers(split(states, [(layer.shape[-2], layer.shape[-1]) for layer in like.layers]))
 
 
 def _retaken(flow: Flow, like: NetworkWeights, states: Tensor, lengths: Tensor, settings: Settings) -> Tensor:

@@ -31,7 +31,7 @@ from flowsim.modules.channels import Channels
 from flowsim.modules.groups import Reading
 from flowsim.modules.layers import CONVERTED
 from flowsim.modules.signals import Signal, break_unknown, through_function, through_module, unknown
-from flowsim.validation import shown
+from flowsim.validation import first_line, shown
 
 
 def read(module: nn.Module) -> Reading:
@@ -67,9 +67,8 @@ def read(module: nn.Module) -> Reading:
     try:
         graph = _Tracer().trace(module, defaults)
     except Exception as error:
-        line = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"module must do the same whatever the data is, for its channels to be followed, got: {line}"
+            f"module must do the same whatever the data is, for its channels to be followed, got: {first_line(error)}"
         ) from None
     channels, met = Channels(dict(module.named_modules())), dict[fx.Node, Any]()
     for node in graph.nodes:

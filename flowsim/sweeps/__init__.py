@@ -25,7 +25,8 @@ and settings:
 
 From here on what the extra `sweep` brings is needed.
 
-    grid            the keys, the chunks
+    keys            what a grid has, read from a file or a dict
+    grid            how it is divided into chunks
     trajectories    flow and initial weights of a trajectory
     columns         observables
     rows            a chunk as rows
@@ -37,7 +38,7 @@ From here on what the extra `sweep` brings is needed.
 from flowsim.extras import needed
 
 with needed("flowsim.sweeps", "sweep"):
-    from flowsim.sweeps.grid import read_grid
+    from flowsim.sweeps.keys import read_grid
     from flowsim.sweeps.sweeping import sweep
     from flowsim.sweeps.trajectories import problem_of
 

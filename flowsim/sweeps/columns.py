@@ -13,7 +13,7 @@ from flowsim.flow import Flow
 from flowsim.weights import NetworkWeights
 
 
-class Seen(NamedTuple):
+class Snapshot(NamedTuple):
     """Trajectories at one time: their flow, their weights, and the weights that they began with."""
 
     flow: Flow
@@ -30,22 +30,22 @@ class Seen(NamedTuple):
 class Observable(NamedTuple):
     """One value for each trajectory, or one for each of some layers, which begin with the given number."""
 
-    values: Callable[[Seen], Tensor | tuple[Tensor, ...]]
+    values: Callable[[Snapshot], Tensor | tuple[Tensor, ...]]
     first: int | None = None
 
 
 OBSERVABLES = {
-    "loss": Observable(lambda seen: seen.flow.risk(seen.weights)),
-    "log_loss": Observable(lambda seen: seen.flow.log_risk(seen.weights)),
-    "accuracy": Observable(lambda seen: observables.accuracy(seen.flow, seen.weights)),
-    "margin": Observable(lambda seen: observables.normalized_margin(seen.flow, seen.weights)),
-    "alignment": Observable(lambda seen: observables.alignment(seen.flow, seen.weights), first=2),
-    "network_alignment": Observable(lambda seen: observables.network_alignment(seen.flow, seen.weights)),
-    "conserved_deviation": Observable(Seen.deviations, first=1),
-    "gradient_norm": Observable(lambda seen: observables.descent_factors(seen.flow, seen.weights).gradient_norm),
-    "update_norm": Observable(lambda seen: observables.descent_factors(seen.flow, seen.weights).update_norm),
-    "descent_cosine": Observable(lambda seen: observables.descent_factors(seen.flow, seen.weights).cosine),
-    "dominance_ratio": Observable(lambda seen: observables.dominance_ratio(seen.flow, seen.weights, seen.alpha)),
+    "loss": Observable(lambda at: at.flow.risk(at.weights)),
+    "log_loss": Observable(lambda at: at.flow.log_risk(at.weights)),
+    "accuracy": Observable(lambda at: observables.accuracy(at.flow, at.weights)),
+    "margin": Observable(lambda at: observables.normalized_margin(at.flow, at.weights)),
+    "alignment": Observable(lambda at: observables.alignment(at.flow, at.weights), first=2),
+    "network_alignment": Observable(lambda at: observables.network_alignment(at.flow, at.weights)),
+    "conserved_deviation": Observable(Snapshot.deviations, first=1),
+    "gradient_norm": Observable(lambda at: observables.descent_factors(at.flow, at.weights).gradient_norm),
+    "update_norm": Observable(lambda at: observables.descent_factors(at.flow, at.weights).update_norm),
+    "descent_cosine": Observable(lambda at: observables.descent_factors(at.flow, at.weights).cosine),
+    "dominance_ratio": Observable(lambda at: observables.dominance_ratio(at.flow, at.weights, at.alpha)),
 }
 """What can be observed. Columns bear these names, with the number of the layer behind those that have one per layer."""
 
@@ -60,8 +60,8 @@ def column_names(name: str, hidden_layers: int) -> list[str]:
     return [name] if first is None else [f"{name}_{first + layer}" for layer in range(hidden_layers)]
 
 
-def observed(name: str, seen: Seen) -> dict[str, Tensor]:
+def observe(name: str, snapshot: Snapshot) -> dict[str, Tensor]:
     """The columns of an observable."""
-    values = OBSERVABLES[name].values(seen)
+    values = OBSERVABLES[name].values(snapshot)
     several = values if isinstance(values, tuple) else (values,)
     return dict(zip(column_names(name, len(several)), several, strict=True))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from flowsim.files import unwritten
 from flowsim.shell import INTERRUPTED, complain, report, say
-from flowsim.sweeps.grid import EXAMPLE, read_grid
-from flowsim.sweeps.results import Results, opened
-from flowsim.sweeps.sweeping import Outcome, carried_out
+from flowsim.sweeps.keys import EXAMPLE, read_grid
+from flowsim.sweeps.results import Results, open_results
+from flowsim.sweeps.sweeping import Outcome, solve_missing
 from flowsim.validation import require_count
 
 
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
-def prepared(options: argparse.Namespace) -> Results:
+def prepare(options: argparse.Namespace) -> Results:
     """The folder, and the grid whose rows go there.
 
     Raises:
@@ -39,7 +39,7 @@ def prepared(options: argparse.Namespace) -> Results:
         require_count("--workers", options.workers)
         if options.scheduler is not None:
             raise ValueError(f"--workers does not go with --scheduler, which has its own, got {options.workers}")
-    return opened(options.output, read_grid(options.grid))
+    return open_results(options.output, read_grid(options.grid))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.example:
         return 0 if say(EXAMPLE.rstrip()) else 2
     try:
-        results = prepared(options)
-        outcome = carried_out(results, options.workers, options.scheduler, progress=True)
+        results = prepare(options)
+        outcome = solve_missing(results, options.workers, options.scheduler, progress=True)
     except ValueError as error:
         complain(str(error))
         return 2

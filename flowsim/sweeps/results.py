@@ -70,11 +70,12 @@ class Results(NamedTuple):
         return pa.concat_tables(parquet.read_table(several[number]) for number in sorted(several)).to_pandas()
 
 
-def opened(folder: str | os.PathLike[str], grid: Grid) -> Results:
+def open_results(folder: str | os.PathLike[str], grid: Grid) -> Results:
     """Return the folder of a grid, made if there is none; with what is there a sweep goes on.
 
     Raises:
-        ValueError: if it cannot be written to, or has the rows of another grid, or of another version of flowsim.
+        ValueError: if it cannot be written to, or has the rows of another grid, of files of data that were written to
+            since, or of another version of flowsim.
     """
     results = Results(make_folder("output", Path(folder)), grid)
     manifest, ours = results.folder / MANIFEST, {"flowsim": __version__, **grid.settings()}
@@ -87,13 +88,27 @@ def opened(folder: str | os.PathLike[str], grid: Grid) -> Results:
         return results
     try:
         theirs = json.loads(manifest.read_text())
+        file = _changed_file(theirs, ours)
         other = next((key for key in ours if theirs.get(key) != ours[key]), None)
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         message = f"output must be a folder of this grid, got a {MANIFEST} that cannot be read: {cure}"
         raise ValueError(message) from None
+    if file is not None:
+        raise ValueError(
+            f"data {file} must stay what it was when the sweep into {os.fspath(folder)} began, but it was written to: "
+            f"put it back, or {cure}"
+        )
     if other is not None:
         raise ValueError(
             f"output must be a folder of this grid, got one whose {other} is {shown(theirs.get(other))}, "
             f"not {shown(ours[other])}: {cure}"
         )
     return results
+
+
+def _changed_file(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
+    """The first file of data that both grids have, by name, and that is not what it was."""
+    before = {each["name"]: each["digest"] for each in theirs["data"]}
+    return next(
+        (each["name"] for each in ours["data"] if before.get(each["name"], each["digest"]) != each["digest"]), None
+    )

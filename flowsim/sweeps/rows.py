@@ -29,11 +29,12 @@ import torch
 from pyarrow import parquet
 
 from flowsim.integrators.event.crawl import CrawlingWarning
+from flowsim.problems import Problem
 from flowsim.solution import Solution
 from flowsim.solving import solve
-from flowsim.sweeps.columns import Seen, column_names, observed
+from flowsim.sweeps.columns import Snapshot, column_names, observe
 from flowsim.sweeps.grid import Cell, Grid, Member
-from flowsim.sweeps.trajectories import Problem, ensemble, made
+from flowsim.sweeps.trajectories import ensemble, made
 from flowsim.validation import first_line
 
 BEFORE = {
@@ -86,8 +87,7 @@ def solved_part(grid: Grid, number: int) -> Part:
             states.append(State("ended"))
         except ValueError as error:
             states.append(State("refused", None, first_line(error)))
-    values = {name: np.full((len(members), grid.rows), np.nan) for name in _observables(grid)}
-    times = np.tile(np.asarray(grid.times or (grid.t_final,)), (len(members), 1))
+    times, values = _blank(grid, len(members))
     if problems:
         solution = _solved(ensemble(list(problems.values())), grid.t_final)
         for index, place in enumerate(problems):
@@ -101,13 +101,15 @@ def solved_part(grid: Grid, number: int) -> Part:
 def failed_part(grid: Grid, number: int, reason: str) -> Part:
     """The rows of a chunk of which nothing else is known."""
     cell, members = grid.part(number)
-    times = np.tile(np.asarray(grid.times or (grid.t_final,)), (len(members), 1))
-    values = {name: np.full((len(members), grid.rows), np.nan) for name in _observables(grid)}
-    return _part(grid, cell, members, [State("failed", None, reason)] * len(members), times, values)
+    states = [State("failed", None, reason)] * len(members)
+    return _part(grid, cell, members, states, *_blank(grid, len(members)))
 
 
-def _observables(grid: Grid) -> list[str]:
-    return [name for name in schema(grid).names if name not in {**BEFORE, **AFTER}]
+def _blank(grid: Grid, members: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Times, and the columns of observables that nothing is known of yet, `members x rows` each."""
+    names = [name for name in schema(grid).names if name not in {**BEFORE, **AFTER}]
+    times = np.tile(np.asarray(grid.times or (grid.t_final,)), (members, 1))
+    return times, {name: np.full(times.shape, np.nan) for name in names}
 
 
 def _solved(problem: Problem, t_final: float) -> Solution:
@@ -132,10 +134,10 @@ def _observe(
         if len(some):
             here = torch.from_numpy(at)[some]
             weights = solution.evaluate(here, some), solution.start.map(lambda tensor, some=some: tensor[some])
-            seen = Seen(solution.flow_of(some), *weights, grid.alpha)
+            snapshot = Snapshot(solution.flow_of(some), *weights, grid.alpha)
             rows = np.asarray(places)[some.numpy()]
             for name in grid.observables:
-                for key, value in observed(name, seen).items():
+                for key, value in observe(name, snapshot).items():
                     values[key][rows, column] = value.numpy()
 
 

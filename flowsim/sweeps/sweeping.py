@@ -1,22 +1,23 @@
-"""Carrying out a sweep: chunk by chunk, in as many processes as there are cores, or on a cluster."""
+"""Sweeping: chunk by chunk, in as many processes as there are cores, or on a cluster."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flowsim.executor import ProcessDiedError, executed, executed_here
+from flowsim.executor import ProcessDiedError, execute, execute_here
 from flowsim.progress import reporting
 from flowsim.shell import Mistake, mistake
-from flowsim.sweeps.grid import AnyGrid, Grid, as_grid
-from flowsim.sweeps.results import Results, opened
+from flowsim.sweeps.grid import Grid
+from flowsim.sweeps.keys import AnyGrid, as_grid
+from flowsim.sweeps.results import Results, open_results
 from flowsim.sweeps.rows import Part, failed_part, solved_part
 from flowsim.validation import first_line, require_count
 
@@ -26,22 +27,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What came of the chunks that were carried out.
+    """What came of the chunks that were solved.
 
     Args:
+        chunks: how many.
         status: how many trajectories ended how.
         reasons: why, for the first of each that did not end as it should.
         failed: the rows of chunks that failed, as parquet files; they are tried again when the sweep goes on.
         mistakes: flowsim's own.
     """
 
+    chunks: int = 0
     status: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, str] = field(default_factory=dict)
     failed: dict[int, bytes] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
 
     def add(self, part: Part) -> None:
-        """Count the trajectories of a part."""
+        """Count a chunk and its trajectories."""
+        self.chunks += 1
         self.status.update(part.status)
         self.reasons = {**part.reasons, **self.reasons}
 
@@ -80,13 +84,15 @@ def sweep(
     (['ended', 'ended'], True)
     """
     with nullcontext(output) if output is not None else tempfile.TemporaryDirectory() as folder:
-        results = opened(folder, as_grid(grid))
-        outcome = carried_out(results, workers, scheduler, progress)
+        results = open_results(folder, as_grid(grid))
+        outcome = solve_missing(results, workers, scheduler, progress)
         return results.read(outcome.failed)
 
 
-def carried_out(results: Results, workers: int | None, scheduler: str | None, progress: bool) -> Outcome:
-    """Carry out the chunks that are not there yet, and write the file of each when it is done.
+def solve_missing(results: Results, workers: int | None, scheduler: str | None, progress: bool) -> Outcome:
+    """Solve the chunks that are not there yet, and write the file of each when it is done.
+
+    While there are no workers `progress` says so.
 
     Raises:
         ValueError: if there are no such workers, or the scheduler cannot be reached.
@@ -96,7 +102,12 @@ def carried_out(results: Results, workers: int | None, scheduler: str | None, pr
         require_count("workers", workers)
     missing, outcome = results.missing(), Outcome()
     with reporting() if progress else nullcontext(_untold) as tell:
-        for done, (number, future) in enumerate(_executed(results.grid, missing, workers, scheduler), start=1):
+
+        def show(doing: str) -> None:
+            tell(outcome.chunks / len(missing), f"{doing}, {outcome.chunks} of {len(missing)} chunks")
+
+        solved = _execute(results.grid, missing, workers, scheduler, on_wait=lambda: show("waiting for workers"))
+        for number, future in solved:
             error = future.exception()
             if error is None:
                 part = future.result()
@@ -107,17 +118,17 @@ def carried_out(results: Results, workers: int | None, scheduler: str | None, pr
                 if not isinstance(error, (ProcessDiedError, MemoryError)):
                     outcome.mistakes.append(mistake(f"chunk {number}", error))
             outcome.add(part)
-            tell(done / len(missing), f"sweeping, {done} of {len(missing)} chunks")
+            show("sweeping")
     return outcome
 
 
-def _executed(
-    grid: Grid, missing: Sequence[int], workers: int | None, scheduler: str | None
+def _execute(
+    grid: Grid, missing: Sequence[int], workers: int | None, scheduler: str | None, on_wait: Callable[[], None]
 ) -> Iterator[tuple[int, Future[Part]]]:
     function = partial(solved_part, grid)
     if len(missing) <= 1 and scheduler is None:
-        return executed_here(function, missing)
-    return executed(function, missing, workers=workers, scheduler=scheduler)
+        return execute_here(function, missing)
+    return execute(function, missing, workers=workers, scheduler=scheduler, on_wait=on_wait)
 
 
 def _untold(share: float, doing: str) -> None:

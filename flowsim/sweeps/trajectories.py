@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 
 from flowsim import data, weights
 from flowsim.flow import Flow
-from flowsim.problems import Init, Source, problem
+from flowsim.problems import Init, Problem, Source, problem
 from flowsim.rules import FeedbackAlignment
-from flowsim.sweeps.grid import AnyGrid, Cell, Member, as_grid
+from flowsim.sweeps.grid import Cell, Member
+from flowsim.sweeps.keys import AnyGrid, as_grid
 from flowsim.validation import require_count
-from flowsim.weights import NetworkWeights
-
-
-class Problem(NamedTuple):
-    """A flow and the weights that it begins with."""
-
-    flow: Flow
-    weights: NetworkWeights
 
 
 def problem_of(grid: AnyGrid, trajectory: int) -> Problem:
@@ -52,7 +44,7 @@ def made(cell: Cell, member: Member, label: str | None) -> Problem:
     init = Init("gaussian", cell.width, member.seed, member.scale)
     if member.gap is not None:
         init = Init("gaps", cell.width, member.seed, member.scale, member.gap)
-    return Problem(*problem(Source(cell.data.name, dataset, "", {}, {}), cell.rule, cell.loss, cell.slope, init))
+    return problem(Source(cell.data.name, dataset, "", {}, {}), cell.rule, cell.loss, cell.slope, init)
 
 
 def ensemble(problems: Sequence[Problem]) -> Problem:

@@ -14,11 +14,11 @@ from typing import Any
 
 import psutil
 
-from flowsim.executor import executed
-from flowsim.sweeps.grid import grid_of
-from flowsim.sweeps.results import opened
+from flowsim.executor import execute
+from flowsim.sweeps.keys import grid_of
+from flowsim.sweeps.results import open_results
 from flowsim.sweeps.rows import failed_part, solved_part
-from flowsim.sweeps.sweeping import carried_out
+from flowsim.sweeps.sweeping import solve_missing
 
 GRID = {
     "samples": 10, "dimension": 20, "kappa": 0.1, "width": 20, "rule": ["fa", "sign-fa"], "t_final": 100.0,
@@ -45,7 +45,7 @@ def swept(workers: int, seeds: int) -> str:
     """A sweep with processes, which takes the start of them."""
     grid = grid_of({**GRID, "times": TIMES, "seeds": seeds})
     with tempfile.TemporaryDirectory() as folder:
-        wall, cpu = measured(lambda: carried_out(opened(folder, grid), workers, None, progress=False))
+        wall, cpu = measured(lambda: solve_missing(open_results(folder, grid), workers, None, progress=False))
         size = sum(path.stat().st_size for path in Path(folder).glob("*.parquet"))
     rows = grid.trajectories * TIMES
     return (
@@ -67,8 +67,8 @@ def scheduled(workers: int) -> str:
     grid = grid_of({**GRID, "seeds": 64 * EMPTY})
     largest, first, cpu = 0, 0.0, seconds()
     with tempfile.TemporaryDirectory() as folder:
-        results = opened(folder, grid)
-        for number, future in executed(nothing, range(EMPTY), workers=workers):
+        results = open_results(folder, grid)
+        for number, future in execute(nothing, range(EMPTY), workers=workers):
             first = first or time.perf_counter()
             results.write(number, future.result())
             largest = max(largest, psutil.Process().memory_info().rss)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from flowsim.enclosure import checker
-from flowsim.files import write_npz
+from flowsim.npz import write_npz
 from flowsim.problems import read_source
 from theorems import cases
 from theorems.command import main

@@ -11,7 +11,8 @@ import torch
 from flowsim import FeedbackAlignment, GradientDescent, observables, solve
 from flowsim.sweeps import problem_of
 from flowsim.sweeps.columns import OBSERVABLES
-from flowsim.sweeps.grid import Grid, grid_of
+from flowsim.sweeps.grid import Grid
+from flowsim.sweeps.keys import grid_of
 from flowsim.sweeps.rows import failed_part, solved_part
 
 KEYS = {

@@ -2,9 +2,12 @@
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,10 @@ import pytest
 from distributed import default_client
 from test_executor import wait_for
 
+from flowsim.executor import execute_here
 from flowsim.sweeps import sweep
 from flowsim.sweeps import sweeping as module
-from flowsim.sweeps.grid import grid_of
+from flowsim.sweeps.keys import grid_of
 from flowsim.sweeps.results import MANIFEST, Results
 from flowsim.sweeps.rows import solved_part
 
@@ -98,6 +102,25 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(ending: signal.Signals, tmp
     require_same(sweep(grid, rows), expected())
 
 
+def test_waiting_for_workers_is_said_and_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[float, str]] = []
+
+    def late(function: Any, numbers: Any, *, on_wait: Callable[[], None], **_: Any) -> Iterator[Any]:
+        for number in numbers:
+            on_wait()
+            yield from execute_here(function, [number])
+
+    monkeypatch.setattr(module, "execute", late)
+    monkeypatch.setattr(module, "reporting", lambda: nullcontext(lambda *told: shown.append(told)))
+    sweep({**KEYS, "rule": "fa"}, progress=True)
+    assert shown == [
+        (0.0, "waiting for workers, 0 of 2 chunks"),
+        (0.5, "sweeping, 1 of 2 chunks"),
+        (0.5, "waiting for workers, 1 of 2 chunks"),
+        (1.0, "sweeping, 2 of 2 chunks"),
+    ]
+
+
 def test_a_folder_of_another_grid_is_refused_in_one_line_and_stays_as_it_is(tmp_path: Path) -> None:
     sweep({**KEYS, "chunk": 64, "rule": "fa"}, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -114,6 +137,24 @@ def test_a_folder_of_another_grid_is_refused_in_one_line_and_stays_as_it_is(tmp_
     (tmp_path / MANIFEST).unlink()
     with pytest.raises(ValueError, match=f"^output must be .* got parquet files without {MANIFEST}"):
         sweep(KEYS, tmp_path)
+
+
+def test_a_file_of_data_that_was_written_to_since_is_named(tmp_path: Path) -> None:
+    """Not only while a sweep lasts: also between an end and going on."""
+    data, rows = tmp_path / "own.csv", tmp_path / "rows"
+    keys = {"data": [str(data), "orthogonally_separable"], **{key: KEYS[key] for key in ("samples", "dimension")}}
+    keys |= {"kappa": 0.1, "width": 4, "t_final": 1.0}
+    data.write_text("x,y,label\n1,0,a\n0,1,b\n")
+    found = sweep(keys, rows)
+    data.write_text("x,y,label\n1,0,a\n0,2,b\n")
+    message = (
+        f"data {data} must stay what it was when the sweep into {rows} began, but it was written to: put it back, or "
+        f"give another folder than {rows}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        sweep(keys, rows)
+    data.write_text("x,y,label\n1,0,a\n0,1,b\n")
+    require_same(sweep(keys, rows), found)
 
 
 def test_damaged_files_are_made_again(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ Matrices lie flattened in rows, one behind another, whatever the depth of the ne
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -14,17 +13,9 @@ import torch
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
+from flowsim.flat import split
 from flowsim.flow import Flow
 from flowsim.weights import NetworkWeights
-
-
-def join(matrices: Sequence[Tensor]) -> Tensor:
-    """Return matrices `*batch x p x q` flattened row-major, one behind another.
-
-    >>> join([torch.tensor([[1, 2], [3, 4]]), torch.tensor([[5, 6]])])
-    tensor([1, 2, 3, 4, 5, 6])
-    """
-    return torch.cat([matrix.flatten(-2) for matrix in matrices], -1)
 
 
 @dataclass(frozen=True)
@@ -69,15 +60,15 @@ class Layout:
 
     def split_weights(self, flat: Float[Tensor, "*batch parameters"]) -> list[Tensor]:
         """W_1 .. W_{H+1}, each `*batch x fan_out x fan_in`."""
-        return _split(flat, self.shapes)
+        return split(flat, self.shapes)
 
     def split_sides(self, flat: Int8[Tensor, "*batch kinks"]) -> list[Tensor]:
         """What there is of each kink of the hidden layers 1 .. H, each `*batch x samples x neurons`."""
-        return _split(flat, self._sides)
+        return split(flat, self._sides)
 
     def split_signs(self, flat: Int8[Tensor, "*batch entries"]) -> list[Tensor]:
         """What there is of each entry of W_2 .. W_{H+1}, each shaped like its layer."""
-        return _split(flat, self.shapes[1:])
+        return split(flat, self.shapes[1:])
 
     @cached_property
     def places(self) -> Int[Tensor, "3 kinks+entries"]:
@@ -96,14 +87,6 @@ class Layout:
 
 def _count(shapes: Sequence[tuple[int, int]]) -> int:
     return sum(rows * columns for rows, columns in shapes)
-
-
-def _split(flat: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    ends = list(itertools.accumulate((rows * columns for rows, columns in shapes), initial=0))
-    return [
-        flat[..., first:last].unflatten(-1, shape)
-        for shape, (first, last) in zip(shapes, itertools.pairwise(ends), strict=True)
-    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from flowsim.flat import join
 from flowsim.integrators.event.kinks import Kinks
-from flowsim.integrators.event.records import Front, Layout, join
+from flowsim.integrators.event.records import Front, Layout
 from flowsim.weights import Weights
 
 

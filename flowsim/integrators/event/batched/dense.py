@@ -7,13 +7,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from flowsim.flat import join
 from flowsim.flow import Flow
 from flowsim.integrators.event.batched.batch import Mode
 from flowsim.integrators.event.batched.roots import list_powers
 from flowsim.integrators.event.batched.scratch import Scratch
 from flowsim.integrators.event.batched.series import Series, Sliding, expand, sum_series
 from flowsim.integrators.event.kinks import find_kinks
-from flowsim.integrators.event.records import Record, join
+from flowsim.integrators.event.records import Record
 from flowsim.weights import Weights
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from flowsim.flat import join
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, smallest_margin, too_steep, unnoticed
 from flowsim.integrators.event.batched.batch import Batch, find_largest
@@ -20,7 +21,7 @@ from flowsim.integrators.event.crawl import Crawl, split_hopeless, warn_of
 from flowsim.integrators.event.kernel import Reasons
 from flowsim.integrators.event.kinks import find_kinks
 from flowsim.integrators.event.reasons import UNSETTLED, describe_exhaustion
-from flowsim.integrators.event.records import Front, Layout, Record, join, open_steps
+from flowsim.integrators.event.records import Front, Layout, Record, open_steps
 from flowsim.integrators.event.tolerances import WINDOW
 from flowsim.losses import named
 from flowsim.progress import Course

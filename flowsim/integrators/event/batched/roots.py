@@ -45,28 +45,19 @@ def _shift(polynomials: Tensor, start: Tensor, width: Tensor) -> Tensor:
     return (polynomials.unsqueeze(-2) @ matrix).squeeze(-2) * list_powers(width, degree)
 
 
-def find_first_root(polynomials: Float[Tensor, "polynomials terms"]) -> Float[Tensor, " polynomials"]:
+def find_earliest_roots(
+    polynomials: Float[Tensor, "polynomials terms"], group: Int[Tensor, " polynomials"], groups: int, within: float
+) -> Float[Tensor, " polynomials"]:
     """The first root in (0, 1] of each polynomial sum_k c_k t^k that is positive right of 0; infinity if there is none.
+
+    Infinite, too, where it may be left out: `within` later than the first of its group, or more. Only the polynomial
+    of each group whose root seems to be the first is solved at once; another one is solved only if it is not positive
+    any more `within` after that root.
 
     The Bernstein coefficients on an interval have at least as many sign changes as the polynomial has roots there,
     and as many up to an even number: none means no root, one means one. Intervals with more are halved, from the
     left, so that a dip below 0 within the interval is found however short; two roots closer than FINEST count as a
     touch without a root.
-
-    >>> find_first_root(torch.tensor([[1.0, -5.0, 4.0], [1.0, -2.0, 1.5]], dtype=torch.float64))
-    tensor([0.2500,    inf], dtype=torch.float64)
-    """
-    one_each = torch.arange(len(polynomials), device=polynomials.device)
-    return find_earliest_roots(polynomials, one_each, len(polynomials), 0.0)
-
-
-def find_earliest_roots(
-    polynomials: Float[Tensor, "polynomials terms"], group: Int[Tensor, " polynomials"], groups: int, within: float
-) -> Float[Tensor, " polynomials"]:
-    """As `find_first_root`, but infinite where it may be left out: `within` later than the first of its group, or more.
-
-    Only the polynomial of each group whose root seems to be the first is solved at once; another one is solved only if
-    it is not positive any more `within` after that root.
 
     >>> polynomials = torch.tensor([[1.0, -5.0, 4.0], [1.0, -2.0, 0.0]], dtype=torch.float64)
     >>> find_earliest_roots(polynomials, torch.tensor([0, 0]), 1, 0.1)

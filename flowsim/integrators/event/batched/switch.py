@@ -187,10 +187,7 @@ def _settle(
     hidden = hidden.index_put((trajectory, neuron), row - off.squeeze(-2))
 
     active, inactive = kinks.ends(trajectory, kink, error, flow.slope)
-    on_kinks = torch.zeros_like(side).scatter(1, kink, there.to(side.dtype))
-    others = torch.where(on_kinks > 0, 0, side)
-    slopes = near.slopes(others.unsqueeze(-1), flow.slope).squeeze(-1)
-    rest = ((slopes * error).unsqueeze(-2) @ inputs).squeeze(-2)
+    rest = _find_rest(near, side, kink, there, error, flow.slope)
     first = side.gather(1, kink)
     if travel is not None:
         first = _cross_by_travel(first, normals, near.length.gather(1, kink), travel)
@@ -209,6 +206,21 @@ def _settle(
         contact=batch.contact.index_put(where, contact),
     )
     return batch, decided
+
+
+def _find_rest(
+    near: Kinks,
+    side: Int[Tensor, "rows n"],
+    kink: Int[Tensor, "rows k"],
+    there: Bool[Tensor, "rows k"],
+    error: Float[Tensor, "rows n"],
+    slope: float,
+) -> Float[Tensor, "rows r"]:
+    """The drive of the samples whose kinks neurons do not sit on."""
+    on_kinks = torch.zeros_like(side).scatter(1, kink, there.to(side.dtype))
+    others = torch.where(on_kinks > 0, 0, side)
+    slopes = near.slopes(others.unsqueeze(-1), slope).squeeze(-1)
+    return ((slopes * error).unsqueeze(-2) @ near.inputs).squeeze(-2)
 
 
 def _cross_by_travel(

@@ -33,10 +33,7 @@ from flowsim.integrators.event.compiled.products import copy, dot, find_size
 from flowsim.integrators.event.compiled.projection import gets_nothing, is_near, put_on_kinks
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
 from flowsim.integrators.event.compiled.sliding import find_ends, is_singular, is_stable, prepare_slides, stiffness
-from flowsim.integrators.event.compiled.watch import (
-    find_speed_size,
-    set_error_sizes,
-)
+from flowsim.integrators.event.compiled.watch import find_speed_size, set_error_sizes
 from flowsim.integrators.event.tolerances import BLOCKED, EXCHANGES, ON_KINK, TINY, ZERO
 
 CHANCE = 48271

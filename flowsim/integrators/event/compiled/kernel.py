@@ -21,6 +21,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from flowsim.data import Dataset
+from flowsim.flat import join
 from flowsim.flow import Flow
 from flowsim.integrators import INTERRUPTED, Settings, smallest_margin, too_steep, unnoticed
 from flowsim.integrators.event import reasons as words
@@ -42,7 +43,7 @@ from flowsim.integrators.event.compiled.problem import (
 from flowsim.integrators.event.compiled.scope import find_problems, require_decaying
 from flowsim.integrators.event.crawl import Crawl, Crawling, split_hopeless, warn_of
 from flowsim.integrators.event.kernel import Kernel, Reasons
-from flowsim.integrators.event.records import Front, Layout, Record, join, open_steps
+from flowsim.integrators.event.records import Front, Layout, Record, open_steps
 from flowsim.integrators.event.tolerances import WINDOW
 from flowsim.progress import Course
 from flowsim.rules import FeedbackAlignment

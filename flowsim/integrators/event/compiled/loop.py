@@ -34,14 +34,21 @@ from flowsim.integrators.event.compiled.problem import (
     open_problem,
     open_state,
     open_workspace,
-    signal,
+    signal_below,
 )
 from flowsim.integrators.event.compiled.products import copy, dot, fill, find_size
 from flowsim.integrators.event.compiled.projection import put_on_kinks
 from flowsim.integrators.event.compiled.series import expand, set_feedback, sum_terms
 from flowsim.integrators.event.compiled.start import set_first_signs, start_mode
 from flowsim.integrators.event.compiled.switch import correct_mode, switch_mode
-from flowsim.integrators.event.compiled.watch import KINK, SIGN, find_events, list_candidates, write_polynomial
+from flowsim.integrators.event.compiled.watch import (
+    KINK,
+    SIGN,
+    find_events,
+    find_wrong,
+    list_candidates,
+    write_polynomial,
+)
 from flowsim.integrators.event.tolerances import EPS, IDLE, LONGEST, SHORTEST, SHRINKING, TIE, UNDECIDED
 
 
@@ -120,13 +127,14 @@ def _take_step(problem, state, work, slides, order, rtol, atol):
     elif length <= SHORTEST * state.clock[TIME]:
         return 0, VANISHES, False
     ratio = _powers(length / unit, order)
-    count, wrong = list_candidates(problem, state, work, slides, ratio)
+    count = list_candidates(problem, state, work, slides, ratio)
+    wrong = find_wrong(problem, state, work, slides, ratio, count)
     # in deep networks what hardly displaces a neuron may still decide the sides of those above
     while wrong >= 0 and state.counts[IDLES] >= UNDECIDED and not is_deep(problem):
         if not _is_negligible(problem, state, work, slides, ratio, wrong, allowed):
             break
         count = _remove(work, wrong, count)
-        wrong = _find_wrong(problem, state, work, slides, ratio, count)
+        wrong = find_wrong(problem, state, work, slides, ratio, count)
     if wrong >= 0:
         correct_mode(problem, state, work, slides, ratio, wrong)
         state.counts[IDLES] += 1
@@ -220,7 +228,7 @@ def _is_negligible(problem, state, work, slides, ratio, at, allowed):
     if work.kind[at] == SIGN:
         return largest <= allowed
     l, i, _ = locate(problem, work.which[at] if work.kind[at] == KINK else slides.signal[work.which[at]])
-    a = problem.inputs[i] if l == 1 else signal(problem, work.a[0], l - 1)[i]
+    a = signal_below(problem, work, l, i)
     normal = math.sqrt(dot(a, a))
     return (largest / normal if work.kind[at] == KINK else largest * normal * ratio[1]) <= allowed
 
@@ -231,15 +239,6 @@ def _remove(work, at, count):
         work.kind[later - 1], work.which[later - 1] = work.kind[later], work.which[later]
         work.power[later - 1] = work.power[later]
     return count - 1
-
-
-@compiled
-def _find_wrong(problem, state, work, slides, ratio, count):
-    for at in range(count):
-        write_polynomial(problem, state, work, slides, ratio, at)
-        if work.poly[0, 0] <= 0:
-            return at
-    return -1
 
 
 @compiled

@@ -258,6 +258,12 @@ def signal(problem, signals, l):
 
 
 @compiled
+def signal_below(problem, work, l, i):
+    """a_{l-1} of a sample, at the start of the step."""
+    return problem.inputs[i] if l == 1 else signal(problem, work.a[0], l - 1)[i]
+
+
+@compiled
 def feedback(problem, matrices, l):
     """The matrix that carries an error down to hidden layer l, with m_l columns."""
     start, stop = problem.at_feedback[l - 1], problem.at_feedback[l]
@@ -272,6 +278,16 @@ def locate(problem, q):
         l += 1
     rest = q - problem.at_signals[l - 1]
     return l, rest // problem.widths[l], rest % problem.widths[l]
+
+
+@compiled
+def locate_weight(problem, at):
+    """Layer, row and column of a weight above the first layer."""
+    l = 2
+    while at >= problem.at_weights[l]:
+        l += 1
+    row, column = divmod(at - problem.at_weights[l - 1], problem.widths[l - 1])
+    return l, row, column
 
 
 @compiled

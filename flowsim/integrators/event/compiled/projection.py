@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled
-from flowsim.integrators.event.compiled.problem import (
-    ALLOWED,
-    layer,
-    locate,
-    signal,
-)
+from flowsim.integrators.event.compiled.problem import ALLOWED, layer, locate, signal, signal_below
 from flowsim.integrators.event.compiled.products import add_direction, copy, dot, remove_directions
 from flowsim.integrators.event.compiled.series import go_forward
 from flowsim.integrators.event.tolerances import FARTHEST, NOTHING, ON_KINK
@@ -20,7 +15,7 @@ from flowsim.integrators.event.tolerances import FARTHEST, NOTHING, ON_KINK
 def is_near(problem, work, before, q):
     """Whether z is 0 up to the rounding of the weights, now or before they came close to 0."""
     l, i, j = locate(problem, q)
-    a = problem.inputs[i] if l == 1 else signal(problem, work.a[0], l - 1)[i]
+    a = signal_below(problem, work, l, i)
     now, then = layer(problem, work.W[0], l)[j], layer(problem, before, l)[j]
     width = max(dot(now, now), dot(then, then))
     return work.z[0, q] ** 2 <= ON_KINK**2 * dot(a, a) * width
@@ -46,7 +41,7 @@ def put_on_kinks(problem, state, work, kinks):
             its, i, neuron = locate(problem, kinks[stop])
             if its != l or neuron != j:
                 break
-            a = problem.inputs[i] if l == 1 else signal(problem, work.a[0], l - 1)[i]
+            a = signal_below(problem, work, l, i)
             found += add_direction(basis, found, a)
             stop += 1
         row = W[j].copy()

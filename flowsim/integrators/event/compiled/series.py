@@ -15,7 +15,14 @@ import math
 from flowsim.integrators.event.compiled.compiling import compiled
 from flowsim.integrators.event.compiled.losses import add_error_term
 from flowsim.integrators.event.compiled.problem import FORWARD, SIGNED, TIME
-from flowsim.integrators.event.compiled.products import add_scaled, fill, times, times_transposed, transposed_times
+from flowsim.integrators.event.compiled.products import (
+    add_scaled,
+    copy,
+    fill,
+    times,
+    times_transposed,
+    transposed_times,
+)
 from flowsim.integrators.event.compiled.sliding import add_drives, prepare_slides
 
 
@@ -33,12 +40,9 @@ def set_feedback(problem, state, B):
         for p in range(B.shape[0]):
             B[p] = problem.scale * state.sign[p]
     elif problem.rule == FORWARD:
-        above = problem.at_weights[1]
-        for p in range(B.shape[0]):
-            B[p] = state.weights[above + p]
+        copy(B, state.weights[problem.at_weights[1] :])
     else:
-        for p in range(B.shape[0]):
-            B[p] = problem.feedback[p]
+        copy(B, problem.feedback)
 
 
 @compiled
@@ -116,9 +120,7 @@ def expand(problem, state, work, order, unit):
     In logarithmic time s, in the place of t, all velocities are e^s times as large.
     """
     set_slopes(problem, state.side, work.slopes)
-    start = work.W[0]
-    for p in range(start.shape[0]):
-        start[p] = state.weights[p]
+    copy(work.W[0], state.weights)
     outputs, hidden = problem.at_signals[-2], problem.widths.shape[0] - 2
     go_forward(problem, work, 0, hidden + 1)
     slides = prepare_slides(problem, state.side, work, order)

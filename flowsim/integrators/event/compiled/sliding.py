@@ -18,10 +18,12 @@ from flowsim.integrators.event.compiled.problem import (
     Opened,
     Structure,
     feedback,
+    is_kink,
     layer,
     locate,
     place,
     signal,
+    signal_below,
 )
 from flowsim.integrators.event.compiled.products import add_scaled, copy, dot, fill
 from flowsim.integrators.event.tolerances import INDEPENDENT
@@ -84,7 +86,7 @@ def _count_slides(problem, side):
     for q in range(side.shape[0]):
         if side[q] == 0:
             l, i, _ = locate(problem, q)
-            if problem.exists[min(l - 1, 1), i]:
+            if is_kink(problem, l, i):
                 count, top = count + 1, l
     return count, top
 
@@ -97,7 +99,7 @@ def _list_slides(problem, side, top, found, block):
         for j in range(problem.widths[l]):
             for i in range(problem.inputs.shape[0]):
                 q = place(problem, l, i, j)
-                if side[q] == 0 and problem.exists[min(l - 1, 1), i]:
+                if side[q] == 0 and is_kink(problem, l, i):
                     found[count] = q
                     count += 1
             if top == 1 and count > block[blocks]:
@@ -331,7 +333,7 @@ def _add_deep_drive(problem, work, slides, s, k, drive):
     i, first = slides.sample[s], 0
     for q in range(1, slides.layer[s] + 1):
         width, start = problem.widths[q], place(problem, q, i, 0)
-        below = problem.inputs[i] if q == 1 else signal(problem, work.a[0], q - 1)[i]
+        below = signal_below(problem, work, q, i)
         W = layer(problem, work.W[k + 1], q)
         E, delta = work.E[k], work.delta[k]
         for j in range(width):

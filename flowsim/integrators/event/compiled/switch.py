@@ -15,6 +15,7 @@ from flowsim.integrators.event.compiled.problem import (
     is_kink,
     layer,
     locate,
+    locate_weight,
     place,
     set_side,
     signal,
@@ -23,11 +24,7 @@ from flowsim.integrators.event.compiled.products import add_scaled, copy, dot
 from flowsim.integrators.event.compiled.projection import gets_nothing, is_near, put_on_kinks
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
 from flowsim.integrators.event.compiled.sliding import add_up_ends
-from flowsim.integrators.event.compiled.watch import (
-    KINK,
-    SIGN,
-    TO_ACTIVE,
-)
+from flowsim.integrators.event.compiled.watch import KINK, SIGN, TO_ACTIVE
 from flowsim.integrators.event.tolerances import RESTING, THROUGH, ZERO
 
 
@@ -130,10 +127,8 @@ def _flip_sign(problem, state, p):
     at = problem.at_weights[1] + p
     state.weights[at] = 0.0
     state.sign[p], state.sign_contact[p] = -state.sign[p], 1
-    l = 2
-    while at >= problem.at_weights[l]:
-        l += 1
-    return l, (at - problem.at_weights[l - 1]) % problem.widths[l - 1]
+    l, _, column = locate_weight(problem, at)
+    return l, column
 
 
 @compiled

@@ -24,6 +24,7 @@ from flowsim.integrators.event.compiled.problem import (
     is_kink,
     layer,
     locate,
+    locate_weight,
     place,
     signal,
 )
@@ -37,19 +38,22 @@ KINK, TO_ACTIVE, TO_INACTIVE, SIGN = range(4)
 
 @compiled
 def list_candidates(problem, state, work, slides, ratio):
-    """List what may happen within the step. Return how many, and the first that would happen at once, or -1."""
+    """List what may happen within the step. Return how many."""
     count = 0
     if problem.slope < 1:
         count = _list_kinks(problem, state, work, slides, ratio)
         count = _list_exits(problem, work, slides, ratio, count)
-    count = _list_signs(problem, state, work, slides, ratio, count)
-    wrong = -1
+    return _list_signs(problem, state, work, slides, ratio, count)
+
+
+@compiled
+def find_wrong(problem, state, work, slides, ratio, count):
+    """The first candidate that would happen at once, or -1."""
     for at in range(count):
         write_polynomial(problem, state, work, slides, ratio, at)
         if work.poly[0, 0] <= 0:
-            wrong = at
-            break
-    return count, wrong
+            return at
+    return -1
 
 
 @compiled
@@ -247,10 +251,7 @@ def _find_reach(work, ratio, p):
 @compiled
 def _find_rate_size(problem, work, at):
     """The size of what adds up to the velocity of a weight above the first layer."""
-    l = 2
-    while at >= problem.at_weights[l]:
-        l += 1
-    row, column = divmod(at - problem.at_weights[l - 1], problem.widths[l - 1])
+    l, row, column = locate_weight(problem, at)
     delta, a = signal(problem, work.delta[0], l), signal(problem, work.a[0], l - 1)
     size = 0.0
     for i in range(problem.inputs.shape[0]):
