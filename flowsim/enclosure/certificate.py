@@ -16,7 +16,7 @@ from operator import mul
 from pathlib import Path
 from typing import Any
 
-from flint import arb, fmpq
+from flint import arb, ctx, fmpq
 
 from flowsim.enclosure import checker
 from flowsim.enclosure.enclosure import Enclosure
@@ -106,7 +106,8 @@ def certificate(enclosure: Enclosure, claims: Sequence[Claim] = ()) -> dict[str,
         problem, records = checker.Problem(data), []
         stated = [_stated(claim) for claim in claims]
         start = [*(entry for n in problem.neurons for entry in n.hidden), *(n.output for n in problem.neurons)]
-        balls, time, vanishing, before = [arb(entry) for entry in start], arb(0), {}, None
+        balls, vanishing, before = [arb(entry) for entry in start], {}, None
+        time = latest = arb(0)
         for number, step in enumerate(enclosure.steps):
             length = step.length
             if number + 1 == len(enclosure.steps):  # a little more, so that t_final is reached for certain
@@ -118,8 +119,9 @@ def certificate(enclosure: Enclosure, claims: Sequence[Claim] = ()) -> dict[str,
                 vanishing = checker.check_passes(before, records[-1]["event"], checked)
             checked = _timed(problem, record, checked, vanishing)
             for claim, given in zip(stated, claims, strict=True):
-                _add(claim, given, checked, number, time)
+                _add(claim, given, checked, number, time, (latest, enclosure.t_final))
             records.append(record)
+            latest += checked.disc * checked.end
             before, time = checked, time + checked.disc * checked.begin
             balls = [arb(end.mid(), end.rad() * SPARE) for end in checked.at_end(checked.weights)]
     t_final = str(enclosure.t_final.fmpq())
@@ -287,8 +289,14 @@ def _stated(claim: Claim) -> dict[str, Any]:
     return {"observable": claim.observable, **given, "lower": lower, "upper": upper, "pieces": {}}
 
 
-def _add(stated: dict[str, Any], claim: Claim, checked: checker.Step, number: int, time: arb) -> None:
-    """Add to a claim the pieces of one step, and the witness if its time is in that step."""
+def _add(
+    stated: dict[str, Any], claim: Claim, checked: checker.Step, number: int, time: arb, bounds: tuple[arb, arb]
+) -> None:
+    """Add to a claim the pieces of one step, and the witness if its time is in that step.
+
+    `bounds`: the latest time at which the step starts, and t_final, which the witness must not be behind.
+    """
+    latest, t_final = bounds
     if claim.lower is not None:
         every, series = checker.above(checked, stated, checker.exact(stated["lower"]))
         if cuts := _cuts(series, checked.end, every):
@@ -296,5 +304,6 @@ def _add(stated: dict[str, Any], claim: Claim, checked: checker.Step, number: in
     if claim.upper is not None and claim.time is not None and "step" not in stated:
         local = ((arb(fmpq(*Fraction(claim.time).as_integer_ratio())) - time) / checked.disc).mid()
         if local <= checked.begin:
-            stated |= {"step": number, "time": _dyadic(max(local, arb(0)))}
-    checker.check_claim(checked, number, stated | {"step": stated.get("step")})
+            last = ((t_final * (1 - arb(2) ** (8 - ctx.prec)) - latest) / checked.disc).lower()  # rounding included
+            stated |= {"step": number, "time": _dyadic(max(min(local, last), arb(0)))}
+    checker.check_claim(checked, number, stated | {"step": stated.get("step")}, *bounds)

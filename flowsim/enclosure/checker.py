@@ -31,6 +31,13 @@ SLOPES = {
 }
 """G = -l'(u)."""
 
+FIELDS: dict[str, set[str]] = {
+    **{name: set() for name in ("risk", "descent", "alignment")},
+    "dominance": {"alpha"},
+    **{name: {"neuron", "negated"} for name in ("sign", "gap")},
+}
+"""What a claim about each observable says besides bounds."""
+
 VALUES = {
     "exponential": lambda u: (-u).exp(),
     "logistic": lambda u: (1 + (-u).exp()).log(),
@@ -112,6 +119,7 @@ class Problem:
         output = [exact(entry) for entry in data["output"]]
         hidden = [tuple(exact(entry) for entry in row) for row in data["hidden"]]
         feedback = [None] * len(output) if data["feedback"] is None else [exact(entry) for entry in data["feedback"]]
+        require(all(len(row) == self.dimension for row in hidden), "data", "the hidden weights")
         every = list(zip(hidden, output, feedback, strict=True))
         self.neurons = [Neuron(*neuron, count) for neuron, count in Counter(every).items()]
         self.merged = [list(dict.fromkeys(every)).index(neuron) for neuron in every]
@@ -214,7 +222,8 @@ class Mode:
     def together(self, k: int) -> dict[int, fmpq]:
         """The kinks that come to 0 with one, and their zeta as multiples of its: parallel along what is slid on."""
         across = (_normals(self.problem, range(len(self.sides))) * projection(self.problem, self.slid)).tolist()
-        lead = next(c for c, entry in enumerate(across[k]) if entry)
+        lead = next((c for c, entry in enumerate(across[k]) if entry), None)
+        require(lead is not None, "event", "its kink says nothing along those slid on")
         ratios = {other: row[lead] / across[k][lead] for other, row in enumerate(across) if other not in self.held}
         return {o: a for o, a in ratios.items() if a and across[o] == [a * entry for entry in across[k]]}
 
@@ -536,6 +545,9 @@ def check_lasts(step: Step, record: dict[str, Any], vanishing: dict[str, int]) -
         if mode.rests and mode.sign:
             speeds = mode.gates * _normals(step.problem, mode.rests).transpose()
             require(not any(speeds.entries()), f"neuron {j}", "a kink that it rests on has a drive")
+            # with the drive 0 of one of its sides, while the other pushes back, to rest is a solution
+            held = all(_is_of_one_side(step.problem, mode, k) for k in mode.rests)
+            require(held, f"neuron {j}", "a kink that it rests on has two sides")
     meeting, watches = event_names(step, record["event"]), watched(step, vanishing)
     require(meeting <= watches.keys(), "event", "nothing is known of it")
     for name, series in watches.items():
@@ -546,6 +558,11 @@ def check_lasts(step: Step, record: dict[str, Any], vanishing: dict[str, int]) -
             _check_positive(series, pieces, where, "the end of the step")
     if record["event"] is None:
         require(step.begin.overlaps(step.end) and step.begin >= step.end, "length", "it is not exact, without an event")
+
+
+def _is_of_one_side(problem: Problem, mode: Mode, k: int) -> bool:
+    """Whether the slopes of the samples of a kink are those of one of its sides."""
+    return len({(mode.text[i] == "a") == (factor > 0) for i, factor in problem.kinks[k].factors.items()}) == 1
 
 
 def _check_positive(series: Series, pieces: Pieces, where: str, end: str) -> None:
@@ -608,6 +625,7 @@ def check_begins(problem: Problem, step: Step) -> dict[str, int]:
     drives, vanishing = [one.at(arb(0)) for one in step.drives], {}
     for j, (mode, neuron) in enumerate(zip(step.modes, problem.neurons, strict=True)):
         met = problem.starts_on(j)
+        require(mode.held <= met, f"neuron {j}", "it is held on a kink that it is not on")
         check_follows(mode, met, drives, step.output[j].at(arb(0)), f"neuron {j}")
         vanishing |= {f"{j} {k}": 1 for k in met if k not in mode.held}
         if problem.scale is not None and neuron.output == 0:
@@ -765,8 +783,19 @@ def value(step: Step, claim: dict[str, Any], time: arb) -> arb:
     return top.at(time) / bottom.at(time)
 
 
-def check_claim(step: Step, number: int, claim: dict[str, Any]) -> None:
-    """The part of a claim that concerns one step."""
+def check_claims(claims: Sequence[dict[str, Any]], steps: int) -> None:
+    """Claims say what is proved of them, and no more: a field that an observable does not have would be printed."""
+    for claim in claims:
+        name = claim["observable"]
+        require(name in FIELDS, "claim", f"{name!r} is no known observable")
+        given = claim.keys() - {"observable", "lower", "upper", "pieces", "step", "time"}
+        require(given == FIELDS[name], "claim", f"{name!r} has other fields than {sorted(FIELDS[name])}")
+        if claim["upper"] is not None:
+            require(type(claim["step"]) is int and 0 <= claim["step"] < steps, "claim", "its step does not exist")
+
+
+def check_claim(step: Step, number: int, claim: dict[str, Any], latest: arb, t_final: arb) -> None:
+    """The part of a claim that concerns one step, which starts at `latest` or earlier."""
     if claim["lower"] is not None:
         every, series = above(step, claim, exact(claim["lower"]))
         for low, high in pieces_of(step.end, claim["pieces"].get(str(number), [])):
@@ -775,6 +804,7 @@ def check_claim(step: Step, number: int, claim: dict[str, Any]) -> None:
     if claim["upper"] is not None and claim["step"] == number:
         time = dyadic(claim["time"])
         require(0 <= time <= step.begin, "claim", "its time is not in its step")
+        require(bool(latest + step.disc * time <= t_final), "claim", "its time may be behind t_final")
         holds = value(step, claim, time) <= arb(exact(claim["upper"]))
         require(bool(holds), "claim", f"{claim['observable']} is not proved to come below {claim['upper']}")
 
@@ -802,8 +832,9 @@ def digits(bits: int) -> Iterator[None]:
 
 
 def _verify(certificate: dict[str, Any]) -> list[str]:
-    problem, before, time, where = Problem(certificate["data"]), None, arb(0), "step 0"
-    records, claims = certificate["steps"], certificate["claims"]
+    problem, before, where = Problem(certificate["data"]), None, "step 0"
+    time = latest = arb(0)  # of the start of a step: all steps before as short, and as long, as they may be
+    records, claims, end = certificate["steps"], certificate["claims"], arb(exact(certificate["t_final"]))
     try:
         for number, record in enumerate(records):
             where = f"step {number}"
@@ -815,15 +846,15 @@ def _verify(certificate: dict[str, Any]) -> list[str]:
                 vanishing = check_passes(before, records[number - 1]["event"], step)
             check_lasts(step, record, vanishing)
             for claim in claims:
-                check_claim(step, number, claim)
+                check_claim(step, number, claim, latest, end)
+            latest += step.disc * step.end
             before, time = step, time + step.disc * (step.begin if number + 1 < len(records) else step.end)
     except Rejected as error:
         raise Rejected(f"{where}, {error}") from None
-    end = arb(exact(certificate["t_final"]))
+    require(bool(end > 0), "t_final", "it must be above 0")
     require(bool(records) and records[-1]["event"] is None, "end", "the last step does not last to the end")
     require(bool(time >= end), "end", f"the steps do not reach t_final = {certificate['t_final']}")
-    for claim in claims:
-        require(claim["upper"] is None or 0 <= claim["step"] < len(records), "claim", "its step does not exist")
+    check_claims(claims, len(records))
     return [_summary(certificate, problem), *map(_claimed, claims)]
 
 

@@ -1,6 +1,8 @@
 """The checker rejects whatever was changed in a certificate, and says what and where; each of its checks is needed."""
 
+import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from fractions import Fraction
 from typing import Any
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enclosure.certificates import certified
+from enclosure.forging import forge, problem_of
 from flowsim.enclosure import checker
 
 Record = dict[str, Any]
@@ -376,3 +379,53 @@ def test_twins_are_exact_multiples_and_no_longer_when_a_sign_has_changed() -> No
     assert checker.Problem(data).twins == [0, 1, 2]
     first, second = certified("two signs")["steps"][0], certified("two signs")["steps"][-1]
     assert first["signs"] != second["signs"]
+
+
+FORGED = {
+    "off the kink": (problem_of([["1", "0"], ["3/5", "6/5"]], [-1, 1], ["1/2", "1"], "3/10"), "++"),
+    "a slide": (problem_of([["1", "0"], ["3/5", "6/5"]], [-1, 1], ["0", "1"], "3/10"), "0+"),
+    "pushed by both sides": (problem_of([["1"], ["-2"]], [1, -1], ["0"], "0"), "+-"),
+    "a rest": (problem_of([["1"], ["2"]], [-1, -1], ["0"], "0"), "ii"),
+}
+"""Tiny problems, and the only word of letters that is true of their start."""
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_of_all_modes_that_can_be_written_down_the_true_ones_alone_are_verified(name: str) -> None:
+    """Every word of letters is made into a certificate that fits in all else."""
+    data, true = FORGED[name]
+    verified = set()
+    for word in map("".join, itertools.product("+-0ai", repeat=len(true))):
+        with suppress(checker.Rejected):
+            checker.verify(forge(data, [word], "+"))
+            verified.add(word)
+    assert verified == {true}
+
+
+CLAIMED: dict[str, tuple[dict[str, Any], str]] = {
+    "a step between steps": ({"step": 0.5, "upper": "-1000000"}, "its step does not exist"),
+    "minus the risk": ({"negated": True, "upper": None}, "has other fields"),
+    "the risk of a neuron": ({"neuron": 1, "upper": None}, "has other fields"),
+    "an observable of one's own": ({"observable": "joy"}, "is no known observable"),
+}
+
+
+@pytest.mark.parametrize("name", CLAIMED)
+def test_what_would_be_printed_is_what_was_proved(name: str) -> None:
+    certificate = certified("fa")
+    (claim,) = [claim for claim in certificate["claims"] if claim["observable"] == "risk"]
+    change, reason = CLAIMED[name]
+    certificate["claims"] = [claim | change]
+    assert reason in str(rejection(certificate))
+
+
+def test_a_time_at_which_a_bound_is_met_is_not_behind_the_end() -> None:
+    """With a smaller t_final all lower bounds stay true, and what was reached later was not reached."""
+    certificate = certified("fa")
+    certificate["t_final"] = "1/100"
+    assert "its time may be behind t_final" in str(rejection(certificate))
+    for claim in certificate["claims"]:
+        claim["upper"] = None
+    assert rejection(certificate) is None
+    certificate["t_final"] = "0"
+    assert "it must be above 0" in str(rejection(certificate))
