@@ -3,6 +3,7 @@
 import math
 import pickle
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,16 @@ PROBLEMS = {
 
 @pytest.fixture(params=PROBLEMS)
 def both(request: pytest.FixtureRequest) -> tuple[Solution, Solution]:
+    return solved_twice(request.param)
+
+
+@cache
+def solved_twice(name: str) -> tuple[Solution, Solution]:
     """A problem solved in t and in s."""
-    flow, weights = PROBLEMS[request.param]()
+    flow, weights = PROBLEMS[name]()
     solutions = solve(flow, weights, T_FINAL, **TIGHT), solve(flow, weights, math.log1p(T_FINAL), time="log", **TIGHT)
     slides = {"gaussian", "sign-fa", "decay", "deep fa", "deep gd"}
-    assert request.param not in slides or solutions[0].statistics["slides"].sum() > 0
+    assert name not in slides or solutions[0].statistics["slides"].sum() > 0
     return solutions
 
 

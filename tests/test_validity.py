@@ -5,6 +5,7 @@ import math
 import pickle
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -298,11 +299,16 @@ def of_time(path: Any, time: float) -> EventPath:
     return replace(path, records=tuple(rows))
 
 
+@cache
+def one_deep_run(rule: Any, hidden_layers: int) -> Solution:
+    return ensembles.any_run(rule, 1, "cpu", hidden_layers=hidden_layers)
+
+
 @pytest.mark.parametrize("kind", ["crossing", "sliding entry", "sliding exit"])
-@pytest.mark.parametrize(("rule", "options"), DEEP[:3])
-def test_a_deep_event_that_is_missed_is_noticed(rule: Any, options: dict[str, Any], kind: str) -> None:
+@pytest.mark.parametrize(("rule", "hidden_layers"), [("gd", 2), ("sign-fa", 2), ("fa", 3)])
+def test_a_deep_event_that_is_missed_is_noticed(rule: Any, hidden_layers: int, kind: str) -> None:
     """Of a layer above the first: the one before the longest step. Both solves miss it."""
-    solution = ensembles.any_run(rule, 1, "cpu", **options)
+    solution = one_deep_run(rule, hidden_layers)
     events, (_, start, end) = solution.events, solution.pieces
     times = events.time[(events.layer >= 2) & torch.tensor([found == kind for found in events.kind])]
     length = {step.item(): (stop - step).item() for step, stop in zip(start, end, strict=True)}

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from sample_problems import RULES, gaussian_data, separable, sliding
 from scipy.integrate import solve_ivp
 from scipy.special import expit
 
+import flowsim
 from conformance import filippov_reference as reference
 from conformance.kernels import solve
 from flowsim import (
@@ -30,7 +32,7 @@ from flowsim import (
     losses,
 )
 from flowsim.initialization import gaussian, random_signs, with_gaps
-from flowsim.integrators import Settings
+from flowsim.integrators import LOOSER, Settings
 from flowsim.integrators.event import INTEGRATOR
 from flowsim.integrators.event.kernel import order_for
 from flowsim.integrators.event.path import EventPath
@@ -73,14 +75,23 @@ def as_problem(rule: str, loss: str, slope: float, parts: list[np.ndarray]) -> P
     return Flow(Dataset(inputs, labels), rules[rule], loss, slope), Weights(hidden, output)
 
 
+@cache
+def runge_kutta_between_events(
+    rule: str, loss: str, slope: float, n: int, d: int, m: int, t_final: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, list]:
+    """Once for all kernels; events that are missed between the points looked at would be missed in the comparison."""
+    inputs, labels, hidden, output, feedback = arrays(n, d, m, seed)
+    coarse = {"max_step": t_final / 100, "points": 10}
+    return reference.solve(inputs, labels, hidden, output, rule, feedback, slope, loss, t_final, **coarse)
+
+
 @pytest.mark.parametrize(("rule", "loss", "slope", "n", "d", "m", "t_final", "seed"), REFERENCE_PROBLEMS)
 def test_states_and_events_are_those_of_runge_kutta_steps_between_events(
     rule: str, loss: str, slope: float, n: int, d: int, m: int, t_final: float, seed: int
 ) -> None:
     """Both are solved to about 1e-13; the tolerance allows for growth of errors by 1000."""
     parts = arrays(n, d, m, seed)
-    inputs, labels, hidden, output, feedback = parts
-    W, v, found = reference.solve(inputs, labels, hidden, output, rule, feedback, slope, loss, t_final)
+    W, v, found = runge_kutta_between_events(rule, loss, slope, n, d, m, t_final, seed)
     solution = solve(*as_problem(rule, loss, slope, parts), t_final, rtol=1e-13, atol=1e-15)
     at = solution.evaluate(t_final)
     torch.testing.assert_close(at.hidden, torch.as_tensor(W), rtol=0, atol=1e-10)
@@ -151,19 +162,27 @@ def test_smooth_networks_tend_to_the_solution_like_1_over_beta(problem: Callable
     assert distances[2] < 1e-3
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_torchdiffeq_agrees_where_no_neuron_slides(rule: str) -> None:
-    """To its error: below 50 kinks, each crossed with an error of 1e-12 of the weights, which grows by < 100."""
+def without_slides(rule: str) -> Problem:
     flow, weights = separable(1, samples=6, width=5)
     other = {"gd": GradientDescent(), "sign-fa": SignFeedbackAlignment()}.get(rule, flow.rule)
-    flow = Flow(flow.dataset, other)
-    ours = solve(flow, weights, 2.0, rtol=1e-12, atol=1e-14)
-    theirs = solve(flow, weights, 2.0, method="dopri5", rtol=1e-12, atol=1e-14)
+    return Flow(flow.dataset, other), weights
+
+
+@cache
+def by_torchdiffeq(rule: str) -> Solution[Weights]:
+    """Once for all kernels."""
+    return flowsim.solve(*without_slides(rule), 2.0, method="dopri5", rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["gd", "fa", "sign-fa"])
+def test_torchdiffeq_agrees_where_no_neuron_slides(rule: str) -> None:
+    """To its error: below 50 kinks, each crossed with an error of 1e-10 of the weights, which grows by < 100."""
+    ours, theirs = solve(*without_slides(rule), 2.0, rtol=1e-12, atol=1e-14), by_torchdiffeq(rule)
     assert len(ours.events) == len(theirs.events) > 3
     here, there = ours.evaluate([0.3, 2.0]), theirs.evaluate([0.3, 2.0])
-    torch.testing.assert_close(here.hidden, there.hidden, rtol=0, atol=5e-9)
-    torch.testing.assert_close(here.output, there.output, rtol=0, atol=5e-9)
-    torch.testing.assert_close(ours.events.time, theirs.events.time, rtol=0, atol=5e-9)
+    torch.testing.assert_close(here.hidden, there.hidden, rtol=0, atol=5e-7)
+    torch.testing.assert_close(here.output, there.output, rtol=0, atol=5e-7)
+    torch.testing.assert_close(ours.events.time, theirs.events.time, rtol=0, atol=5e-7)
     assert torch.equal(ours.events.after, theirs.events.after)
 
 
@@ -193,11 +212,11 @@ def test_a_steep_sample_far_from_its_singularity_stops_no_step_short_of_it() -> 
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_eq_2_holds_to_1e_11_through_hundreds_of_slides_on_arbitrary_labels(rule: str) -> None:
-    flow, weights = gaussian_data(rule, seeds=4)
-    solution = solve(flow, weights, 100.0, rtol=1e-12, atol=1e-14)
-    assert solution.statistics["slides"].sum() > 100
-    times = torch.cat([torch.linspace(0, 100, 50).double(), solution.events.time])
+def test_eq_2_holds_to_1e_11_through_dozens_of_slides_on_arbitrary_labels(rule: str) -> None:
+    flow, weights = gaussian_data(rule, seeds=6)
+    solution = solve(flow, weights, 10.0, rtol=1e-12, atol=1e-14)
+    assert solution.statistics["slides"].sum() > 36
+    times = torch.cat([torch.linspace(0, 10, 50).double(), solution.events.time])
     gaps = torch.cat([conserved(flow, solution.evaluate(part))[0] for part in times.split(100)])
     # the law holds in every mode and for every sum of Taylor terms; what is left is their truncation at 1e-12
     torch.testing.assert_close(gaps, gaps[:1].expand_as(gaps), rtol=0, atol=1e-11)
@@ -205,11 +224,11 @@ def test_eq_2_holds_to_1e_11_through_hundreds_of_slides_on_arbitrary_labels(rule
 
 @pytest.mark.parametrize("problem", [gaussian_data("fa", 2, 12, 5, 8), gaussian_data("gd", 2, 12, 5, 8), separable(2)])
 def test_the_state_converges_as_the_tolerance_tightens(problem: Problem) -> None:
-    times = torch.tensor([0.3, 3.0, 30.0], dtype=torch.float64)
-    best = solve(*problem, 30.0, rtol=1e-14, atol=1e-16).evaluate(times)
+    times = torch.tensor([0.3, 3.0, 10.0], dtype=torch.float64)
+    best = solve(*problem, 10.0, rtol=1e-14, atol=1e-16).evaluate(times)
     errors = []
     for rtol in (1e-6, 1e-8, 1e-10, 1e-12):
-        at = solve(*problem, 30.0, rtol=rtol, atol=rtol / 100).evaluate(times)
+        at = solve(*problem, 10.0, rtol=rtol, atol=rtol / 100).evaluate(times)
         errors.append((at.hidden - best.hidden).abs().max().item())
         # the error per step is the tolerance; there are below 1000 steps, and weights are below 10
         assert errors[-1] < 1e3 * 10 * rtol
@@ -217,12 +236,16 @@ def test_the_state_converges_as_the_tolerance_tightens(problem: Problem) -> None
     assert all(later < earlier / 20 or later < 1e-12 for earlier, later in itertools.pairwise(errors))
 
 
+@cache
+def exact_separable(kernel: str) -> Solution[Weights]:
+    return solve(*separable(4), 100.0, rtol=1e-13, atol=1e-15)
+
+
 @pytest.mark.parametrize("rtol", [1e-3, 3e-4, 1e-5, 1e-7, 1e-9])
-def test_the_error_estimate_covers_the_error_where_steps_end_at_events(rtol: float) -> None:
+def test_the_error_estimate_covers_the_error_where_steps_end_at_events(kernel: str, rtol: float) -> None:
     """Solution and companion take the same steps there: series of one order would agree, and both be wrong."""
-    problem, times = separable(4), torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)
-    solution = solve(*problem, 100.0, rtol=rtol, atol=rtol / 100)
-    best = solve(*problem, 100.0, rtol=1e-13, atol=1e-15).evaluate(times)
+    times = torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)
+    solution, best = solve(*separable(4), 100.0, rtol=rtol, atol=rtol / 100), exact_separable(kernel).evaluate(times)
     for found, exact, estimate in zip(
         solution.evaluate(times).layers, best.layers, solution.error(times).layers, strict=True
     ):
@@ -232,33 +255,34 @@ def test_the_error_estimate_covers_the_error_where_steps_end_at_events(rtol: flo
 
 
 def test_the_companion_has_one_order_less_at_every_tolerance() -> None:
-    problem = separable(1)
     for rtol in 10 ** np.linspace(-14, -3, 100):
-        solution = solve(*problem, 1e-3, rtol=rtol, atol=rtol / 100)
+        assert order_for(LOOSER * rtol, companion=True) == order_for(rtol) - 1
+        if rtol < 1e-6:  # so that solves of their own, at tolerances of the same ratio, may stand for it
+            assert order_for(LOOSER * rtol) == order_for(rtol) - 1
+    for rtol in 10 ** np.linspace(-14, -3, 12):
+        solution = solve(*separable(1), 1e-3, rtol=rtol, atol=rtol / 100)
         orders = [cast(EventPath, each.path).order for each in (solution, solution.companion)]
         assert orders == [order_for(rtol), order_for(rtol) - 1]
-        if rtol < 1e-6:  # so that solves of their own, at tolerances of the same ratio, may stand for it
-            assert order_for(30 * rtol) == orders[1]
 
 
 def nearly_orthogonal() -> Problem:
-    rule = FeedbackAlignment(random_signs(50, 0))
-    dataset = data.nearly_orthogonal(20, 2000, 0.045, seed=0)
-    return Flow(dataset, rule), with_gaps(gaussian(50, 2000, 0).hidden, rule, 0.05)
+    rule = FeedbackAlignment(random_signs(30, 0))
+    dataset = data.nearly_orthogonal(10, 1000, 0.045, seed=0)
+    return Flow(dataset, rule), with_gaps(gaussian(30, 1000, 0).hidden, rule, 0.05)
 
 
-PROBLEMS_OF_THE_TABLE = [
-    pytest.param(lambda: separable(1, 20, 40, 50), id="orthogonally separable"),
-    pytest.param(nearly_orthogonal, id="nearly orthogonal"),
-    pytest.param(lambda: gaussian_data("fa", 1, 40, 20, 50), id="Gaussian"),
+EVENTFUL = [
+    pytest.param(lambda: separable(1, 12, 20, 30), 100.0, id="orthogonally separable"),
+    pytest.param(nearly_orthogonal, 100.0, id="nearly orthogonal"),
+    pytest.param(lambda: gaussian_data("fa", 1, 40, 20, 50), 5.0, id="Gaussian"),
 ]
 
 
-@pytest.mark.parametrize("problem", PROBLEMS_OF_THE_TABLE)
-def test_there_are_at_most_12_steps_for_10_events_and_100_more(problem: Callable[[], Problem]) -> None:
-    solution = solve(*problem(), 100.0)
+@pytest.mark.parametrize(("problem", "t_final"), EVENTFUL)
+def test_there_are_at_most_12_steps_for_10_events_and_100_more(problem: Callable[[], Problem], t_final: float) -> None:
+    solution = solve(*problem(), t_final)
     events = len(solution.events)
-    assert events > 200
+    assert events > 150
     assert solution.statistics["steps"].sum() <= 1.2 * events + 100
     assert solution.statistics["terms"].sum() < 15 * (1.2 * events + 100)
 
@@ -270,73 +294,81 @@ def stored_bytes(solution: Solution) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in stored)
 
 
-def test_a_stored_trajectory_takes_less_than_10_mb_and_an_ensemble_as_much_for_each() -> None:
-    single, ensemble = (solve(*separable(seeds, 20, 40, 50), 100.0) for seeds in (1, 3))
-    assert stored_bytes(single) < 10e6
-    per_step = stored_bytes(single) / single.statistics["steps"].sum()
-    torch.testing.assert_close(stored_bytes(ensemble) / ensemble.statistics["steps"].sum(), per_step)
+def test_a_stored_step_takes_its_weights_sides_and_signs_and_no_more_in_an_ensemble() -> None:
+    n, d, m = 6, 8, 5
+    for seeds in (1, 3):
+        solution = solve(*separable(seeds, n, d, m), 10.0)
+        numbers = 3 + m * n + m  # trajectory, time, time from which it answers, weights in the span of the inputs
+        assert stored_bytes(solution) == (8 * numbers + n * m + m) * solution.statistics["steps"].sum()
 
 
 # Any problem
 
 
+MEMBERS = 8
+INPUTS = ["generic", "repeated", "opposite", "dependent", "zero"]
+STARTS = ["generic", "on a kink", "hidden 0", "output 0", "both 0", "whole"]
+
+
 @st.composite
-def any_problem(draw: st.DrawFn) -> tuple[Problem, Problem]:
-    """Data, labels, slopes, rules and starts at random, degenerate ones on purpose; and an ensemble with others."""
+def any_problem(draw: st.DrawFn) -> tuple[Problem, tuple[int, Problem]]:
+    """An ensemble of data, labels and starts at random, degenerate ones on purpose; and one of its members alone."""
     random = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
 
     def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(3, *shape, generator=random, dtype=torch.float64)
+        return torch.randn(MEMBERS, *shape, generator=random, dtype=torch.float64)
 
     def whole(*shape: int) -> torch.Tensor:
-        return torch.randint(-2, 3, (3, *shape), generator=random).double()
+        return torch.randint(-2, 3, (MEMBERS, *shape), generator=random).double()
 
     n, d, m = (draw(st.sampled_from(sizes)) for sizes in ((1, 2, 3, 6), (1, 2, 3, 4), (1, 2, 4)))
     classes = draw(st.sampled_from([None, None, 2, 3]))
     inputs = draw(st.sampled_from([normal, whole]))(n, d)
-    kind = draw(st.sampled_from(["generic", "repeated", "opposite", "dependent", "zero"]))
-    if kind == "repeated":
-        inputs[:, -1] = inputs[:, 0]
-    elif kind == "opposite":
-        inputs[:, -1] = -2 * inputs[:, 0]
-    elif kind == "dependent" and n > 2:
-        inputs[:, 2] = inputs[:, 0] + 0.5 * inputs[:, 1]
-    elif kind == "zero":
-        inputs[:, 0] = 0
     if classes is None:
-        dataset = Dataset(inputs, 1.0 - 2.0 * torch.randint(0, 2, (3, n), generator=random))
+        labels = 1.0 - 2.0 * torch.randint(0, 2, (MEMBERS, n), generator=random)
         loss, shape = draw(st.sampled_from(["exponential", "logistic", "squared"])), (m,)
     else:
-        dataset = Dataset(inputs, torch.randint(0, classes, (3, n), generator=random), classes)
+        labels = torch.randint(0, classes, (MEMBERS, n), generator=random)
         loss, shape = draw(st.sampled_from(["squared", "cross-entropy"])), (classes, m)
     hidden, output = 0.5 * normal(m, d), 0.5 * normal(*shape)
-    start = draw(st.sampled_from(["generic", "on a kink", "hidden 0", "output 0", "both 0", "whole"]))
-    if start == "on a kink":
-        normals = inputs[:, :1] / inputs[:, :1].norm(dim=-1, keepdim=True).clamp(min=1e-300)
-        hidden = hidden - (hidden @ normals.mT) @ normals
-    elif start == "whole":
-        hidden, output = whole(m, d), whole(*shape)
-    hidden = hidden * (start not in ("hidden 0", "both 0"))
-    output = output * (start not in ("output 0", "both 0"))
-    rule = draw(
-        st.sampled_from(
-            [
-                GradientDescent(),
-                SignFeedbackAlignment(0.7),
-                FeedbackAlignment(normal(*shape)),
-                FeedbackAlignment(output),
-            ]
-        )
-    )
-    weights = Weights(hidden, output)
-    flow = Flow(dataset, rule, loss, draw(st.sampled_from([0.0, 0.3, 0.7, 1.0])))
-    return (flow, weights), flow.map_matrices(weights, lambda matrix: matrix[1])
+    whole_hidden, whole_output = whole(m, d), whole(*shape)
+    kinds = draw(st.sampled_from([["generic"], INPUTS, INPUTS, INPUTS]))
+    for member in range(MEMBERS):
+        make_special(inputs[member], draw(st.sampled_from(kinds)))
+        start = draw(st.sampled_from(STARTS))
+        if start == "on a kink":
+            normal_of_first = inputs[member, :1] / inputs[member, :1].norm().clamp(min=1e-300)
+            hidden[member] -= (hidden[member] @ normal_of_first.mT) @ normal_of_first
+        elif start == "whole":
+            hidden[member], output[member] = whole_hidden[member], whole_output[member]
+        hidden[member] *= start not in ("hidden 0", "both 0")
+        output[member] *= start not in ("output 0", "both 0")
+    rules = [
+        GradientDescent(), SignFeedbackAlignment(0.7), FeedbackAlignment(normal(*shape)), FeedbackAlignment(output),
+    ]  # fmt: skip
+    flow = Flow(
+        Dataset(inputs, labels, classes), draw(st.sampled_from(rules)), loss,
+        draw(st.sampled_from([0.0, 0.3, 0.7, 1.0])),
+    )  # fmt: skip
+    weights, one = Weights(hidden, output), draw(st.integers(0, MEMBERS - 1))
+    return (flow, weights), (one, flow.map_matrices(weights, lambda matrix: matrix[one]))
+
+
+def make_special(inputs: torch.Tensor, kind: str) -> None:
+    if kind == "repeated":
+        inputs[-1] = inputs[0]
+    elif kind == "opposite":
+        inputs[-1] = -2 * inputs[0]
+    elif kind == "dependent" and len(inputs) > 2:
+        inputs[2] = inputs[0] + 0.5 * inputs[1]
+    elif kind == "zero":
+        inputs[0] = 0
 
 
 def test_every_run_ends_conserves_decreases_and_does_not_depend_on_its_ensemble(kernel: str) -> None:
     """More of them by the compiled kernel, which takes 10 times less."""
     many = settings(
-        max_examples=150 if kernel == "compiled" else 50,
+        max_examples=40 if kernel == "compiled" else 12,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow],
@@ -344,35 +376,23 @@ def test_every_run_ends_conserves_decreases_and_does_not_depend_on_its_ensemble(
     many(given(any_problem())(require_conservation_descent_and_independence))()
 
 
-def require_conservation_descent_and_independence(problems: tuple[Problem, Problem]) -> None:
-    (flow, weights), single = problems
+def require_conservation_descent_and_independence(problems: tuple[Problem, tuple[int, Problem]]) -> None:
+    (flow, weights), (one, single) = problems
     t_final = 5.0
     solution = solve(flow, weights, t_final, rtol=1e-11, atol=1e-13, max_steps=2000)
     times = torch.linspace(0, t_final, 40, dtype=torch.float64)
     at = solution.evaluate(times)
     (gaps,) = conserved(flow, at)
-    size = 1 + at.hidden.abs().amax() ** 2 + at.output.abs().amax()
-    assert (gaps - gaps[0]).abs().max() < 1e-9 * size, "Eq. (2)"
+    # of each member, the largest weights along its run
+    size = 1 + at.layers[0].abs().amax((0, -2, -1)) ** 2 + at.layers[1].abs().amax((0, -2, -1))
+    assert ((gaps - gaps[0]).abs().amax((0, -1)) < 1e-9 * size).all(), "Eq. (2)"
     if is_one_of(flow.rule, GradientDescent):
         assert flow.risk(at).diff(dim=0).max() < 1e-9, "the risk falls under GD"
-    # over one step of the rule, W_1 moves in the direction that the pattern says
     alone = solve(*single, t_final, rtol=1e-11, atol=1e-13).evaluate(times)
-    here = at.map(lambda tensor: tensor[:, 1])
-    error = 1e-7 * size  # an error of 1e-16 may grow by 1e9 before this fails
+    here = at.map(lambda tensor: tensor[:, one])
+    error = 1e-7 * size[one]  # an error of 1e-16 may grow by 1e9 before this fails
     torch.testing.assert_close(here.hidden, alone.layers[0], rtol=0, atol=error.item())
     torch.testing.assert_close(here.layers[1].squeeze(-2), alone.layers[1].squeeze(-2), rtol=0, atol=error.item())
-
-
-def test_rounding_is_all_that_an_ensemble_changes() -> None:
-    flow, weights = gaussian_data("sign-fa", 3, 10, 4, 6)
-    together = solve(flow, weights, 20.0)
-    for index in range(3):
-        alone = solve(*flow.map_matrices(weights, lambda matrix, index=index: matrix[index]), 20.0)
-        for name, count in alone.statistics.items():
-            assert count == together.statistics[name][index]
-        times = torch.linspace(0, 20, 50, dtype=torch.float64)
-        here, there = together.evaluate(times).hidden[:, index], alone.evaluate(times).layers[0]
-        torch.testing.assert_close(here, there, rtol=0, atol=1e-12)
 
 
 # Kinks at the start, and choices
@@ -452,12 +472,14 @@ def test_slopes_of_one_have_no_events_and_slope_zero_neurons_rest_when_dead() ->
 # What the solution hands back
 
 
-def mixed() -> Solution[Weights]:
+@cache
+def mixed(kernel: str) -> Solution[Weights]:
+    """By the kernel whose turn it is."""
     return solve(*gaussian_data("sign-fa", 2, 12, 5, 8), 20.0, rtol=1e-11, atol=1e-13)
 
 
-def test_events_are_where_the_pattern_changes_and_sides_are_those_of_the_weights() -> None:
-    solution = mixed()
+def test_events_are_where_the_pattern_changes_and_sides_are_those_of_the_weights(kernel: str) -> None:
+    solution = mixed(kernel)
     events, flow = solution.events, solution.flow
     assert set(events.kind) == {"crossing", "sliding entry", "sliding exit", "sign change"}
     at = range(len(events)), events.trajectory, events.sample.clamp(min=0), events.neuron
@@ -479,8 +501,8 @@ def test_events_are_where_the_pattern_changes_and_sides_are_those_of_the_weights
     assert (pattern == 0).any()
 
 
-def test_statistics_count_the_events_of_each_trajectory() -> None:
-    solution = mixed()
+def test_statistics_count_the_events_of_each_trajectory(kernel: str) -> None:
+    solution = mixed(kernel)
     for index in range(2):
         kinds = Counter(
             kind for kind, owner in zip(solution.events.kind, solution.events.trajectory, strict=True) if owner == index
@@ -490,8 +512,8 @@ def test_statistics_count_the_events_of_each_trajectory() -> None:
         assert solution.statistics["terms"][index] >= 8 * solution.statistics["steps"][index]
 
 
-def test_velocity_is_the_derivative_of_the_dense_output_and_that_of_the_flow_off_the_kinks() -> None:
-    solution = mixed()
+def test_velocity_is_the_derivative_of_the_dense_output_and_that_of_the_flow_off_the_kinks(kernel: str) -> None:
+    solution = mixed(kernel)
     times = torch.linspace(0.1, 19, 50, dtype=torch.float64)
     velocity = solution.velocity(times)
     h = 1e-5
@@ -512,8 +534,8 @@ def test_velocity_is_the_derivative_of_the_dense_output_and_that_of_the_flow_off
     assert (velocity.hidden.norm(dim=-1)[slides] <= says.hidden.norm(dim=-1)[slides]).all()
 
 
-def test_dense_output_is_continuous_across_steps() -> None:
-    solution = mixed()
+def test_dense_output_is_continuous_across_steps(kernel: str) -> None:
+    solution = mixed(kernel)
     assert isinstance(solution.path, EventPath)
     times = solution.path.steps.time
     before, after = (solution.evaluate((times * (1 + side)).clamp(0, 20)) for side in (-1e-13, 1e-13))
@@ -541,7 +563,7 @@ def test_an_ensemble_of_no_trajectories_is_refused() -> None:
 
 def test_what_is_handed_back_can_be_differentiated_and_changed() -> None:
     """Solving goes on in torch's inference mode, whose tensors could not."""
-    solution = mixed()
+    solution = solve(*gaussian_data("sign-fa", 2, 12, 5, 8), 1.0)
     at = solution.evaluate([0.0, 1.0])
     at.hidden.requires_grad_()
     solution.flow.risk(at).sum().backward()
@@ -584,9 +606,14 @@ def test_a_loss_that_grows_beyond_all_numbers_stops_the_run() -> None:
         solve(flow, Weights([[1.0]], [-800.0]), 1.0)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("t_final", [5.0, 1e308])
-def test_progress_adds_up_to_one_for_each_trajectory(t_final: float) -> None:
-    flow, weights = separable(3)
+def late() -> Problem:
+    """Nothing moves until t = e^700 or so."""
+    return Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0])), Weights(torch.tensor([[10.0]]), torch.tensor([70.0]))
+
+
+@pytest.mark.parametrize(("problem", "t_final"), [(separable(1), 5.0), (late(), 1e308)])
+def test_progress_adds_up_to_one_for_each_trajectory(problem: Problem, t_final: float) -> None:
+    flow, weights = problem
     gained: list[float] = []
     flow, weights = flow.map_matrices(weights, lambda matrix: matrix.expand(3, *matrix.shape[-2:]))
     ends = torch.full((3,), t_final, dtype=torch.float64)
@@ -594,6 +621,7 @@ def test_progress_adds_up_to_one_for_each_trajectory(t_final: float) -> None:
     INTEGRATOR.proceed(INTEGRATOR.begin(flow, weights, settings), ends, settings, gained.append)
     assert sum(gained) == pytest.approx(3.0)
     assert min(gained) >= 0
+    assert len(gained) > 3
 
 
 def test_modes_behind_events_need_no_correction(kernel: str) -> None:

@@ -52,7 +52,7 @@ def test_one_active_neuron_on_one_sample_reaches_z_at_the_time_of_the_quadrature
     torch.testing.assert_close(at.output[:, 0], 0.3 + (z**2 - 1) / 10, rtol=0, atol=BOUNDS[method])
 
 
-@pytest.mark.parametrize("start", [-25.0, -45.0, -200.0])
+@pytest.mark.parametrize("start", [-25.0, -200.0])
 @pytest.mark.parametrize("loss", ["logistic", "cross-entropy"])
 def test_no_step_jumps_over_the_end_of_a_flat_stretch_of_the_loss(loss: str, start: float) -> None:
     """Solution 1 with -l' = 1 / (1 + e^u), as good as 1 until u = y f, which is `start` at first, has come near 0.
@@ -84,9 +84,9 @@ def test_no_step_jumps_over_the_end_of_a_flat_stretch_of_the_loss(loss: str, sta
     assert (true_error < looser.error(times).hidden[:, 0, 0]).all()
 
 
-@pytest.mark.parametrize("size", [1e-15, 1e-20])
-def test_weights_below_the_absolute_tolerance_grow_as_they_should(size: float) -> None:
+def test_weights_below_the_absolute_tolerance_grow_as_they_should() -> None:
     """GD, x = y = 1, v = w: dw/dt = exp(-w^2) w, so t = int exp(s^2) / s ds, from far below atol = 1e-12."""
+    size = 1e-20
     flow = Flow(Dataset([[1.0]], [1]), GradientDescent())
     weights = Weights(torch.tensor([[size]], dtype=torch.float64), torch.tensor([size], dtype=torch.float64))
     values = [1e-6, 0.1, 1.0, 2.0]
@@ -225,7 +225,7 @@ def test_a_neuron_reaches_the_kink_and_stays_there_at_the_time_of_the_quadrature
     torch.testing.assert_close(rest.output, torch.full((2, 1), v0 - w0**2 / 2, dtype=torch.float64), rtol=0, atol=BOUND)
 
 
-@pytest.mark.parametrize("rtol", [1e-6, 1e-8, 1e-10, 1e-12, 1e-14])
+@pytest.mark.parametrize("rtol", [1e-6, 1e-10, 1e-14])
 def test_error_estimate_holds_on_crossing_and_sliding_solutions_and_is_at_most_1000_times_larger(rtol: float) -> None:
     """Largest errors over the run, against the quadratures; at 1e-14 both are rounding errors."""
     flow, weights = crossing(-0.5)

@@ -22,7 +22,7 @@ def test_random_flows(kernel: str) -> None:
     supported: dict[str, Any] = {} if kernel == "compiled" else {"layers": [2], "decays": [0.0]}
 
     @settings(
-        max_examples=150 if kernel == "compiled" else 30,
+        max_examples=100 if kernel == "compiled" else 15,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow],
