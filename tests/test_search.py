@@ -113,7 +113,7 @@ def test_a_false_statement_that_holds_on_typical_instances_is_refuted(tmp_path: 
     target = overstated(factor)
     typical = torch.cat([search.margins(target, setting, points_of(setting, 10)) for setting in SETTINGS])
     assert typical.median() > 0
-    hunt = Hunt(target, evaluations(2000))
+    hunt = Hunt(target, evaluations(1500))
     hunt.run()
     result = search.keep(hunt, tmp_path).check
     assert result.verdict == "violated"

@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+import itertools
 import json
 import math
 import multiprocessing
@@ -91,8 +92,20 @@ def test_command_line_exits_1_when_a_verdict_is_not_as_expected(monkeypatch: pyt
     assert main(["proposition_5_3", "--seeds", "1"]) == 1
 
 
-def test_another_process_gives_the_same_checks_and_findings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cases are on the same run, which is observed once for both."""
+ENDLESS = ("proposition_5_3", 1)
+
+
+def endless(places: Sequence[cases.Place], scope: Scope) -> Any:
+    """In a process of its own: comes to an end on all cases but one."""
+    while ENDLESS in places:
+        time.sleep(1000.0)
+    return cases._of_group(places, scope)
+
+
+def test_several_processes_give_the_same_checks_and_findings_and_end_when_nobody_waits_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two cases are on the same run, which one process observes for both; the other one's would take for ever."""
     scope = Scope(1, "cpu")
     places = [("theorem_5_1", 3), ("theorem_5_2", 1), ("theorem_5_2", 12), ("theorem_5_2", 13)]
     places += cases.asked(["lemma_5_4"], scope)
@@ -100,8 +113,16 @@ def test_another_process_gives_the_same_checks_and_findings(monkeypatch: pytest.
     here = list(cases.results(places, scope))
     assert [place for place, _ in here] == places
     monkeypatch.setattr(cases, "FEW", 0)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # another one takes as long to start
-    assert dict(cases.results(places, scope)) == dict(here)
+    monkeypatch.setattr(cases, "_of_group", endless)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    results = cases.results([ENDLESS, *places], scope)
+    assert isinstance(results, Generator)
+    assert dict(itertools.islice(results, len(places))) == dict(here)
+    children = multiprocessing.active_children()
+    assert len(children) == 2
+    results.close()  # as after Ctrl-C
+    for child in children:
+        child.join()
 
 
 @pytest.mark.parametrize(
@@ -457,28 +478,6 @@ def test_a_process_that_dies_and_a_result_that_cannot_be_sent_cost_their_own_cas
     for place, reason in zip(places[1:], ("its process died", "internal error: .*pickle"), strict=True):
         assert found[place].verdict == "undecided"
         assert re.match(reason, found[place].details["reason"])
-
-
-def endless(places: Sequence[cases.Place], scope: Scope) -> Any:
-    """In a process of its own: comes to an end on one case only."""
-    while ("proposition_5_3", 1) in places:
-        time.sleep(1000.0)
-    return cases._of_group(places, scope)
-
-
-def test_processes_end_when_nobody_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after Ctrl-C: the one that is at a case would take for ever."""
-    monkeypatch.setattr(cases, "FEW", 0)
-    monkeypatch.setattr(cases, "_of_group", endless)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    found = cases.results([("theorem_5_2", 0), ("proposition_5_3", 1)], Scope(1, "cpu"))
-    assert isinstance(found, Generator)
-    assert next(found)[0] == ("theorem_5_2", 0)
-    children = multiprocessing.active_children()
-    assert children
-    found.close()
-    for child in children:
-        child.join()
 
 
 def test_own_data_is_checked_with_the_loss_that_is_asked_for(
