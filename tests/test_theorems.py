@@ -23,8 +23,8 @@ from theorems import (
     ensembles,
     equation_1,
     findings,
+    integrals,
     lemma_5_4,
-    measurement,
     observation,
     polynomial,
     proposition_5_3,
@@ -327,14 +327,13 @@ def test_the_integrated_bound_uses_the_integral_of_the_total_product() -> None:
     """int_0^T S dt by Gauss quadrature between events: S has its poles at t < 0, and 40 nodes leave 1e-20 there."""
     solution = ensembles.margin_run("separable", "fa", SHAPE, 1, "cpu")
     kinks = solution.events.time
-
     edges = torch.tensor([0.0, *kinks.tolist(), solution.t_final], dtype=torch.float64)
     places, factors = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(40))
     weights = solution.evaluate(edges[:-1, None] + edges.diff()[:, None] * (places + 1) / 2)
     product = (weights.output * solution.flow.rule.feedback_matrices(weights)[0].squeeze(-2)).sum(-1)[..., 0]
     expected = (product @ factors * edges.diff()).sum() / 2
     pieces = solution.pieces
-    before = measurement.integrals_before(proposition_5_7.total_product, solution)[0][-1]
+    before = integrals.integrals_before(proposition_5_7.total_product, solution)[0][-1]
     last = observe(solution, Pieces(*(column[-1:] for column in pieces)))
     over = polynomial.INTEGRALS[-1] @ proposition_5_7.total_product(last) * (pieces.end - pieces.start)[-1]
     assert (before + over).item() == pytest.approx(expected.item(), rel=1e-9)
@@ -437,7 +436,7 @@ PLANTED: dict[str, tuple[Any, str, Any, str, str]] = {
     ),
     "phi' on the wrong side": (observation, "effective_slopes", on_the_other_side, "equation_1", "FA, separable"),
     "sliding ignored": (observation, "effective_slopes", never_sliding, "equation_1", "GD, arbitrary labels"),
-    "half the quadrature": (measurement, "INTEGRALS", 0.5 * polynomial.INTEGRALS, "equation_1", "FA, separable"),
+    "half the quadrature": (integrals, "INTEGRALS", 0.5 * polynomial.INTEGRALS, "equation_1", "FA, separable"),
     "kappa 1 % too large": (Dataset, "kappa", larger_kappa, "proposition_5_7", "FA, separable, tight"),
     "R from the largest norm": (Dataset, "squared_radius", largest_norm, "proposition_5_7", "FA, boundary, tight"),
     "SVM margin 1 % too large": (constants, "svm_margin", larger_margin, "proposition_5_7", "FA, separable, tight"),
