@@ -52,8 +52,8 @@ def overstated(factor: float) -> Target:
 @pytest.mark.parametrize("target", TARGETS, ids=ids)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_instances_meet_the_hypotheses_wherever_the_point_is(target: Target, setting: Setting) -> None:
-    random = points_of(setting, 30)
-    corners = [torch.zeros_like(random[:1]), torch.ones_like(random[:1]), random[:10].round()]
+    random = points_of(setting, 8)
+    corners = [torch.zeros_like(random[:1]), torch.ones_like(random[:1]), random[:4].round()]
     points = torch.cat([random, *corners, torch.full_like(random[:1], 0.5)])
     solution, which = search._solved(*search.instances(target, setting, points), setting.t_final)
     assert solution is not None
@@ -108,12 +108,12 @@ def test_descents_stay_in_the_cube(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(((points >= 0) & (points <= 1)).all() for points in seen)
 
 
-@pytest.mark.parametrize("factor", [1.5, 1.005])
-def test_a_false_statement_that_holds_on_typical_instances_is_refuted(factor: float, tmp_path: Path) -> None:
+def test_a_false_statement_that_holds_on_typical_instances_is_refuted(tmp_path: Path) -> None:
+    factor = 1.005
     target = overstated(factor)
-    typical = torch.cat([search.margins(target, setting, points_of(setting, 30)) for setting in SETTINGS])
+    typical = torch.cat([search.margins(target, setting, points_of(setting, 10)) for setting in SETTINGS])
     assert typical.median() > 0
-    hunt = Hunt(target, evaluations(2000))
+    hunt = Hunt(target, evaluations(1500))
     hunt.run()
     result = search.keep(hunt, tmp_path).check
     assert result.verdict == "violated"
@@ -131,7 +131,7 @@ def test_descents_reach_what_random_points_do_not(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_same_number_of_evaluations_gives_the_same_instance() -> None:
-    hunts = [Hunt(target_of(lemma_5_4.STATEMENT), evaluations(700)) for _ in range(2)]
+    hunts = [Hunt(target_of(lemma_5_4.STATEMENT), evaluations(250)) for _ in range(2)]
     for hunt in hunts:
         hunt.run()
     first, second = (hunt.tightest for hunt in hunts)

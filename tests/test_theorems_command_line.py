@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+import itertools
 import json
 import math
 import multiprocessing
@@ -91,8 +92,20 @@ def test_command_line_exits_1_when_a_verdict_is_not_as_expected(monkeypatch: pyt
     assert main(["proposition_5_3", "--seeds", "1"]) == 1
 
 
-def test_several_processes_give_the_same_checks_and_findings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cases are on the same run, which one process observes for both."""
+ENDLESS = ("proposition_5_3", 1)
+
+
+def endless(places: Sequence[cases.Place], scope: Scope) -> Any:
+    """In a process of its own: comes to an end on all cases but one."""
+    while ENDLESS in places:
+        time.sleep(1000.0)
+    return cases._of_group(places, scope)
+
+
+def test_several_processes_give_the_same_checks_and_findings_and_end_when_nobody_waits_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two cases are on the same run, which one process observes for both; the other one's would take for ever."""
     scope = Scope(1, "cpu")
     places = [("theorem_5_1", 3), ("theorem_5_2", 1), ("theorem_5_2", 12), ("theorem_5_2", 13)]
     places += cases.asked(["lemma_5_4"], scope)
@@ -100,7 +113,16 @@ def test_several_processes_give_the_same_checks_and_findings(monkeypatch: pytest
     here = list(cases.results(places, scope))
     assert [place for place, _ in here] == places
     monkeypatch.setattr(cases, "FEW", 0)
-    assert dict(cases.results(places, scope)) == dict(here)
+    monkeypatch.setattr(cases, "_of_group", endless)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    results = cases.results([ENDLESS, *places], scope)
+    assert isinstance(results, Generator)
+    assert dict(itertools.islice(results, len(places))) == dict(here)
+    children = multiprocessing.active_children()
+    assert len(children) == 2
+    results.close()  # as after Ctrl-C
+    for child in children:
+        child.join()
 
 
 @pytest.mark.parametrize(
@@ -225,40 +247,46 @@ def verdicts_of(path: Path) -> dict[str, str]:
     return {entry["case"]: entry["verdict"] for entry in json.loads(path.read_text())["checks"]}
 
 
+STOPS: list[tuple[Exception, str]] = [
+    (IntegrationError(0.5, "because", 3, None), "trajectory 3 stopped at t = 0.5: because"),
+    (NoMarginError("it overflows"), "it overflows"),
+    (DoesNotApplyError("lemma_5_4", [fact("no", False)]), "lemma_5_4 does not apply: no (slack -inf)"),
+    (MemoryError(), "there is not enough memory"),
+]
+MISTAKES: list[tuple[Exception, str]] = [
+    (ValueError("own [/mistake]"), "ValueError: own [/mistake]"),
+    (KeyError("own"), "KeyError: 'own'"),
+    (RecursionError("own"), "RecursionError: own"),
+]
+
+
 @pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (IntegrationError(0.5, "because", 3, None), "trajectory 3 stopped at t = 0.5: because"),
-        (NoMarginError("it overflows"), "it overflows"),
-        (DoesNotApplyError("lemma_5_4", [fact("no", False)]), "lemma_5_4 does not apply: no (slack -inf)"),
-        (MemoryError(), "there is not enough memory"),
-        (ValueError("own [/mistake]"), "internal error: ValueError: own [/mistake]"),
-        (KeyError("own"), "internal error: KeyError: 'own'"),
-        (RecursionError("own"), "internal error: RecursionError: own"),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+    ("errors", "prefix"), [(STOPS, ""), (MISTAKES, "internal error: ")], ids=["stops", "own mistakes"]
 )
-def test_a_case_that_fails_is_undecided_with_the_reason_and_costs_no_other(
-    error: Exception, reason: str, few: list[Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    few.insert(1, case_that(failing(error)))
+def test_cases_that_fail_are_undecided_with_the_reason_and_cost_no_other(
+    errors: list[tuple[Exception, str]], prefix: str, few: list[Case], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    few[1:1] = [case_that(failing(error), f"broken {number}") for number, (error, _) in enumerate(errors)]
     path, page = tmp_path / "report.json", tmp_path / "report.html"
     assert main(["lemma_5_4", "--seeds", "1", "--json", str(path), "--html", str(page)]) == 1
-    assert list(verdicts_of(path).values()) == ["holds", "undecided", "violated"]
+    assert list(verdicts_of(path).values()) == ["holds", *["undecided"] * len(errors), "violated"]
     report = json.loads(path.read_text())
-    assert report["checks"][1]["details"]["reason"] == reason
     assert [item["trajectories"] for item in report["findings"]] == [1]
-    assert html.escape(reason) in page.read_text().replace("&#39;", "&#x27;")
+    shown = page.read_text().replace("&#39;", "&#x27;")
     out, err = capsys.readouterr()
-    assert f"unexpected: lemma_5_4, broken: undecided: {reason}" in " ".join(out.split())
-    assert "2 of 3 checks as expected" in out
-    if reason.startswith("internal error"):
-        assert err.startswith("Traceback") and "in wrong" in err
-        assert err.splitlines()[-1] == (
-            f"internal error in lemma_5_4, broken: {reason.removeprefix('internal error: ')} (please report)"
-        )
-    else:
+    assert f"2 of {2 + len(errors)} checks as expected" in out
+    said = []
+    for number, (_, reason) in enumerate(errors):
+        assert report["checks"][1 + number]["details"]["reason"] == prefix + reason
+        assert html.escape(prefix + reason) in shown
+        assert f"unexpected: lemma_5_4, broken {number}: undecided: {prefix}{reason}" in " ".join(out.split())
+        said.append(f"internal error in lemma_5_4, broken {number}: {reason} (please report)")
+    if not prefix:
         assert err == ""
+        return
+    assert [line for line in err.splitlines() if line.startswith("internal error")] == said
+    assert err.count("Traceback") == err.count("in wrong") == len(errors)
 
 
 def test_an_interrupt_keeps_what_was_decided(
@@ -428,57 +456,28 @@ def test_an_own_mistake_on_own_data_costs_no_other_verdict_and_is_no_bad_input(
     assert err.splitlines()[-1].endswith("ValueError: own (please report)")
 
 
-def dying(places: Sequence[cases.Place], scope: Scope) -> Any:
-    """In a process of its own: dies on one case, as by a system without memory."""
+def troubled(places: Sequence[cases.Place], scope: Scope) -> Any:
+    """In a process of its own: dies on one case, as by a system without memory; what another finds cannot be sent."""
     if ("proposition_5_3", 1) in places:
         os._exit(1)
-    return cases._of_group(places, scope)
-
-
-def unsendable(places: Sequence[cases.Place], scope: Scope) -> Any:
-    """In a process of its own: what it finds on one case cannot be sent."""
-    if ("proposition_5_3", 1) in places:
+    if ("proposition_5_3", 3) in places:
         return threading.Lock()
     return cases._of_group(places, scope)
 
 
-@pytest.mark.parametrize(
-    ("worker", "reason"), [(dying, "its process died"), (unsendable, "internal error: .*pickle")], ids=["dies", "stuck"]
-)
-def test_a_process_that_dies_costs_the_case_that_it_died_on_alone(
-    worker: Callable[..., Any], reason: str, monkeypatch: pytest.MonkeyPatch
+def test_a_process_that_dies_and_a_result_that_cannot_be_sent_cost_their_own_case_alone(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cases, "FEW", 0)
-    monkeypatch.setattr(cases, "_of_group", worker)
+    monkeypatch.setattr(cases, "_of_group", troubled)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    places = [("theorem_5_2", 0), ("proposition_5_3", 1)]
+    places = [("theorem_5_2", 0), ("proposition_5_3", 1), ("proposition_5_3", 3)]
     found: dict[cases.Place, Any] = dict(cases.results(places, Scope(1, "cpu")))
     assert found.keys() == set(places)
     assert found[places[0]].verdict == "holds"
-    assert found[places[1]].verdict == "undecided"
-    assert re.match(reason, found[places[1]].details["reason"])
-
-
-def endless(places: Sequence[cases.Place], scope: Scope) -> Any:
-    """In a process of its own: comes to an end on one case only."""
-    while ("proposition_5_3", 1) in places:
-        time.sleep(1000.0)
-    return cases._of_group(places, scope)
-
-
-def test_processes_end_when_nobody_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after Ctrl-C: the one that is at a case would take for ever."""
-    monkeypatch.setattr(cases, "FEW", 0)
-    monkeypatch.setattr(cases, "_of_group", endless)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    found = cases.results([("theorem_5_2", 0), ("proposition_5_3", 1)], Scope(1, "cpu"))
-    assert isinstance(found, Generator)
-    assert next(found)[0] == ("theorem_5_2", 0)
-    children = multiprocessing.active_children()
-    assert children
-    found.close()
-    for child in children:
-        child.join()
+    for place, reason in zip(places[1:], ("its process died", "internal error: .*pickle"), strict=True):
+        assert found[place].verdict == "undecided"
+        assert re.match(reason, found[place].details["reason"])
 
 
 def test_own_data_is_checked_with_the_loss_that_is_asked_for(

@@ -50,11 +50,21 @@ class Curve:
 
     def coefficients(self, middle: arb, radius: arb, count: int) -> list[arb]:
         """Enclose the first Taylor coefficients about every time of [middle - radius, middle + radius]."""
-        reach = (abs(middle) + radius).upper()
+        return self.coefficients_in(middle, [radius], count)[0]
+
+    def coefficients_in(self, middle: arb, radii: Sequence[arb], count: int) -> list[list[arb]]:
+        """The same for several radii: what takes the time is to shift the polynomial to the middle."""
         shifted = self.polynomial if middle.is_zero() else self.polynomial(arb_poly([middle, 1]))
+        return [self._enclosed(shifted, (abs(middle) + radius).upper(), radius, count) for radius in radii]
+
+    def _enclosed(self, shifted: arb_poly, reach: arb, radius: arb, count: int) -> list[arb]:
+        """The coefficients from the polynomial in the time since the middle, and the remainder up to |t| = reach."""
+        rests = [around_zero(self.disc.remainder(self.tail, reach, k)) for k in range(count)]
+        if radius.is_zero():
+            return [shifted[k] + rest for k, rest in enumerate(rests)]
         spread, found = around_zero(radius), []
-        for k in range(count):
-            found.append(shifted(spread) + around_zero(self.disc.remainder(self.tail, reach, k)))
+        for k, rest in enumerate(rests):
+            found.append(shifted(spread) + rest)
             shifted = shifted.derivative() * (1 / arb(k + 1))
         return found
 

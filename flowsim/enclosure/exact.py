@@ -47,7 +47,7 @@ class Neuron:
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """A flow of a two-layer network with scalar output and its initial weights, exactly.
 

@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import count
 from math import comb
 from typing import Any
@@ -36,6 +37,9 @@ FEWEST_TERMS = 3
 
 FINEST = 300
 """Pieces are not halved below 2^-300 of their time."""
+
+KEPT = 512
+"""Steps that are kept as they are looked at first, as a whole: most observables need no more, and ask for the same."""
 
 Observable = Callable[[Point[Any]], Any]
 
@@ -107,10 +111,12 @@ def _bounded(problem: Problem, observable: Observable, piece: _Piece) -> _Piece:
     middle = ((low + high) / 2).mid()
     radius = (abs(high - middle).upper()).union(abs(low - middle).upper()).upper()
     terms = min(TERMS * (1 + piece.depth), MOST_TERMS, step.disc.order // 2)  # to more a `Disc` gives no bounds there
+    look = around if piece.depth else _around_whole
     with _series_of(terms):
-        close = _coefficients(observable(around(problem, step, middle, arb(0), terms)), terms)
+        at_middle, anywhere = look(problem, step, middle, (arb(0), radius), terms)
+        close = _coefficients(observable(at_middle), terms)
         try:
-            wide = _coefficients(observable(around(problem, step, middle, radius, terms)), terms)
+            wide = _coefficients(observable(anywhere), terms)
         except ValueError:  # of python-flint, where a series is divided by one that may begin with 0
             wide = []
     known = min(len(close), len(wide))
@@ -131,6 +137,9 @@ def _bounded(problem: Problem, observable: Observable, piece: _Piece) -> _Piece:
     valley = close[0] - close[1] * close[1] / (4 * curvature)
     lower = max(value.lower(), valley.lower())
     return replace(piece, lower=lower, inside=middle - close[1] / (2 * curvature))
+
+
+_around_whole = lru_cache(maxsize=KEPT)(around)
 
 
 def _range(close: list[arb], wide: list[arb], radius: arb, k: int) -> arb:

@@ -167,14 +167,19 @@ def at_local(problem: Problem, step: Step, local: arb) -> Point[arb]:
     return Point(problem, step.start + local, rows, [curve.value(local) for curve in step.output], step.state.modes)
 
 
-def around(problem: Problem, step: Step, middle: arb, radius: arb, count: int) -> Point[arb_series]:
-    """The solution's first Taylor coefficients about every time of [middle - radius, middle + radius] in a step."""
-    hidden, output = (
-        [arb_series(curve.coefficients(middle, radius, count), count) for curve in curves]
-        for curves in (step.hidden, step.output)
-    )
-    time = arb_series([step.start + middle + arb(0, radius), 1][:count], count)
-    return Point(problem, time, _rows(problem, hidden), output, step.state.modes)
+def around(problem: Problem, step: Step, middle: arb, radii: Sequence[arb], count: int) -> list[Point[arb_series]]:
+    """The solution's first Taylor coefficients about every time of [middle - radius, middle + radius] in a step.
+
+    One point for each radius.
+    """
+    curves = [curve.coefficients_in(middle, radii, count) for curve in (*step.hidden, *step.output)]
+    found = []
+    for radius, weights in zip(radii, zip(*curves, strict=True), strict=True):
+        entries = [arb_series(coefficients, count) for coefficients in weights]
+        hidden, output = entries[: len(step.hidden)], entries[len(step.hidden) :]
+        time = arb_series([step.start + middle + arb(0, radius), 1][:count], count)
+        found.append(Point(problem, time, _rows(problem, hidden), output, step.state.modes))
+    return found
 
 
 def _rows(problem: Problem, entries: list[A]) -> list[list[A]]:

@@ -40,7 +40,7 @@ class Change:
     after: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """The solution on [start, end], balls, end = start + length. Curves are functions of the time since `start`.
 

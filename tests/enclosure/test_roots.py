@@ -71,6 +71,17 @@ def test_the_values_on_a_ball_of_times_allow_for_the_remainder_at_its_later_end(
     assert Curve(arb_poly([]), arb(1), DISC).value(arb(0.5, 0.25)).contains((arb(0.75) / 8) ** 8)
 
 
+def test_coefficients_at_a_time_and_about_it_are_those_of_the_polynomial_and_allow_for_the_remainder() -> None:
+    """1 - t and a tail with all of its norm at order 8: values and slopes at 1/2, and on [1/4, 3/4]."""
+    curve = Curve(arb_poly([1, -1]), arb(1), DISC)
+    exact, anywhere = curve.coefficients_in(arb(0.5), [arb(0), arb(0.25)], 2)
+    for found, times in ((exact, (0.5,)), (anywhere, (0.25, 0.5, 0.75))):
+        for time in times:
+            assert found[0].contains(1 - arb(time) + (arb(time) / 8) ** 8)
+            assert found[1].contains(-1 + (arb(time) / 8) ** 7)
+    assert exact[0].rad() < 1e-9 < anywhere[0].rad()
+
+
 def test_a_series_is_not_asked_beyond_its_disc() -> None:
     with pytest.raises(ArithmeticError, match="beyond its disc"):
         polynomial(1.0, tail=1.0).value(arb(8.5))

@@ -1,13 +1,15 @@
 """Every case comes out as it should, and the command says so: tables, JSON, HTML, exit statuses."""
 
+import contextlib
 import importlib
 import importlib.util
 import json
 import re
 from dataclasses import replace
 from fractions import Fraction
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -74,15 +76,29 @@ def saved(instance: Instance, path: Path) -> str:
     return str(path)
 
 
-def test_own_data_are_proved_and_json_and_html_have_the_intervals(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+class Proved(NamedTuple):
+    """What the command says of data of one's own, and where it has put its files."""
+
+    instance: Instance
+    report: dict[str, Any]
+    page: str
+    printed: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def proved(tmp_path_factory: pytest.TempPathFactory) -> Proved:
+    folder = tmp_path_factory.mktemp("own")
     instance = margin_instance("boundary", "FA", 0, samples=2, width=2, t_final=1, gap=Fraction(1, 8))
-    files = [str(tmp_path / name) for name in ("own.npz", "report.json", "report.html")]
-    saved(instance, Path(files[0]))
-    status = main(["--data", files[0], "--rigorous", "--json", files[1], "--html", files[2]])
-    assert status == 0
-    report = json.loads(Path(files[1]).read_text())
+    own, report, page, certificate = (str(folder / name) for name in ("own.npz", "run.json", "run.html", "one.json"))
+    options = ["--json", report, "--html", page, "--certificate", certificate]
+    with contextlib.redirect_stdout(StringIO()) as printed:
+        assert main(["--rigorous", "--data", saved(instance, Path(own)), *options]) == 0
+    return Proved(instance, json.loads(Path(report).read_text()), Path(page).read_text(), printed.getvalue(), folder)
+
+
+def test_own_data_are_proved_and_json_and_html_have_the_intervals(proved: Proved) -> None:
+    report, page, printed = proved.report, proved.page, proved.printed
     assert report["dtype"] == "ball arithmetic"
     assert set(report["rigorous"]) == {"flowsim", "python-flint", "flint", "python"}
     assert report["data"]["R^2"][0] == report["data"]["R^2"][1]
@@ -91,34 +107,24 @@ def test_own_data_are_proved_and_json_and_html_have_the_intervals(
         assert [run["bits"] for run in entry["details"]["runs"]] == [own_data.BITS]
         for claim in entry["details"]["claims"].values():
             assert Fraction(claim["interval"][0]) <= Fraction(claim["interval"][1])
+            assert f"[{claim['interval'][0]}, {claim['interval'][1]}]" in page
     rows = {(entry["name"], entry["case"]) for entry in report["checks"]}
     assert ("lemma_5_4", "fa, sign preservation and alignment") in rows
     out = {item["case"]: item["hypotheses"] for item in report["inapplicable"]}
     assert out["gd, boundary data"]["rule is FA or sign-FA"]["holds"] is False
-    page = Path(files[2]).read_text()
     assert not re.search(r"(src|href)\s*=|@import|url\(", page), "the page loads nothing"
     assert "as proved" in page
     assert "python-flint" in page
-    for entry in report["checks"]:
-        for claim in entry["details"]["claims"].values():
-            assert f"[{claim['interval'][0]}, {claim['interval'][1]}]" in page
-    printed = capsys.readouterr().out
     assert "proved" in printed
     assert f"{len(report['checks'])} of {len(report['checks'])} checks as expected" in printed
 
 
-def test_certificates_of_own_data_are_verified_and_say_what_the_report_does(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    instance = margin_instance("boundary", "FA", 0, samples=2, width=2, t_final=1, gap=Fraction(1, 8))
-    own, report, certificate = (tmp_path / name for name in ("own.npz", "report.json", "run.json"))
-    options = ["--rigorous", "--data", saved(instance, own), "--json", str(report), "--certificate", str(certificate)]
-    assert main(["proposition_5_7", *options]) == 0
-    (check,) = [item for item in json.loads(report.read_text())["checks"] if item["case"] == "fa, boundary data"]
+def test_certificates_of_own_data_are_verified_and_say_what_the_report_does(proved: Proved) -> None:
+    (check,) = [item for item in proved.report["checks"] if item["case"] == "fa, boundary data"]
     excess = list(map(Fraction, check["details"]["claims"]["<grad, fa> >= mu L^2"]["interval"]))
-    mu = proposition_5_7.mu_boundary(replace(instance, slope=Fraction(0.3)))
+    mu = proposition_5_7.mu_boundary(replace(proved.instance, slope=Fraction(0.3)))
     for rule in ("fa", "sign-fa", "gd"):
-        stored = json.loads((tmp_path / f"run.{rule}.json").read_text())
+        stored = json.loads((proved.folder / f"one.{rule}.json").read_text())
         lines = checker.verify(stored)
         assert len(lines) == 1 + len(stored["claims"])
         assert {claim["observable"] for claim in stored["claims"]} >= {"dominance", "gap"}

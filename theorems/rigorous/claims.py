@@ -62,7 +62,7 @@ class Run:
             found = [arb.pos_inf()] * len(observables)
             for step in self.enclosure.steps:
                 half = (step.length / 2).upper()
-                point = around(self.enclosure.problem, step, half, half, 1)
+                (point,) = around(self.enclosure.problem, step, half, [half], 1)
                 values = [seen(point)[0] for seen in observables]
                 lows = [value.lower() if value.is_finite() else arb.neg_inf() for value in values]
                 found = [min(pair) for pair in zip(found, lows, strict=True)]

@@ -94,7 +94,7 @@ def _expanded(run: Run, step: Step, radius: arb, observed: Callable[[Point[Any]]
     problem, order = run.enclosure.problem, 3 * step.disc.order // 5
     cap, ctx.cap = ctx.cap, order + 1  # terms that series keep
     try:
-        close, wide = (observed(around(problem, step, radius, spread, order + 1)) for spread in (arb(0), radius))
+        close, wide = map(observed, around(problem, step, radius, [arb(0), radius], order + 1))
     finally:
         ctx.cap = cap
     if not all(series.prec > order for series in (*close, *wide)):
