@@ -59,11 +59,13 @@ def _gaussian(dataset: Dataset, width: int) -> tuple[Flow, Weights]:
     return Flow(dataset, FeedbackAlignment(feedback), slope=SLOPE), weights
 
 
-def deep(seeds: int, hidden: tuple[int, ...], samples: int = 10, dimension: int = 6) -> tuple[Flow, NetworkWeights]:
+def deep(
+    seeds: int, hidden: tuple[int, ...], samples: int = 10, dimension: int = 6, scale: float = 1.0
+) -> tuple[Flow, NetworkWeights]:
     """Gaussian inputs, weights and feedback, labels at random, hidden layers of some widths."""
     dataset, widths = _random_data(seeds, samples, dimension), (dimension, *hidden, 1)
-    weights = stack([deep_gaussian(widths, seed) for seed in range(seeds)])
-    feedback = stack([deep_gaussian(widths, FEEDBACK_SEEDS + seed) for seed in range(seeds)])
+    weights = stack([deep_gaussian(widths, seed, scale=scale) for seed in range(seeds)])
+    feedback = stack([deep_gaussian(widths, FEEDBACK_SEEDS + seed, scale=scale) for seed in range(seeds)])
     return Flow(dataset, FeedbackAlignment(feedback.layers[1:]), slope=SLOPE), weights
 
 

@@ -26,13 +26,16 @@ from flowsim.files import whole
 from flowsim.integrators.event.records import COLUMNS
 from flowsim.weights import NetworkWeights
 
-SECONDS = 300
+SECONDS = 120
 """CPU seconds that a run may take, of each thread."""
 
 OF_MEMORY = 0.8
 """Share of the memory that is free when a run starts which it may take."""
 
 RTOL = 1e-8
+KEPT = (2 / (1 + SLOPE**2)) ** 0.5
+"""Scale of weights that keep the size of signals from layer to layer, on the average."""
+
 FOLDER = Path(__file__).resolve().parent
 GIGABYTE = 1e9
 
@@ -61,7 +64,7 @@ AXES = {
     ),
     "depth": Axis(
         "{} hidden layers of 8, n = 10, d = 6, arbitrary labels, to t = 20",
-        lambda size: (*deep(1, hidden=(8,) * size), 20.0), _doubled(2),
+        lambda size: (*deep(1, hidden=(8,) * size, scale=KEPT), 20.0), _doubled(2),
     ),
     "horizon": Axis(
         "to t = 1e{}, n = 20, d = 40, m = 50, separable",
