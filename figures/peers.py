@@ -20,7 +20,7 @@ from scipy.integrate import solve_ivp
 from torchdiffeq import odeint
 
 from flowsim import FeedbackAlignment, Flow
-from flowsim.integrators.event.records import join
+from flowsim.flat import join
 from flowsim.reduction import reduce
 from flowsim.rules import is_one_of
 from flowsim.weights import NetworkWeights

@@ -4,12 +4,8 @@ import dataclasses
 import functools
 import io
 import math
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -391,8 +387,10 @@ def stopped_at(shares: list[float], kind: type[BaseException]) -> Callable[[floa
     return tell
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    list(zip(RULES, [KeyboardInterrupt, RuntimeError, KeyboardInterrupt, RuntimeError], strict=True)),
+)
 def test_interrupted_and_failing_runs_end_with_the_same_bits(
     rule: str, kind: type[BaseException], table: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -425,35 +423,6 @@ def test_batch_norm_and_its_moments_are_resumed_too(tmp_path: Path) -> None:
     assert read_alone == [f"layer{stage}.{block}.conv2" for stage in (1, 2, 3, 4) for block in (0, 1)]
     for name in read_alone:
         np.testing.assert_allclose(predicted_cosine(made, name), column(made, f"cosine {name}"), atol=2e-5)
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import torch
-torch.set_num_threads(1)
-from test_deep_networks import TINY, Setting, pictures, run, select
-setting = Setting("FA", 3, 1)
-data = select(TINY, pictures(), setting)
-run(TINY, setting, data, Path(sys.argv[1]), "cpu", lambda share: time.sleep(0.5), save_every=0.0)
-"""
-
-
-def test_a_killed_run_goes_on_from_its_last_save_to_the_same_bits(table: pd.DataFrame, tmp_path: Path) -> None:
-    script = KILLED.format(tests=str(Path(__file__).parent))
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("deep_networks-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it was killed before it ended"
-    shares: list[float] = []
-    setting = Setting("FA", 3, 1)
-    again = run(TINY, setting, select(TINY, pictures(), setting), tmp_path, "cpu", shares.append)
-    assert 0 < shares[0] < 1
-    whole = rows(table, rule="FA", classes=3, repeat=1).reset_index(drop=True)
-    pd.testing.assert_frame_equal(tabulate([(setting, again)]), whole, check_exact=True)
 
 
 def test_an_advance_leaves_the_state_before_as_it_is() -> None:
@@ -622,9 +591,10 @@ def shell(tmp_path: Path, *more: str) -> list[str]:
 
 
 def test_from_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """All runs in processes of their own; a line for each on standard error, as it is no terminal here."""
+    """All runs in another process; a line for each on standard error, as it is no terminal here."""
     small = dataclasses.replace(TINY, dataset="fashion-mnist", epochs=2, classes=(2,))
     monkeypatch.setattr(experiment, "SMALL", {"lenet": small})
+    monkeypatch.setattr(experiment, "cores", lambda: 1)
     monkeypatch.setattr(experiment, "load", lambda dataset, folder, download: pictures())
     monkeypatch.setattr(progress, "FIRST", math.inf)
     assert command.main(shell(tmp_path, "--dataset", "fashion-mnist")) == 0
@@ -656,6 +626,7 @@ def test_a_run_that_fails_costs_no_other_and_nothing_is_lost(tmp_path: Path, mon
         return [(each, Done(lambda each=each: each.function(*each.arguments(), lambda share: None))) for each in runs]
 
     monkeypatch.setattr(experiment, "carried_out", in_this_process)
+    monkeypatch.setattr(experiment, "FIGURES", {})
     setting = Setting("FA", 2, 0)
     path = training.state_path(protocol, setting, select(protocol, pictures(), setting), tmp_path, "cpu")
     path.write_bytes(b"not a state")

@@ -30,9 +30,8 @@ def job(item: Any) -> Any:
     if kind == "unsendable":
         return threading.Lock()
     if kind == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if kind == "die once" and not Path(more).exists():
-        Path(more).touch()
+        with open(more, "a") as file:
+            file.write("died ")
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "tell":
         tell(more)
@@ -73,13 +72,15 @@ def test_a_task_whose_process_dies_is_tried_again_alone_and_then_given_up(
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    items = [("die", 0), ("die once", str(tmp_path / "died")), *(("value", n) for n in range(3))]
+    death = ("die", str(tmp_path / "deaths"))
+    items = [death, *(("value", n) for n in range(3))]
     before = set(psutil.Process().children(recursive=True))
     found = dict(execute(job, items, workers=2))
     assert set(found) == set(items)
-    assert isinstance(found["die", 0].exception(), ProcessDiedError)
+    assert isinstance(found[death].exception(), ProcessDiedError)
+    assert Path(death[1]).read_text() == "died died "
     assert {item: found[item].result()[0] for item in items[1:]} == {(kind, more): more for kind, more in items[1:]}
-    assert list(found).index(("die", 0)) >= 3
+    assert list(found)[-1] == death
     assert capfd.readouterr() == ("", "")
     assert not list(folder.iterdir())
     left = {each for each in psutil.Process().children(recursive=True) if each not in before}
@@ -95,7 +96,7 @@ def endless(item):
     time.sleep(1000)
 if __name__ == "__main__":
     try:
-        list(execute(endless, [sys.argv[1]] * 2, workers=2))
+        list(execute(endless, [sys.argv[1]], workers=1))
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -110,7 +111,7 @@ def test_processes_end_with_the_one_that_started_them_and_say_nothing(ending: si
     process = subprocess.Popen(
         [sys.executable, str(script), str(folder)], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    wait_for(lambda: len(list(folder.glob("*.pid"))) == 2)
+    wait_for(lambda: any(folder.glob("*.pid")))
     if ending == signal.SIGINT:
         os.killpg(process.pid, ending)
     else:
@@ -132,11 +133,11 @@ def test_ctrl_c_while_processes_start_is_as_quiet(tmp_path: Path) -> None:
     )
     started: set[int] = set()
 
-    def two_start() -> bool:
+    def one_starts() -> bool:
         started.update(each.pid for each in psutil.Process(process.pid).children(recursive=True))
-        return len(started) >= 3  # one of them keeps semaphores
+        return len(started) >= 2  # one of them keeps semaphores
 
-    wait_for(two_start)
+    wait_for(one_starts)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")

@@ -30,15 +30,29 @@ def packages(extra: str) -> set[str]:
     return found
 
 
-def loaded_by(statement: str) -> set[str]:
-    code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+LOADING = """
+import sys, flowsim
+assert not {"torch", "numpy"} & sys.modules.keys()
+assert set(flowsim.__all__) <= set(dir(flowsim))
+import flowsim.solving
+assert flowsim.solve is flowsim.solving.solve and callable(flowsim.solve)
+for name in flowsim.__all__:
+    assert getattr(flowsim, name) is not None, name
+assert flowsim.losses.named("logistic").name == "logistic"
+assert not hasattr(flowsim, "nothing")
+print(*{name.split(".")[0] for name in sys.modules})
+import figures.command
+print(*{name.split(".")[0] for name in sys.modules})
+"""
 
 
-def test_importing_flowsim_loads_nothing_of_an_extra() -> None:
+def test_flowsim_loads_what_is_asked_for_and_nothing_of_an_extra_and_figures_nothing_of_experiments() -> None:
+    found = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, check=True)
+    by_flowsim, by_figures = (set(line.split()) for line in found.stdout.splitlines())
     optional = packages("all")
     assert {"matplotlib", "rich", "jinja2", "latex2mathml", "pandas", "pyarrow", "dask", "xarray", "flint"} <= optional
-    assert optional & loaded_by("from flowsim import *") == set()
+    assert optional & by_flowsim == set()
+    assert {"pandas", "mlxtend", "sklearn"} & by_figures == set()
 
 
 SOLVING = """
@@ -84,16 +98,27 @@ def test_without_an_extra_one_line_says_what_to_install(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("module", "package"),
-    [("theorems", "rich"), ("theorems", "jinja2"), ("figures", "rich"), ("figures", "matplotlib")],
-)
-def test_without_an_extra_a_command_says_so_in_one_line(module: str, package: str) -> None:
-    hidden = f"import sys, runpy; sys.modules['{package}'] = None; "
-    run = f"sys.argv = ['{module}', '--version']; runpy.run_module('{module}', run_name='__main__')"
-    found = subprocess.run([sys.executable, "-c", hidden + run], capture_output=True, text=True, check=False)
-    assert found.returncode == 2
-    assert found.stderr == f"error: {module} needs {package}: pip install '.[all]'\n"
+WITHOUT = """
+import runpy, sys
+for module, package in [("theorems", "rich"), ("theorems", "jinja2"), ("figures", "rich"), ("figures", "matplotlib")]:
+    for name in list(sys.modules):
+        if name.split(".")[0] in (package, "theorems", "figures"):
+            del sys.modules[name]
+    sys.modules[package], sys.argv = None, [module, "--version"]
+    try:
+        runpy.run_module(module, run_name="__main__")
+    except SystemExit as leaving:
+        print(leaving.code, module, package)
+    del sys.modules[package]
+"""
+
+
+def test_without_an_extra_a_command_says_so_in_one_line() -> None:
+    found = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
+    asked = [line.split() for line in found.stdout.splitlines()]
+    assert [status for status, *_ in asked] == ["2"] * 4
+    lines = [f"error: {module} needs {package}: pip install '.[all]'\n" for _, module, package in asked]
+    assert found.stderr == "".join(lines)
 
 
 def test_a_mistake_of_another_kind_is_left_as_it_is() -> None:

