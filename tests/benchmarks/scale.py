@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,11 +69,11 @@ AXES = {
     ),
     "horizon": Axis(
         "to t = 1e{}, n = 20, d = 40, m = 50, separable",
-        lambda size: (*separable(1), 10.0**size), (4, 8, 12, 16, 32, 64, 128, 256),
+        lambda size: (*separable(1), 10.0**size), (4, 8, 12, 16, 32, 64, 128, 256, 308),
     ),
     "horizon, labels not fitted": Axis(
-        "to t = 1e{}, n = 40, d = 20, m = 50, arbitrary labels",
-        lambda size: (*arbitrary_labels(1), 10.0**size), (2, 4, 6, 8, 10, 12),
+        "to t = 1e{}, n = 40, d = 2, m = 5, arbitrary labels",
+        lambda size: (*arbitrary_labels(1, samples=40, dimension=2, width=5), 10.0**size), (2, 4, 6, 8, 10, 12),
     ),
     "ensemble": Axis(
         "{} trajectories, n = 20, d = 40, m = 50, separable, to t = 100",
@@ -116,7 +117,7 @@ def restrict(threads: int) -> None:
 def run(axis: Axis, size: int) -> Run:
     """A run to its end, unless the system ends it."""
     torch.set_num_threads(axis.threads)
-    stopped, left = "", {}
+    started, stopped, left = time.process_time(), "", {}
     try:
         flow, weights, t_final = axis.make(size)
         solution = solve(flow, weights, t_final, rtol=RTOL, atol=1e-2 * RTOL)
@@ -125,8 +126,8 @@ def run(axis: Axis, size: int) -> Run:
         stopped = str(error)
     except MemoryError as error:
         stopped = f"memory: {error}" if str(error) else "memory"
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return Run(size, stopped, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024.0, **left)
+    seconds, peak = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    return Run(size, stopped, seconds, peak, **left)
 
 
 def describe(solution: Solution[NetworkWeights]) -> dict[str, Any]:
