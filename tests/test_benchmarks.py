@@ -29,7 +29,7 @@ import telling
 import torch
 from measure import GOALS, OURS, RTOLS, Point, Row
 from problems import BASE, HARD, SETTINGS, SINGLE
-from results import Results, fit_growth
+from results import NONE, Results, fit_growth
 
 from flowsim import Flow, Weights, solve
 
@@ -237,7 +237,7 @@ def test_the_readme_has_the_seconds_of_the_last_run() -> None:
         if math.isfinite(seconds):
             assert theirs == f"{seconds:.2g} ({which})"
         else:
-            assert theirs == "none ends"
+            assert theirs == NONE
 
 
 def test_the_problems_are_what_they_are_called() -> None:

@@ -11,6 +11,9 @@ from problems import BASE, GROWTH, SETTINGS, SINGLE
 
 LOOSE, TIGHT = GOALS
 
+NONE = "none reaches it"
+"""What stands for the fastest peer where none that was tried reaches the error within its limit."""
+
 
 @dataclass
 class Results:
@@ -41,10 +44,10 @@ class Results:
             for row in self.rows
             if row.method != OURS and row.problem == name and row.ensemble in (1, count) and (best := row.best(goal))
         ]
-        return min(found, default=(math.inf, "none ends"))
+        return min(found, default=(math.inf, NONE))
 
     def ratio(self, name: str, count: int = 1, threads: int = 1, goal: float = TIGHT) -> float | None:
-        """How many times as fast as the fastest peer flowsim is; None where none ends."""
+        """How many times as fast as the fastest peer flowsim is; None where none reaches the error."""
         ours, (seconds, _) = self.ours(name, count, threads, goal), self.fastest(name, count, goal)
         return seconds / ours.seconds if ours and math.isfinite(seconds) else None
 

@@ -7,7 +7,7 @@ from accuracy import CONVERGENCE, EXACT_RTOL
 from limits import Arithmetic
 from measure import GOALS, OURS, Point, Row
 from problems import BASE, DEEP, HARD, SETTINGS, SINGLE, SLIDING, SLOPE, arbitrary_labels, deep, digits, separable
-from results import TIGHT, Results, fit_growth, list_growth
+from results import NONE, TIGHT, Results, fit_growth, list_growth
 from targets import list_targets
 
 
@@ -24,21 +24,23 @@ def tell(results: Results) -> str:
             "| problem | together | method | threads | rtol | error | s | runs | evaluations | compilation, s |",
             _all(results),
         ),
+        "## Targets",
+        "What was aimed at, beside what this run came to: one that misses more of it tells of speed or accuracy lost, "
+        "or of a slower machine.",
+        tabulate("| what | target | measured | met |", (target.line for target in list_targets(results))),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _tell_what(results: Results) -> list[str]:
-    """What was measured on what, and the targets."""
+    """What was measured, and on what."""
     return [
-        f"Measured on {results.machine}, with one thread where nothing else is said, {results.extent} run of "
-        f"{results.seconds / 60:.0f} minutes, in {results.share:.0%} of which the process had a core. Seconds per "
+        f"Measured on {results.machine}, with one thread where nothing else is said; a {results.extent} run of "
+        f"{results.seconds / 60:.0f} minutes, and {results.share * results.seconds / 60:.0f} CPU minutes. Seconds per "
         "trajectory, the median of 5 runs or of as many as fit into 20 s, for the cheapest tolerance (of powers of 10) "
         "with an error at the end as stated or better; compilation apart.",
         f"FA, exponential loss, slope {SLOPE:g}:",
         "\n".join(_describe()),
-        "## Targets",
-        tabulate("| what | target | measured | met |", (target.line for target in list_targets(results))),
     ]
 
 
@@ -58,7 +60,8 @@ def _tell_speed(results: Results) -> list[str]:
             _ensembles(results),
         ),
         "## Sliding and deep",
-        f"At an error of {TIGHT:g}. What a peer reached before it was stopped stands beside it.",
+        f"At an error of {TIGHT:g}. Where a peer was stopped before it reached that, the least error that it did "
+        "reach, at a looser tolerance, stands behind it.",
         tabulate("| problem | events | flowsim alone, s | 16 together, s | peers |", _hard(results)),
     ]
 
@@ -231,7 +234,7 @@ def tell_readers(results: Results) -> str:
         counts = [results.ours(name), *(results.ours(name, count) for count in (16, 64, 256))]
         data = {SLIDING: "", DEEP: "deep, "}.get(SETTINGS[name].kind, "separable, ")
         seconds, which = results.fastest(name)
-        peer = f"{_s(seconds)} ({which})" if math.isfinite(seconds) else "none ends"
+        peer = f"{_s(seconds)} ({which})" if math.isfinite(seconds) else NONE
         ratio = _times(results.ratio(name))
         lines.append(f"| {data}{name} | " + " | ".join(map(_seconds, counts)) + f" | {peer} | {ratio} |")
     return tabulate("| problem | alone | 16 together | 64 | 256 | fastest peer, alone | times as fast |", lines) + "\n"
