@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from figures.style import PAGE
 from flowsim import FeedbackAlignment, Flow, Solution, Weights, data, plot, solve
 from flowsim.initialization import gaussian, random_signs, with_gaps
 
@@ -27,7 +26,5 @@ def measure(t_final: float = T_FINAL) -> Solution[Weights]:
 
 
 def draw(measured: Solution[Weights]) -> Figure:
-    """On a page's width."""
-    figure = plot.overview(measured)
-    figure.set_size_inches(PAGE, 0.62 * PAGE)
-    return figure
+    """As the example draws it."""
+    return plot.overview(measured)

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib import rc_context
+from PIL import Image
 from sections import anchor, numbered, slug, unresolved
 
 from figures import overview
+from figures.style import STYLE, save
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -39,13 +42,17 @@ def test_the_examples_of_a_page_do_what_it_says(
 
 def test_the_example_of_the_readme_draws_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("gallery").mkdir()
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
-    assert Path("overview.png").read_bytes().startswith(b"\x89PNG")
     drawn = overview.measure()
     assert names["solution"].events.time.equal(drawn.events.time)
     assert names["solution"].evaluate(1.0).hidden.equal(drawn.evaluate(1.0).hidden)
+    with rc_context(STYLE):
+        save(overview.draw(drawn), Path("gallery"), "overview", overview, overview.SEEDS)
+    with Image.open("overview.png") as own, Image.open("gallery/overview.png") as shown:
+        assert (own.size, own.tobytes()) == (shown.size, shown.tobytes())
 
 
 def test_every_section_that_is_cited_exists() -> None:

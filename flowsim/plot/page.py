@@ -11,9 +11,13 @@ from flowsim.errors import UndefinedError
 from flowsim.losses import named
 from flowsim.plot import curves, pattern, plane
 from flowsim.plot.seen import Run, Seen, see
+from flowsim.plot.theme import style
 
-SIZE = (10, 6)
-"""Inches."""
+SIZE = (7.0, 4.34)
+"""Inches: two columns of a paper with what is between them."""
+
+DPI = 150
+"""Of a window, and of a file where `savefig` is told no other."""
 
 PLOTS = {
     "Loss": curves.loss,
@@ -30,7 +34,8 @@ def overview(run: Run) -> Figure:
     """Draw a page of a run: loss, alignment, what is conserved, signs, phase and activations.
 
     Of an ensemble the activations are those of its first trajectory. In the place of a plot that there is not for the
-    rule stands why. `.savefig("run.png")` writes the page.
+    rule stands why. It is drawn in `style()`, in which `.savefig("run.png")` writes the page
+    as it is meant: how dense ticks are is decided then.
 
     Args:
         run: a solution, or the path of a saved one.
@@ -49,7 +54,13 @@ def overview(run: Run) -> Figure:
     ['Loss', 'Alignment', 'Conserved (Theorem 5.2)']
     """
     seen = see(run)
-    figure, panels = pyplot.subplots(2, 3, figsize=SIZE, layout="constrained")
+    with style():
+        return _drawn(seen)
+
+
+def _drawn(seen: Seen) -> Figure:
+    """The page."""
+    figure, panels = pyplot.subplots(2, 3, figsize=SIZE, dpi=DPI, layout="constrained")
     for axes, (title, draw) in zip(panels.flat, PLOTS.items(), strict=True):
         axes.set_title(title)
         try:
