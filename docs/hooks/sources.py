@@ -146,10 +146,10 @@ def gallery() -> str:
 
 GALLERY = """# Gallery
 
-`python -m figures` draws these figures as PNG and PDF into `figures/gallery/`;
-`python -m figures signs --output DIR` draws one.
+`flowsim draw` draws these figures as PNG and PDF into `figures/gallery/`;
+`flowsim draw signs --output DIR` draws one.
 Those of the experiments are drawn from tables
-that `python -m figures noisy_digits` and `python -m figures deep_networks` write.
+that `flowsim draw noisy_digits` and `flowsim draw deep_networks` write.
 Each caption is the docstring of the module that draws the figure; the file's metadata have its seeds.
 """
 
@@ -193,7 +193,8 @@ COMMAND_LINE = """# Command line
     flowsim COMMAND [OPTION ...]
 
 `python -m theorems` is `flowsim check`, `python -m figures` is `flowsim draw`.
-What is wrong with what is given is said in one line on stderr, and the exit status is then 2."""
+A wrong value or file is an error of one line on stderr, what the command cannot read (an option that there is not, or one
+that lacks) comes with its usage; the exit status is then 2."""
 
 
 def command_line() -> str:
