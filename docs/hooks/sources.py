@@ -193,8 +193,9 @@ COMMAND_LINE = """# Command line
     flowsim COMMAND [OPTION ...]
 
 `python -m theorems` is `flowsim check`, `python -m figures` is `flowsim draw`.
-A wrong value or file is an error of one line on stderr, what the command cannot read (an option that there is not, or one
-that lacks) comes with its usage; the exit status is then 2."""
+A wrong value or file is an error of one line on stderr.
+What the command cannot read, such as an option that there is not, comes with its usage.
+The exit status is then 2."""
 
 
 def command_line() -> str:
