@@ -64,8 +64,8 @@ AXES = {
         lambda size: (*separable(1, width=size), 100.0), _doubled(400),
     ),
     "depth": Axis(
-        "{} hidden layers of 8, n = 10, d = 6, arbitrary labels, to t = 20",
-        lambda size: (*deep(1, hidden=(8,) * size, scale=KEPT), 20.0), _doubled(2),
+        "{} hidden layers of 32, n = 10, d = 6, arbitrary labels, to t = 20",
+        lambda size: (*deep(1, hidden=(32,) * size, scale=KEPT), 20.0), _doubled(2),
     ),
     "horizon": Axis(
         "to t = 1e{}, n = 20, d = 40, m = 50, separable",
