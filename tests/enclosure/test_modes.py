@@ -1,5 +1,7 @@
 """Which mode follows on a kink, and when none is proved to."""
 
+import math
+
 import pytest
 from flint import arb
 
@@ -63,16 +65,13 @@ def test_a_dead_neuron_rests_on_the_kink_that_it_comes_to() -> None:
 
 
 def test_a_neuron_without_feedback_rests_on_however_many_kinks_it_is_on() -> None:
-    """b = 0, w = 0 on seven kinks: v alone moves, and not even it, as z = 0. With b = 1 seven kinks are too many."""
-    inputs = [[1, 0.25 * k] for k in range(7)]
-
-    def run(feedback: float):
-        return exact_problem(inputs, [1] * 7, [[0, 0]], [0.5], feedback=[feedback], slope=0.25, loss="exponential")
-
-    (step, *_), rests = enclose_problem(run(0.0), 1.0).steps, frozenset(range(7))
-    assert step.state.modes[0].resting == rests
+    """b = 0, w = 0 on seven kinks. With b = 1, and speeds that depend on all of them, seven are too many to try."""
+    around = [[math.cos(2 * math.pi * k / 7), math.sin(2 * math.pi * k / 7)] for k in range(7)]
+    problem = exact_problem(around, [1] * 7, [[0, 0]], [0.5], feedback=[0], slope=0.25, loss="exponential")
+    (step, *_), everywhere = enclose_problem(problem, 1.0).steps, list(range(7))
+    assert step.state.modes[0].resting == frozenset(everywhere)
     with pytest.raises(Undecided, match="7 kinks at once"):
-        decide(mode_of(inputs, 1), [*rests], [arb(-1)] * 7)
+        sides(around, 1, everywhere, [-1.0] * 7)
 
 
 def test_dependent_kinks_have_no_unique_drives_and_are_not_decided() -> None:
