@@ -54,6 +54,9 @@ def solve(
     of the ensemble has steps of its own, and its answer does not depend on the others. The flow is first reduced to
     the span of the inputs, which is exact.
 
+    A neuron whose |w.x| at the start is at most 64 units of rounding of |w| |x| starts on that kink: it leaves a
+    repelling one to the active side, whatever the sign of w.x, and the error estimate does not show that.
+
     The solution keeps copies of its own: whatever happens to the weights given afterwards, it stays what it is. No
     gradient flows through it; tensors that require one are taken as they are.
 

@@ -13,6 +13,7 @@ from theorems import implicit_bias
 from theorems.check import DoesNotApplyError, check
 from theorems.ensembles import Shape
 from theorems.implicit_bias import STATEMENT, find_limit, mu_limit, sided_run, size, tight_run
+from theorems.measurement import measure
 from theorems.observation import observe
 
 DATASET = data.orthogonally_separable(3, 5, 0.2, seed=0)
@@ -127,6 +128,12 @@ def test_the_constant_is_attained_and_one_per_mille_more_is_noticed(
     found = check(statement, "other mu", "control", [tight_run("cpu", start)])
     margins = [found.details["claims"][claim.name]["margin"] for claim in statement.claims]
     assert [margin < 0 for margin in margins] == [place == violated for place in range(2)]
+
+
+@pytest.mark.parametrize(("samples", "violated"), [(2, [True, False]), (1, [True, True])])
+def test_the_logistic_loss_violates_the_second_claim_with_one_sample(samples: int, violated: list[bool]) -> None:
+    margins = measure(STATEMENT.claims, tight_run("cpu", 0.5, "logistic", samples), STATEMENT.rate)
+    assert [margin.violated.item() for margin in margins] == violated
 
 
 def broken(flow: Flow, weights: Weights) -> list[str]:

@@ -9,11 +9,11 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 
 from theorems import proposition_5_7
-from theorems.constants import mu_svm
+from theorems.constants import mu_boundary, mu_svm, total_gap
 from theorems.ensembles import Shape, margin_run, tight_run
 from theorems.measurement import Compared, measure
 from theorems.observation import Observation, observe
-from theorems.proposition_5_7 import LOGISTIC, least_drive, logistic_time
+from theorems.proposition_5_7 import LOGISTIC, least_drive, logistic_time, with_constant
 
 
 def test_no_losses_of_a_given_sum_have_a_smaller_mean_drive_than_one_that_has_it_all() -> None:
@@ -72,6 +72,20 @@ def test_mistakes_in_the_bound_are_violated_where_it_is_attained(mistake: str) -
 def test_both_claims_are_attained_up_to_1e4_by_one_sample_and_inactive_neurons() -> None:
     for margin in measure(LOGISTIC.claims, tight_run("single", "cpu", loss="logistic")):
         assert 0 < margin.surely.item() < 1e-4
+
+
+def test_what_the_control_of_rho_claims_is_the_constant_of_half_the_rho_allowed_and_true_up_to_that_rho() -> None:
+    """On a simplex with gamma = 1 the constant of rho is attained; the one of rho = 0 is too large with rho, too."""
+    solution = tight_run("simplex", "cpu", slope=1.0)
+    dataset = solution.flow.dataset
+    n, gap = dataset.samples, total_gap(solution)
+    half = 0.5 * n / (n - 1)
+    assert 0 < dataset.rho.item() < half
+    presumed = proposition_5_7.presumed_nearly_orthogonal
+    mu = gap * dataset.squared_radius * (1 - half * (n - 1) / n) / n
+    torch.testing.assert_close(presumed(solution), mu, rtol=1e-14, atol=0)
+    assert not any(margin.violated.any() for margin in measure(with_constant(presumed), solution))
+    assert all(margin.violated.all() for margin in measure(with_constant(mu_boundary), solution))
 
 
 def test_the_statement_asks_for_the_logistic_loss() -> None:

@@ -244,7 +244,9 @@ def test_gaps_of_size_zero_do_not_add_up_to_a_positive_sum_by_rounding() -> None
 def test_a_layer_that_passes_zero_on_the_way_has_no_direction_there() -> None:
     dataset = Dataset([[1.0]], [1])
     weights = Weights([[2.0]], [-0.1])  # type: ignore[arg-type]
-    assert fails(proposition_5_3.STATEMENT, Flow(dataset, SignFeedbackAlignment()), weights, 1.0) == {"W_l != 0"}
+    assert fails(proposition_5_3.STATEMENT, Flow(dataset, SignFeedbackAlignment()), weights, 1.0) == {
+        "W_l != 0 at the start and at events"
+    }
 
 
 # Formulas against independent computations

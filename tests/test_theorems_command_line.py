@@ -191,7 +191,7 @@ def test_own_data_that_starts_at_zero_output_weights_is_checked_where_it_can_be(
     names = {"equation_1", "theorem_5_1", "theorem_5_2", "any_start", "no_plateau"}
     assert {entry["name"] for entry in found["checks"]} == names
     refused = [item["hypotheses"] for item in found["inapplicable"] if item["case"].startswith("sign-fa, alignment")]
-    assert not refused[0]["W_l != 0"]["holds"]
+    assert not refused[0]["W_l != 0 at the start and at events"]["holds"]
     assert refused[0]["rule is SignFeedbackAlignment"]["holds"]
 
 

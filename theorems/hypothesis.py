@@ -89,4 +89,5 @@ def layers_not_zero(solution: Solution) -> Hypothesis:
     layers = solution.evaluate(pieces.start, pieces.trajectory).layers[1:]
     norms = torch.stack([layer.square().sum((-2, -1)) for layer in layers]).amin(0)
     smallest = norms.new_full((solution.batch_shape.numel(),), torch.inf)
-    return Hypothesis("W_l != 0", smallest.scatter_reduce(0, pieces.trajectory, norms, "amin"), strict=True)
+    smallest = smallest.scatter_reduce(0, pieces.trajectory, norms, "amin")
+    return Hypothesis("W_l != 0 at the start and at events", smallest, strict=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights, data
 from flowsim.initialization import random_signs
-from theorems.check import Case, Role, Statement
+from theorems.check import Case, Role, Statement, control
 from theorems.constants import feedback_not_zero, largest_norm, start_of
 from theorems.ensembles import KAPPA, SLOPE, Scope, Shape, solved
 from theorems.hypothesis import Hypothesis, all_hold, fact, has_loss, two_layers
@@ -194,13 +194,15 @@ def sided_run(shape: Shape, seeds: int, device: str, sizes: bool = False) -> Sol
 
 
 @cache
-def tight_run(device: str, start: float, loss: str = "exponential") -> Solution[Weights]:
+def tight_run(device: str, start: float, loss: str = "exponential", samples: int = 2) -> Solution[Weights]:
     """Two inputs that are nearly one, c_j = 0, all w_j the same multiple of the first: on the way to the limit.
 
     Both claims are attained but for 3e-4, the share of the second input's direction, and log(2) of the margin.
+    Of one sample it is the first input.
     """
     hidden = torch.tensor([[[start, 0.0], [start, 0.0]]], dtype=torch.float64)
-    flow = Flow(Dataset([[[1.0, 0.0], [1.0, 0.05]]], [[1, 1]]), FeedbackAlignment([[1.0, 1.0]]), loss, SLOPE)
+    dataset = Dataset([[[1.0, 0.0], [1.0, 0.05]][:samples]], [[1, 1][:samples]])
+    flow = Flow(dataset, FeedbackAlignment([[1.0, 1.0]]), loss, SLOPE)
     return solved(flow, Weights(hidden, hidden.square().sum(-1) / 2), 10.0, device)
 
 
@@ -227,4 +229,5 @@ def cases(scope: Scope) -> list[Case]:
         tight("0.99 mu, far out", FAR, 0.99, "control"),
         tight("other sides at the start", -NEAR, role="control"),
         tight("logistic loss", NEAR, role="control", loss="logistic"),
+        control("logistic loss, one sample", STATEMENT, partial(tight_run, scope.device, NEAR, "logistic", 1)),
     ]

@@ -229,6 +229,13 @@ def _presumed(slope: float | None = None, total: float | None = None) -> Mu:
     return mu
 
 
+presumed_nearly_orthogonal = scaled(0.5, mu_boundary)
+"""S0 R^2 gamma^2 / (2n), the constant of nearly orthogonal data with half of the rho allowed, whatever rho the run has.
+
+It is true with every rho up to that.
+"""
+
+
 def cases(scope: Scope) -> list[Case]:
     """Both rules on the kinds of data, tight instances, and controls for every hypothesis."""
     return [
@@ -252,9 +259,9 @@ def _cases_of_rule(label: str, rule: ensembles.MarginRule, scope: Scope) -> list
         shape = SMALL._replace(slope=1.0)
         return partial(ensembles.margin_run, kind, rule, shape, scope.seeds, scope.device, t_final=t_final)
 
-    boundary, nearly = (
-        _statement(kind, mu_boundary, with_constant(mu_boundary)) for kind in ("boundary", "nearly orthogonal")
-    )
+    boundary = _statement("boundary", mu_boundary, with_constant(mu_boundary))
+    presumed = presumed_nearly_orthogonal
+    nearly = _statement("nearly orthogonal", presumed, with_constant(presumed))
     return [
         Case(SEPARABLE, f"{label}, separable", "theorem", runs("separable")),
         Case(BOUNDARY, f"{label}, boundary", "theorem", runs("boundary")),

@@ -18,7 +18,7 @@ from flowsim.enclosure.exact import Problem
 from flowsim.errors import Undecided
 
 MOST_OPEN = 6
-"""So many kinks of one neuron may be open at once: all their sign patterns are tried."""
+"""So many kinks of one neuron that moves may be open at once: all their sign patterns are tried."""
 
 Row = list[fmpq]
 
@@ -168,18 +168,28 @@ def decide(mode: Mode, open_kinks: Sequence[int], drives: Sequence[arb]) -> Mode
         remaining = [kink for kink in remaining if kink not in forced]
     if not remaining:
         return mode
-    if len(remaining) > MOST_OPEN:
-        raise Undecided(f"a neuron sits on {len(remaining)} kinks at once")
-    if mode.sign != 0:
-        for kink in remaining:
-            pull = linear(mode.pull(kink), drives)
-            if not pull > 0:
-                raise Undecided(f"a neuron sits on a kink that is not proved to attract (kink {kink})", final=pull < 0)
-    patterns = [dict(zip(remaining, sides, strict=True)) for sides in product((1, -1, 0), repeat=len(remaining))]
+    patterns = _patterns(mode, remaining, drives)
     consistent = [found for sides in patterns if (found := _consistent(mode, sides, drives)) is not None]
     if len(consistent) != 1:
         raise Undecided(f"{len(consistent)} modes are proved to be consistent on kinks {remaining}")
     return consistent[0]
+
+
+def _patterns(mode: Mode, remaining: list[int], drives: Sequence[arb]) -> list[dict[int, int]]:
+    """The sign patterns that a neuron may go on in: of one that nothing moves, as b_j = 0, that in which it rests.
+
+    Raises:
+        Undecided: if they are too many, or a kink is not proved to attract.
+    """
+    if mode.sign == 0:
+        return [dict.fromkeys(remaining, -1)]
+    if len(remaining) > MOST_OPEN:
+        raise Undecided(f"a neuron sits on {len(remaining)} kinks at once")
+    for kink in remaining:
+        pull = linear(mode.pull(kink), drives)
+        if not pull > 0:
+            raise Undecided(f"a neuron sits on a kink that is not proved to attract (kink {kink})", final=pull < 0)
+    return [dict(zip(remaining, sides, strict=True)) for sides in product((1, -1, 0), repeat=len(remaining))]
 
 
 def _forced(mode: Mode, remaining: list[int], drives: Sequence[arb]) -> dict[int, int]:

@@ -59,6 +59,43 @@ def test_a_chain_of_single_neurons_on_one_sample_moves_in_the_time_of_the_quadra
     assert len(solution.events) == 0
 
 
+# Weights whose squares underflow
+
+
+def test_weights_too_small_to_be_squared_leave_0_as_others_do() -> None:
+    """GD, n = 1, w = v = a: da/dt = a e^(-a^2), and a / a(0) is e^t until a is of size 1."""
+    a0, a1 = 1e-170, 0.9
+    time = math.log(a1) - math.log(a0) + quad(lambda a: math.expm1(a * a) / a, 0, a1, epsabs=1e-14)[0]
+    flow = Flow(Dataset([[1.0]], [1]), GradientDescent())
+    start = Weights(torch.full((1, 1), a0, dtype=torch.float64), torch.full((1,), a0, dtype=torch.float64))
+    solution = solve(flow, start, time, rtol=1e-12, atol=1e-300)
+    # errors of 1e-12 per step, relative to a, in below 4000 steps
+    assert solution.statistics["steps"].item() < 4000
+    for layer in solution.evaluate(time).layers:
+        assert layer.item() == pytest.approx(a1, abs=4e-9)
+
+
+def test_a_neuron_at_a_distance_too_small_to_be_squared_is_not_on_its_kink() -> None:
+    """At slope 0 nothing moves it from the inactive side, though the kink repels."""
+    flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]), slope=0.0)
+    for z in (-1e-100, -1e-170, -1e-300):
+        start = Weights(torch.full((1, 1), z, dtype=torch.float64), torch.full((1,), 0.5, dtype=torch.float64))
+        solution = solve(flow, start, 1.0)
+        assert solution.evaluate(1.0).hidden.item() == z
+
+
+def test_activations_too_small_to_be_squared_cross_a_kink_of_the_layer_above() -> None:
+    """W_1 = (2, 1) s moves at the speed (-1, 1) s phi'(z_2), with W_2 = (1, -1) and f = 0 up to s: z_2 = 0 at 1/2."""
+    s = 2.0**-560
+    w1, w2, top = ([[2 * s], [s]], [[1.0, -1.0]], [[1.0]])
+    weights = DeepWeights(tuple(torch.tensor(layer, dtype=torch.float64) for layer in (w1, w2, top)))
+    rule = FeedbackAlignment([torch.tensor([[-s, s]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)])
+    solution = solve(Flow(Dataset([[1.0]], [1]), rule, slope=0.3), weights, 1.0)
+    assert solution.events.time.tolist() == pytest.approx([0.5], rel=1e-14)
+    end = (solution.evaluate(1.0).layers[0].flatten() / s).tolist()
+    assert end == pytest.approx([2 - 0.5 - 0.5 * 0.3, 1 + 0.5 + 0.5 * 0.3], rel=1e-14)
+
+
 # Decay
 
 

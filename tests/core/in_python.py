@@ -454,6 +454,13 @@ def test_the_largest_size_is_that_of_a_negative_number_too() -> None:
     assert np.isnan(products.find_size(np.array([np.inf, np.nan, 1.0])))
 
 
+def test_a_length_is_found_where_its_square_would_over_or_underflow() -> None:
+    for exponent in (-1000, -600, 0, 600, 1000):
+        assert products.find_length(np.array([3.0, -4.0]) * 2.0**exponent) == 5 * 2.0**exponent
+    assert products.find_length(np.zeros(2)) == products.find_length(np.zeros(0)) == 0
+    assert products.find_length(np.array([1.0, -np.inf])) == np.inf
+
+
 def test_what_begins_to_get_a_sample_at_slope_0_is_on_the_side_of_where_it_goes() -> None:
     """The direction in which a_1 leaves 0 is how fast the active ones below arrived at 0, from either side."""
     flow, weights = grouped_flow(slope=0.0)

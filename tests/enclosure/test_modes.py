@@ -1,5 +1,7 @@
 """Which mode follows on a kink, and when none is proved to."""
 
+import math
+
 import pytest
 from flint import arb
 
@@ -60,6 +62,16 @@ def test_a_slide_goes_on_through_a_repelling_kink_that_is_crossed_along_it() -> 
 def test_a_dead_neuron_rests_on_the_kink_that_it_comes_to() -> None:
     after = decide(mode_of([[1, 0]], 1, slope=0.0), [0], [arb(-1)])
     assert after.sides == (-1,) and after.resting == {0}
+
+
+def test_a_neuron_without_feedback_rests_on_however_many_kinks_it_is_on() -> None:
+    """b = 0, w = 0 on seven kinks. With b = 1, and speeds that depend on all of them, seven are too many to try."""
+    around = [[math.cos(2 * math.pi * k / 7), math.sin(2 * math.pi * k / 7)] for k in range(7)]
+    problem = exact_problem(around, [1] * 7, [[0, 0]], [0.5], feedback=[0], slope=0.25, loss="exponential")
+    (step, *_), everywhere = enclose_problem(problem, 1.0).steps, list(range(7))
+    assert step.state.modes[0].resting == frozenset(everywhere)
+    with pytest.raises(Undecided, match="7 kinks at once"):
+        sides(around, 1, everywhere, [-1.0] * 7)
 
 
 def test_dependent_kinks_have_no_unique_drives_and_are_not_decided() -> None:

@@ -12,7 +12,7 @@ from theorems.rigorous import constants
 from theorems.rigorous.claims import Hypothesis, Run
 from theorems.rigorous.ensembles import GAP, gaussian_instance, margin_instance, tight_instance, with_gaps
 from theorems.rigorous.instance import Instance, least_norm
-from theorems.rigorous.proposition_5_7 import STATEMENTS
+from theorems.rigorous.proposition_5_7 import STATEMENTS, presumed_nearly_orthogonal
 
 TINY = Fraction(1, 10**40)
 
@@ -83,6 +83,11 @@ def test_rho_is_compared_with_its_limit_exactly(more: Fraction, fails: bool) -> 
     instance = _of_angle(Fraction(9, 100) + more)
     assert instance.slope**2 == Fraction(9, 100)
     assert _fails("nearly orthogonal", instance) == (["rho < gamma^2 n / (n-1)"] if fails else [])
+
+
+def test_what_the_control_of_rho_claims_is_the_constant_of_half_the_rho_allowed() -> None:
+    instance = _of_angle(Fraction(9, 200))
+    assert presumed_nearly_orthogonal(instance) == constants.mu_nearly_orthogonal(instance) > 0
 
 
 def test_a_slope_of_zero_is_not_positive() -> None:

@@ -141,6 +141,11 @@ def _presumed(instance: Instance) -> Fraction:
     return SLOPE**2 * instance.width * GAP * instance.kappa
 
 
+def presumed_nearly_orthogonal(instance: Instance) -> Fraction:
+    """S0 R^2 gamma^2 / (2n), the constant of nearly orthogonal data with half of the rho allowed."""
+    return mu_boundary(instance) / 2
+
+
 TIGHT: list[tuple[str, TightKind, Fraction]] = [
     ("orthogonally separable", "identical", SLOPE),
     ("boundary", "orthogonal", SLOPE),
@@ -163,7 +168,7 @@ def cases(scope: Scope) -> list[Case]:
             found.append(Case(STATEMENTS[kind], f"{rule}, {data}", "theorem", runs))
         found += [
             _control(f"{rule}, contradictory labels", "boundary", mu_boundary, partial(contradictory, rule)),
-            _control(f"{rule}, rho too large", "nearly orthogonal", mu_boundary, partial(opposed, rule)),
+            _control(f"{rule}, rho too large", "nearly orthogonal", presumed_nearly_orthogonal, partial(opposed, rule)),
         ]
     for kind, inputs, slope in TIGHT:
         for near in (Fraction(1, 10**3), Fraction(1, 10**12)):

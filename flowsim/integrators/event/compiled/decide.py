@@ -29,7 +29,7 @@ from flowsim.integrators.event.compiled.problem import (
     set_side,
     signal,
 )
-from flowsim.integrators.event.compiled.products import copy, dot, find_size
+from flowsim.integrators.event.compiled.products import copy, find_length, find_size
 from flowsim.integrators.event.compiled.projection import gets_nothing, is_near, put_on_kinks
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
 from flowsim.integrators.event.compiled.sliding import find_ends, is_singular, is_stable, prepare_slides, stiffness
@@ -266,4 +266,4 @@ def _stays_by_one_weight(problem, state, work, l, i, j):
     a, W, together = signal(problem, work.a[0], l - 1)[i], layer(problem, state.weights, l)[j], 0.0
     for lower in range(W.shape[0]):
         together += abs(W[lower] * a[lower])
-    return together <= ON_KINK * math.sqrt(dot(W, W) * dot(a, a))
+    return together <= ON_KINK * find_length(W) * find_length(a)

@@ -36,7 +36,7 @@ from flowsim.integrators.event.compiled.problem import (
     open_workspace,
     signal_below,
 )
-from flowsim.integrators.event.compiled.products import copy, dot, fill, find_size
+from flowsim.integrators.event.compiled.products import copy, fill, find_length, find_size
 from flowsim.integrators.event.compiled.projection import put_on_kinks
 from flowsim.integrators.event.compiled.series import expand, set_feedback, sum_terms
 from flowsim.integrators.event.compiled.start import set_first_signs, start_mode
@@ -229,7 +229,7 @@ def _is_negligible(problem, state, work, slides, ratio, at, allowed):
         return largest <= allowed
     l, i, _ = locate(problem, work.which[at] if work.kind[at] == KINK else slides.signal[work.which[at]])
     a = signal_below(problem, work, l, i)
-    normal = math.sqrt(dot(a, a))
+    normal = find_length(a)
     return (largest / normal if work.kind[at] == KINK else largest * normal * ratio[1]) <= allowed
 
 

@@ -50,6 +50,17 @@ def find_size(x):
 
 
 @compiled
+def find_length(x):
+    """|x|, whose square may over- or underflow where it does not."""
+    size, total = find_size(x), 0.0
+    if size == 0 or not math.isfinite(size):
+        return size
+    for i in range(x.shape[0]):
+        total += (x[i] / size) ** 2
+    return size * math.sqrt(total)
+
+
+@compiled
 def fill(x, value):
     """Set all entries."""
     for i in range(x.shape[0]):
@@ -151,7 +162,7 @@ def remove_directions(basis, found, x):
 @compiled
 def add_direction(basis, found, x):
     """Add a direction to the orthonormal rows found so far, unless it depends on them. Return how many were added."""
-    size = math.sqrt(dot(x, x))
+    size = find_length(x)
     if size == 0 or found == basis.shape[0]:
         return 0
     row = basis[found]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from flowsim.integrators.event.compiled.compiling import compiled
 from flowsim.integrators.event.compiled.problem import ALLOWED, layer, locate, signal, signal_below
-from flowsim.integrators.event.compiled.products import add_direction, copy, dot, remove_directions
+from flowsim.integrators.event.compiled.products import add_direction, copy, find_length, remove_directions
 from flowsim.integrators.event.compiled.series import go_forward
 from flowsim.integrators.event.tolerances import FARTHEST, NOTHING, ON_KINK
 
@@ -17,8 +19,8 @@ def is_near(problem, work, before, q):
     l, i, j = locate(problem, q)
     a = signal_below(problem, work, l, i)
     now, then = layer(problem, work.W[0], l)[j], layer(problem, before, l)[j]
-    width = max(dot(now, now), dot(then, then))
-    return work.z[0, q] ** 2 <= ON_KINK**2 * dot(a, a) * width
+    width = max(find_length(now), find_length(then))
+    return abs(work.z[0, q]) <= ON_KINK * find_length(a) * width
 
 
 @compiled
@@ -68,8 +70,7 @@ def gets_nothing(problem, state, work, l, i):
     """
     if l == 1:
         return False
-    a, size = signal(problem, work.a[0], l - 1)[i], problem.gram[i, i]
+    size = math.sqrt(problem.gram[i, i])
     for q in range(1, l):
-        W = layer(problem, state.weights, q).reshape(-1)
-        size *= dot(W, W)
-    return dot(a, a) <= NOTHING**2 * size
+        size *= find_length(layer(problem, state.weights, q).reshape(-1))
+    return find_length(signal(problem, work.a[0], l - 1)[i]) <= NOTHING * size

@@ -20,7 +20,7 @@ from flowsim.integrators.event.compiled.problem import (
     set_side,
     signal,
 )
-from flowsim.integrators.event.compiled.products import add_scaled, copy, dot
+from flowsim.integrators.event.compiled.products import add_scaled, copy, dot, find_length
 from flowsim.integrators.event.compiled.projection import gets_nothing, is_near, put_on_kinks
 from flowsim.integrators.event.compiled.series import go_forward, set_slopes
 from flowsim.integrators.event.compiled.sliding import add_up_ends
@@ -217,11 +217,11 @@ def _take_heading(problem, state, work, q, powers):
     row = problem.at_weights[l - 1] + j * r
     W, moves = work.W[0, row : row + r], _differentiate(work.W, row, row + r, powers)
     if l == 1:
-        size = math.sqrt(problem.gram[i, i] * dot(moves, moves))
+        size = math.sqrt(problem.gram[i, i]) * find_length(moves)
     else:
         below = place(problem, l - 1, i, 0)
         a, changes = work.a[0, below : below + r], _differentiate(work.a, below, below + r, powers)
-        size = math.sqrt(dot(a, a) * dot(moves, moves)) + math.sqrt(dot(W, W) * dot(changes, changes))
+        size = find_length(a) * find_length(moves) + find_length(W) * find_length(changes)
     if abs(heading) > RESTING * size:
         set_side(problem, state.side, q, 1 if heading > 0 else -1)
 

@@ -28,7 +28,7 @@ from flowsim.integrators.event.compiled.problem import (
     place,
     signal,
 )
-from flowsim.integrators.event.compiled.products import add_direction, dot, remove_directions
+from flowsim.integrators.event.compiled.products import add_direction, dot, find_length, remove_directions
 from flowsim.integrators.event.compiled.roots import find_first_root
 from flowsim.integrators.event.compiled.sliding import find_ends
 from flowsim.integrators.event.tolerances import AT_END, AT_REST, INDEPENDENT, TOGETHER, ZERO
@@ -175,7 +175,7 @@ def find_speed_size(problem, work, l, i, j):
         size = np.empty(problem.widths[q])
         lengths = np.empty(a.shape[0])
         for k in range(a.shape[0]):
-            lengths[k] = math.sqrt(dot(a[k], a[k]))
+            lengths[k] = find_length(a[k])
         for neuron in range(size.shape[0]):
             if q == l and neuron != j:
                 continue
