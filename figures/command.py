@@ -196,7 +196,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "flowsim draw") -> 
     figure that fails costs no other.
     """
     try:
-        return run(parser(prog).parse_args(arguments))
+        return run(parser(prog).parse_intermixed_args(arguments))
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return INTERRUPTED

@@ -531,6 +531,10 @@ def test_a_table_is_checked_with_weights_that_are_made_up_and_said(
         (["own.npz", "--width", "3"], "--width makes up weights, but own.npz has the keys hidden and output"),
         (["own.npz", "--init", "gaps"], "--init makes up weights, but own.npz"),
         (["own.csv", "--label", "kind", "--width", "0"], "--width must be an integer of at least 1, got 0"),
+        (
+            ["own.csv", "--label", "kind", "lemma_5_4", "--width", "0"],
+            "--width must be an integer of at least 1, got 0",
+        ),
         (["own.csv", "--label", "a"], "column 'a' of own.csv must hold two values, or classes, got 4 numbers such as "),
         (["own.csv", "--search", "1"], "--search does not go with --data, got 'own.csv'"),
     ],

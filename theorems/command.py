@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "flowsim check") ->
     It is 0 if all came out as it should, 1 if not; 2 for bad input, or an output that cannot be written; 130 after
     Ctrl-C. All outputs have what was decided until then.
     """
-    options = parser(prog).parse_args(arguments)
+    options = parser(prog).parse_intermixed_args(arguments)
     if "OMP_NUM_THREADS" not in os.environ:
         # the tensors are small, and threads that wait for each other on a busy machine take four times as long
         torch.set_num_threads(1)
