@@ -79,7 +79,7 @@ class Enclosure:
         with ctx.workprec(self.bits):
             return infimum(self.problem, self.steps, observable, **options)
 
-    def contains(self, solution: Any, **options: Any) -> Comparison:
+    def compare(self, solution: Any, **options: Any) -> Comparison:
         """The true error of a float solution: see `flowsim.enclosure.comparison.compare`."""
         return compare(self.at, self.t_final, self.bits, solution, **options)
 
