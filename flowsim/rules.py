@@ -42,6 +42,8 @@ class Rule(ABC):
     | `initialization.with_gaps` | `inverse_potential` |
     | ensembles of feedback weights | `map_matrices` |
 
+    `solve` compares `fixed`, `feedback_term` and `potentials` with the matrices, and refuses what contradicts them.
+
     An example: Kolen and Pollack's rule moves feedback and forward weights alike, so that without decay W - B keeps its
     value and B = W + C is a function of W, the gradient of Psi = |W|^2 / 2 + <C, W>.
 
