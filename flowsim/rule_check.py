@@ -111,15 +111,16 @@ def _values(curve: Float[Tensor, "terms *rest"], times: Float[Tensor, " nodes"])
     return torch.tensordot(powers, curve, dims=1)
 
 
-def _taylor(function: Callable[[Tensor], Tensor], shape: Sequence[int], like: Tensor) -> Terms:
+def _taylor(function: Callable[[Tensor], Tensor | None], shape: Sequence[int], like: Tensor) -> Terms:
     """The terms up to `ORDER` of an array of this shape that is a function of time."""
     nodes = torch.cos(math.pi * (torch.arange(NODES, dtype=torch.float64, device=like.device) + 0.5) / NODES)
     inverse = torch.linalg.inv(torch.vander(nodes, increasing=True))[: ORDER + 1]
 
     def interpolated(radius: float) -> Tensor:
-        values = function(radius * nodes).to(torch.float64).expand(NODES, *shape)
+        values = function(radius * nodes)
+        assert values is not None, "a layer has a potential at all weights, or at none"
         scales = radius ** -torch.arange(ORDER + 1, dtype=torch.float64, device=like.device)
-        return torch.tensordot(scales.unsqueeze(-1) * inverse, values, dims=1)
+        return torch.tensordot(scales.unsqueeze(-1) * inverse, values.to(torch.float64).expand(NODES, *shape), dims=1)
 
     wide, narrow = interpolated(RADIUS), interpolated(RADIUS / 2)
     return Terms(narrow, (wide - narrow).abs())
