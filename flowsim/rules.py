@@ -281,7 +281,7 @@ class _FixedFeedback(Rule):
         wanted, given = self.feedback_shapes(weights), [tuple(matrix.shape[-2:]) for matrix in matrices]
         if wanted != given:
             shaped = "one (k, m_l) for each hidden layer" if self.direct else "shaped like the layers above the first"
-            raise ValueError(f"feedback must be {shaped}, {wanted}, got {given}")
+            raise ValueError(f"feedback must be {shaped}, which is {wanted} for these weights, got {given}")
         return matrices
 
     def inverse_potential(self, potential: Tensor, signs: Tensor | None) -> Tensor:

@@ -133,7 +133,7 @@ def test_several_processes_give_the_same_checks_and_findings_and_end_when_nobody
         (["--search", "0"], "--search must be a finite number above 0, got 0.0"),
         (["--search", "1", "--data", "x.npz"], "--search does not go with --data"),
         (["--search", "1", "--output", "/dev/null/x"], "--output /dev/null/x cannot be written: "),
-        (["--device", "nowhere"], "--device nowhere does not work here"),
+        (["--device", "nowhere"], "--device must be cpu or cuda, got 'nowhere'"),
         (["--data", "missing.npz"], "missing.npz cannot be read: No such file or directory"),
         (["lemma_5_4", "--json", "no/such/folder/x.json"], "--json no/such/folder/x.json cannot be written"),
     ],
@@ -523,10 +523,16 @@ def test_a_table_is_checked_with_weights_that_are_made_up_and_said(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["own.csv"], "label must name a column of own.csv, a, b, c, d, e, kind, got 'label'"),
+        (
+            ["own.csv"],
+            "own.csv has no column 'label': name that of the labels by --label, or label=, one of a, b, c, d, e, kind",
+        ),
         (["own.csv", "--data", "own.npz"], "FILE must be one file, got own.csv and own.npz"),
         (["nowhere.csv"], "nowhere.csv cannot be read: No such file"),
-        (["lemma_9_9"], "NAME must be one of equation_1, .*, or a .npz, .csv or .parquet file, got 'lemma_9_9'"),
+        (
+            ["lemma_9_9"],
+            "NAME must be one of equation_1, .*, or a .npz, .csv or .parquet file, got 'lemma_9_9': .* lemma_5_4",
+        ),
         (["--label", "kind"], "--label is for --data, or a file among the names, got 'kind'"),
         (["lemma_5_4", "--width", "3"], "--width is for --data, or a file among the names, got 3"),
         (["own.npz", "--width", "3"], "--width makes up weights, but own.npz has the keys hidden and output"),

@@ -1,11 +1,15 @@
 """The true error of float solutions."""
 
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 from calibration import draw_problem
 
 from enclosure.runs import gaussian, one_neuron
 from flowsim import enclose, solve
+from flowsim.activation import Tanh
 from flowsim.weights import stack
 
 
@@ -22,6 +26,23 @@ def test_a_solution_of_another_start_is_proved_not_to_be_it() -> None:
     other = weights.map(lambda tensor: tensor + 1e-6)
     compared = enclose(flow, weights, 2.0).compare(solve(flow, other, 2.0))
     assert compared.understated and not compared.within and min(compared.lower) > 1e-8
+
+
+def test_what_is_enclosed_and_compared_is_shown_in_a_short_line() -> None:
+    flow, weights = gaussian(0, "fa")
+    enclosure = enclose(flow, weights, 1.0, bits=128)
+    point, compared = repr(enclosure.at(0.5)), repr(enclosure.compare(solve(flow, weights, 1.0)))
+    rows, columns = weights.hidden.shape
+    assert point == f"Point(t = 0.500000, hidden ({rows}, {columns}), output ({rows}))"
+    assert re.fullmatch(r"Comparison\(error <= \S+, estimate \S+, \d+ times\)", compared), compared
+    with pytest.raises(ValueError, match=r"^time must lie in \[0, 1\.00000\], got 2.0$"):
+        enclosure.at(2.0)
+
+
+def test_another_activation_than_the_leaky_relu_is_refused_by_its_name() -> None:
+    flow, weights = one_neuron()
+    with pytest.raises(ValueError, match=r"activation must be a leaky ReLU to be enclosed, got Tanh\(\)"):
+        enclose(replace(flow, activation=Tanh()), weights, 1.0)
 
 
 def test_ensembles_are_refused() -> None:
