@@ -39,6 +39,7 @@ from flowsim.problems import Init, Source, read_source
 from flowsim.progress import reporting
 from flowsim.shell import INTERRUPTED, Attempts, add_version, complain
 from flowsim.threads import one_thread
+from flowsim.validation import meant
 
 MODULES: dict[str, ModuleType] = {
     "conserved_manifold": conserved_manifold,
@@ -112,7 +113,7 @@ def validate(options: argparse.Namespace) -> tuple[list[str], str | None, Path]:
     names = [*MODULES, *EXPERIMENTS]
     unknown = [name for name in options.names if name not in names]
     if unknown:
-        raise ValueError(f"NAME must be one of {', '.join(names)}, got {unknown[0]!r}")
+        raise ValueError(f"NAME must be one of {', '.join(names)}, got {unknown[0]!r}{meant(unknown[0], names)}")
     experiments = [name for name in EXPERIMENTS if name in options.names]
     if len(experiments) > 1:
         raise ValueError(f"NAME must have one experiment at most, got {' and '.join(experiments)}: run them in turn")
@@ -196,7 +197,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "flowsim draw") -> 
     figure that fails costs no other.
     """
     try:
-        return run(parser(prog).parse_args(arguments))
+        return run(parser(prog).parse_intermixed_args(arguments))
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
         return INTERRUPTED

@@ -125,8 +125,7 @@ class Flow:
         loss = named(self.loss)
         kind = "signs" if self.dataset.classes is None else "classes"
         if loss.targets not in ("any", kind):
-            needed = "labels -1 or +1" if loss.targets == "signs" else "class numbers as labels (classes=k)"
-            raise ValueError(f"loss {loss.name!r} needs {needed}, got classes={self.dataset.classes}")
+            raise ValueError(f"loss {loss.name!r} is for {_unfit(loss.targets, self.dataset.classes)}")
         require_consistent(loss, self.dataset.targets, signs=self.dataset.classes is None)
 
     def __repr__(self) -> str:
@@ -287,3 +286,10 @@ class Flow:
             rule=self.rule.map_matrices(weights, function),
         )
         return flow, weights.with_layers([function(layer) for layer in weights.layers])
+
+
+def _unfit(targets: str, classes: int | None) -> str:
+    """What a loss is for, what the labels are instead, and which losses they have."""
+    if targets == "signs":
+        return f"labels -1 and +1, got {classes} classes: use cross-entropy or squared"
+    return "classes, got labels -1 and +1: use exponential, logistic or squared, or give the data set classes=k"

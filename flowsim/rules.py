@@ -42,6 +42,8 @@ class Rule(ABC):
     | `initialization.with_gaps` | `inverse_potential` |
     | ensembles of feedback weights | `map_matrices` |
 
+    `solve` compares `fixed`, `feedback_term` and `potentials` with the matrices, and refuses what contradicts them.
+
     An example: Kolen and Pollack's rule moves feedback and forward weights alike, so that without decay W - B keeps its
     value and B = W + C is a function of W, the gradient of Psi = |W|^2 / 2 + <C, W>.
 
@@ -279,7 +281,7 @@ class _FixedFeedback(Rule):
         wanted, given = self.feedback_shapes(weights), [tuple(matrix.shape[-2:]) for matrix in matrices]
         if wanted != given:
             shaped = "one (k, m_l) for each hidden layer" if self.direct else "shaped like the layers above the first"
-            raise ValueError(f"feedback must be {shaped}, {wanted}, got {given}")
+            raise ValueError(f"feedback must be {shaped}, which is {wanted} for these weights, got {given}")
         return matrices
 
     def inverse_potential(self, potential: Tensor, signs: Tensor | None) -> Tensor:

@@ -20,6 +20,7 @@ from flowsim.integrators import INTERRUPTED, Path, Settings, event, runge_kutta,
 from flowsim.integrators.event.crawl import CrawlingWarning
 from flowsim.progress import reporting
 from flowsim.reduction import Reduction, reduce
+from flowsim.rule_check import require_consistent
 from flowsim.saving import read, save
 from flowsim.solution import Solution, Solver, flattened
 from flowsim.validation import require_count, require_positive, shown
@@ -80,7 +81,8 @@ def solve(
         CrawlingWarning: if a trajectory hardly moves and takes many steps all the same, once.
 
     Raises:
-        ValueError: for arguments that do not fit each other, their rules, or the method.
+        ValueError: for arguments that do not fit each other, their rules, or the method; for a rule of one's own that
+            contradicts its feedback.
         IntegrationError: if a trajectory cannot go on (overflow of the loss, steps below rounding, more than
             max_steps steps, or as many to be expected where it crawls); it hands over what all of them reached.
         IntegrationInterrupt: a KeyboardInterrupt, which hands that over too.
@@ -102,6 +104,7 @@ def solve(
     if 0 in batch_shape:
         raise ValueError(f"weights must hold at least one trajectory, got batch shape {tuple(batch_shape)}")
     device = _device_of(flow, weights)
+    require_consistent(flow.rule, weights, batch_shape)
     weights = weights.map(lambda tensor: tensor.detach().clone())
     ends = torch.full((batch_shape.numel(),), t_final, dtype=torch.float64, device=device)
     return _handed_over(_from_start(flow, weights, batch_shape, ends, settings, progress=progress), throw)

@@ -191,7 +191,10 @@ def _require_sound(table: Table, label: str) -> None:
     if twice:
         raise ValueError(f"{table.path} must have a name for each column, got {twice[0]!r} twice: rename one of them")
     if label not in table.names:
-        raise ValueError(f"label must name a column of {table.path}, {_listed(table.names)}, got {label!r}")
+        cure = f"name that of the labels by --label, or label=, one of {_listed(table.names)}"
+        if len(table.names) == 1 and any(mark in table.names[0] for mark in ";\t"):
+            cure = "its columns must have commas between them"
+        raise ValueError(f"{table.path} has no column {label!r}: {cure}")
     if len(table.names) == 1:
         raise ValueError(f"{table.path} must have columns of inputs beside the labels, got {label!r} alone")
     if not table.rows:

@@ -1,5 +1,6 @@
 """Checks of arguments: each error names the argument, its value and the rule it broke, in one line."""
 
+import difflib
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -236,7 +237,7 @@ def require_count(name: str, value: Any, least: int = 1, most: int = LARGEST) ->
     return count
 
 
-def require_seed(value: Any) -> int:
+def require_seed(value: Any, name: str = "seed") -> int:
     """Return a seed: an integer from 0 to 2^32 - 1.
 
     Raises:
@@ -245,7 +246,7 @@ def require_seed(value: Any) -> int:
     >>> require_seed(3)
     3
     """
-    return require_count("seed", value, least=0, most=SEED_COUNT - 1)
+    return require_count(name, value, least=0, most=SEED_COUNT - 1)
 
 
 def require_room(names: str, *sizes: int) -> None:
@@ -323,6 +324,16 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def meant(value: str, names: Iterable[str]) -> str:
+    """What is added to an error where a name is nearly one of those that there are.
+
+    >>> meant("lema_5_4", ["equation_1", "lemma_5_4"]), meant("x", ["equation_1"])
+    (': did you mean lemma_5_4?', '')
+    """
+    near = difflib.get_close_matches(value, names, 1)
+    return f": did you mean {near[0]}?" if near else ""
+
+
 def device_of(name: str) -> str:
     """Return the name of a device that works here, as a command's option `--device` gives it.
 
@@ -335,5 +346,7 @@ def device_of(name: str) -> str:
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
+        if "Expected one of" in str(error):  # a list of twenty, most of which no machine has
+            raise ValueError(f"--device must be cpu or cuda, got {name!r}") from None
         raise ValueError(f"--device {name} does not work here: {first_line(error)}") from None
     return name

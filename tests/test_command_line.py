@@ -609,12 +609,19 @@ def test_losses_have_names_and_a_power() -> None:
         (["--loss", "polynomial:-1"], ["--loss polynomial:P", "'polynomial:-1'"]),
         (
             ["--init", "gaussian", "--width", "4", "--loss", "cross-entropy"],
-            ["'cross-entropy' needs class numbers"],
+            ["loss 'cross-entropy' is for classes, got labels -1 and +1: use exponential, logistic or squared"],
         ),
         (["--rtol", "0"], ["--rtol must be a finite number above 0"]),
         (["--max-steps", "0"], ["--max-steps must be an integer of at least 1, got 0"]),
+        (["--slope", "2"], ["--slope must lie in [0, 1], got 2"]),
+        (["--init", "gaussian", "--width", "4", "--seed", "-1"], ["--seed must be an integer of at least 0, got -1"]),
+        (["--device", "tpu"], ["--device must be cpu or cuda, got 'tpu'"]),
+        (["--output", "run.txt"], ["--output must end in .npz, got 'run.txt'"]),
         (["--plot", "run.txt"], ["--plot must end in .png, .pdf, .svg, got 'run.txt'"]),
-        (["--label", "color"], ["label must name a column of data.csv, a, b, kind, got 'color'"]),
+        (
+            ["--label", "color"],
+            ["data.csv has no column 'color'", "by --label", "one of a, b, kind"],
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused_in_one_line(

@@ -243,7 +243,9 @@ def test_a_wrong_name_or_folder_is_said_in_one_line(tmp_path: Path, capsys: pyte
     assert main(["sings"]) == 2
     assert main(["signs", "--output", str(tmp_path / "file" / "x")]) == 2
     first, second = capsys.readouterr().err.strip().split("\n")
-    assert first.startswith("error: NAME must be one of conserved_manifold") and first.endswith("got 'sings'")
+    assert first.startswith("error: NAME must be one of conserved_manifold") and first.endswith(
+        "got 'sings': did you mean signs?"
+    )
     assert second.startswith("error: --output") and second.endswith("cannot be written: Not a directory")
 
 

@@ -191,9 +191,12 @@ class Looks:
         ({"activation": Tanh}, r"activation must be LeakyReLU\(slope\), .* got the class Tanh"),
         ({"activation": torch.tanh}, r"activation must be LeakyReLU\(slope\), .* got <built-in method tanh"),
         ({"loss": "hinge"}, r"loss must be one of .* got 'hinge'"),
-        ({"loss": "cross-entropy"}, r"loss 'cross-entropy' needs class numbers"),
+        ({"loss": "cross-entropy"}, r"loss 'cross-entropy' is for classes, got labels -1 and \+1: use expo"),
         ({"dataset": "data"}, r"dataset must be a flowsim.Dataset, got str"),
-        ({"dataset": Dataset([[1.0]], [0], classes=2)}, r"loss 'exponential' needs labels -1 or \+1"),
+        (
+            {"dataset": Dataset([[1.0]], [0], classes=2)},
+            r"loss 'exponential' is for labels -1 and \+1, got 2 classes: use",
+        ),
     ],
 )
 def test_bad_flows_are_refused_in_one_line_that_names_the_argument(arguments: dict[str, Any], message: str) -> None:

@@ -82,6 +82,7 @@ MORE: dict[str, Any] = {
         }
     ],
     "data": {"kappa": 0.1864, NASTY: 0.75},
+    "kinds": {f"separable {NASTY}": {NASTY: {"holds": False, "slack": -0.375}}},
     "inapplicable": [
         {
             "name": "lemma_5_4",
@@ -235,6 +236,8 @@ def test_findings_own_data_and_search_have_their_sections(page: str) -> None:
     assert finding[1:] == [f"c_j < 0 {NASTY}", "signs stay", "3 of 4", "2.3e-02"]
     assert searched[1:] == [f"FA {NASTY}", "1.50e-06", "2.5e-12", "4321", f"tightest/{NASTY}.npz"]
     assert rows(page, "kappa") == [["kappa", "0.1864"]]
+    assert re.search(r"<h3>separable .*: no</h3>", page)
+    assert [NASTY, "no", "-0.375"] in rows(page, NASTY)
     assert re.search(r"lemma_5_4, gd .*: fails rule is FeedbackAlignment</summary>", page)
     assert ["rule is FeedbackAlignment", "no", "-"] in rows(page, "rule is FeedbackAlignment")
     assert [NASTY, "yes", "0.125"] in rows(page, NASTY)
@@ -519,7 +522,8 @@ def pages(file: Path) -> dict[str, Path]:
         ],
     }
     proved = Check("lemma_5_4", "c_j > 0, n = 8, m = 10, T = 100", "theorem", "proved", None, None, 1, details)
-    data = {"data": {"kappa": interval}, "rigorous": {"flint": "3"}}
+    kinds = {"linearly separable": {"SVM margin > 0": {"holds": True, "slack": interval}}}
+    data = {"data": {"kappa": interval}, "kinds": kinds, "rigorous": {"flint": "3"}}
     found = {"measured": file, "formulas": file.with_name("formulas.html"), "proved": file.with_name("proved.html")}
     write_html(str(found["formulas"]), summary(stopped, "cpu", 1.0), every, "seeds 0")
     write_html(str(found["proved"]), summary([proved], "cpu", 1.0, **data), every, "seeds 0")

@@ -98,8 +98,11 @@ def test_an_npz_file_is_taken_as_it_is() -> None:
 CSV = {
     "nothing": (b"", "data.csv is empty: it must have a header, and a row for each sample"),
     "a header alone": (b"a,b,label\n", "data.csv must have a row for each sample, got a header alone"),
-    "no such column": (b"a,y\n1,1\n", "label must name a column of data.csv, a, y, got 'label'"),
-    "semicolons": (b"a;label\n1;1\n", "label must name a column of data.csv, a;label, got 'label'"),
+    "no such column": (
+        b"a,y\n1,1\n",
+        "data.csv has no column 'label': name that of the labels by --label, or label=, one of a, y",
+    ),
+    "semicolons": (b"a;label\n1;1\n", "data.csv has no column 'label': its columns must have commas between them"),
     "labels alone": (b"label\n1\n", "data.csv must have columns of inputs beside the labels, got 'label' alone"),
     "a name twice": (
         b"a,a,label\n1,2,1\n",
@@ -145,7 +148,7 @@ CSV = {
         "data.csv is not a .csv file in UTF-8 that can be read: unexpected end of data",
     ),
     "another encoding": ("a,label\n1,é\n".encode("latin-1"), "data.csv is not a .csv file in UTF-8 that can be read: "),
-    "no table": (b"PK\x03\x04\x00\x00\n", "label must name a column of data.csv, "),
+    "no table": (b"PK\x03\x04\x00\x00\n", "data.csv has no column 'label': name that of the labels by --label"),
 }
 
 

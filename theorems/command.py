@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,16 +94,24 @@ def tables_of(outcome: Outcome) -> list[RenderableType]:
     """The tables that the terminal shows."""
     if outcome.found is not None:
         return [search.table(outcome.found)]
-    if "rigorous" in outcome.more:
+    more = outcome.more
+    if "rigorous" in more:
         from theorems.rigorous import report as rigorous  # noqa: PLC0415, optional
 
-        written = rigorous.describe_state, rigorous.describe_constant
-        own = [tables.data_table(outcome.checks, outcome.more, *written)] if "data" in outcome.more else []
-        return [rigorous.table(outcome.checks), *own]
-    if "data" in outcome.more:
-        return [tables.table(outcome.checks), tables.data_table(outcome.checks, outcome.more)]
-    findings = [tables.findings_table(outcome.more)] if outcome.more["findings"] else []
-    return [tables.table(outcome.checks), *findings]
+        return _framed([rigorous.table(outcome.checks)], more, rigorous.describe_state, rigorous.describe_constant)
+    findings = [tables.findings_table(more)] if more.get("findings") else []
+    return _framed([tables.table(outcome.checks), *findings], more)
+
+
+def _framed(verdicts: list[RenderableType], more: Mapping[str, Any], *written: Any) -> list[RenderableType]:
+    """Verdicts, on data of the user's between what the data are and what does not apply to them."""
+    if "data" not in more:
+        return verdicts
+    return [
+        *tables.data_tables(more, *written),
+        *verdicts,
+        *tables.inapplicable_tables(more["inapplicable"], *written[:1]),
+    ]
 
 
 def unexpected_lines(checks: Sequence[Check], rigorous: bool) -> Iterator[str]:
@@ -143,7 +151,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "flowsim check") ->
     It is 0 if all came out as it should, 1 if not; 2 for bad input, or an output that cannot be written; 130 after
     Ctrl-C. All outputs have what was decided until then.
     """
-    options = parser(prog).parse_args(arguments)
+    options = parser(prog).parse_intermixed_args(arguments)
     if "OMP_NUM_THREADS" not in os.environ:
         # the tensors are small, and threads that wait for each other on a busy machine take four times as long
         torch.set_num_threads(1)

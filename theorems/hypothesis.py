@@ -14,6 +14,9 @@ from flowsim.losses import named
 from flowsim.rules import is_one_of
 from theorems.observation import has_kinks
 
+RULE_IS = "rule is "
+"""What the names of hypotheses about the rule begin with."""
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -60,7 +63,7 @@ def fact(name: str, true: bool) -> Hypothesis:
 def is_rule(solution: Solution, *rules: type[Rule]) -> Hypothesis:
     """The hypothesis that the learning rule is one of the given."""
     name = " or ".join(rule.__name__ for rule in rules)
-    return fact(f"rule is {name}", is_one_of(solution.flow.rule, *rules))
+    return fact(f"{RULE_IS}{name}", is_one_of(solution.flow.rule, *rules))
 
 
 def two_layers(solution: Solution, *rules: type[Rule]) -> list[Hypothesis]:

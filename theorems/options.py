@@ -12,7 +12,7 @@ from flowsim.files import make_folder, require_distinct, require_writable
 from flowsim.problems import INITS, Init, Source
 from flowsim.shell import add_version
 from flowsim.tables import is_table
-from flowsim.validation import device_of, require_count, require_positive, require_seed
+from flowsim.validation import device_of, meant, require_count, require_positive, require_seed
 from theorems import own_data
 from theorems.cases import MODULES, OF_FLOWS, PROVED
 from theorems.ensembles import Scope
@@ -136,7 +136,8 @@ def take_file(options: argparse.Namespace) -> None:
     for name in others:
         if not (is_table(name) or name.endswith(".npz") or Path(name).exists()):
             raise ValueError(
-                f"NAME must be one of {', '.join(MODULES)}, or a .npz, .csv or .parquet file, got {name!r}"
+                f"NAME must be one of {', '.join(MODULES)}, or a .npz, .csv or .parquet file, "
+                f"got {name!r}{meant(name, MODULES)}"
             )
     files = [*others, *([options.data] if options.data else [])]
     if len(files) > 1:
@@ -238,7 +239,7 @@ def choose_init(options: argparse.Namespace, source: Source) -> Init | None:
         return None
     narrow = own_data.NARROW if options.rigorous else own_data.WIDTH
     width = narrow if options.width is None else require_count("--width", options.width)
-    seed = 0 if options.seed is None else require_seed(options.seed)
+    seed = 0 if options.seed is None else require_seed(options.seed, "--seed")
     return (
         Init("gaussian", (width,), seed) if options.init == "gaussian" else own_data.start(source.dataset, width, seed)
     )

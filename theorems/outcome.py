@@ -101,7 +101,7 @@ def check_data(own: Any, runs: Mapping[str, Callable[[], Any]], names: Sequence[
 
     `own` is `theorems.own_data`, or `theorems.rigorous.own_data` for runs that are enclosed.
     """
-    into.more |= {"data": {}, "inapplicable": []}
+    into.more |= {"data": {}, "kinds": {}, "inapplicable": []}
     statements, order = [item for item in own.STATEMENTS if item.name in names], list(MODULES)
     try:
         for rule, solve in runs.items():
@@ -125,6 +125,7 @@ def _check_rule(
     if not into.more["data"]:
         with into.failed.at("the constants of the data"):
             into.more["data"] = own.constants(solution)
+            into.more["kinds"] = own.kinds(solution)
     for number, (statement, label) in enumerate(zip(statements, labels, strict=True)):
         tell(number / len(statements), f"checking {statement.name}, {label}")
         try:

@@ -54,6 +54,14 @@ STATEMENTS: list[Statement] = [
 """Theorem 5.1 takes for mu 99 % of the infimum of the dominance ratio along the run."""
 
 
+KINDS = {
+    "orthogonally separable": "orthogonally separable",
+    "so, or on the boundary": "boundary",
+    "linearly separable": "separable",
+    "nearly orthogonal": "nearly orthogonal",
+}
+"""What data are said to be, and the kind of Proposition 5.7 that this is."""
+
 WIDTH, NARROW = 8, 4
 """Of weights that are made up, and where runs are enclosed."""
 
@@ -126,6 +134,11 @@ def constants(solution: Solution) -> dict[str, float]:
         "SVM margin": dataset.svm_margin,
     }
     return {name: value.item() for name, value in values.items()}
+
+
+def kinds(solution: Solution) -> dict[str, dict[str, dict[str, Any]]]:
+    """What decides whether the data are of each kind."""
+    return {name: described(proposition_5_7.data_hypotheses(kind, solution)) for name, kind in KINDS.items()}
 
 
 def decided(statement: Statement, label: str, solution: Solution) -> Check:

@@ -101,7 +101,8 @@ def _boundary_slack(dataset: Dataset) -> Tensor:
     return torch.where(diagonal, torch.inf, dataset.signed_gram).amin((-2, -1))
 
 
-def _data_hypotheses(kind: str, solution: Solution) -> list[Hypothesis]:
+def data_hypotheses(kind: str, solution: Solution) -> list[Hypothesis]:
+    """That the data are of a kind: orthogonally separable, boundary, separable or nearly orthogonal."""
     dataset, n = solution.flow.dataset, solution.flow.dataset.samples
     if kind == "orthogonally separable":
         return [Hypothesis("kappa > 0", dataset.kappa, strict=True)]
@@ -125,7 +126,7 @@ def _hypotheses(kind: str, loss: str, stated: bool, solution: Solution) -> list[
         fact("mu as stated", stated),
         *([gaps_not_negative(solution)] if is_one_of(solution.flow.rule, FeedbackAlignment) else []),
         total_gap_positive(solution),
-        *_data_hypotheses(kind, solution),
+        *data_hypotheses(kind, solution),
     ]
 
 

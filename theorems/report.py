@@ -23,7 +23,7 @@ import flowsim
 from flowsim.files import whole
 from theorems.check import Check, Statement
 from theorems.mathml import mathml
-from theorems.tables import proved_and_measured, short
+from theorems.tables import answer, proved_and_measured, short
 
 if TYPE_CHECKING:
     from theorems.pictures import Picture
@@ -96,6 +96,7 @@ def _environment(rigorous: bool) -> Environment:
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {
         "short": short,
+        "answer": answer,
         "failing": failing,
         "constants": proved_and_measured,
         "nearest": pictures.nearest,

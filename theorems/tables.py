@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Group
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from theorems.check import Check
+from theorems.hypothesis import RULE_IS
 
 
 def empty_grid() -> Table:
@@ -35,6 +36,11 @@ def shown_verdict(check: Check) -> str:
     return f"[green]{check.verdict}[/]" if check.as_expected else f"[bold red]{check.verdict}?![/]"
 
 
+LEGEND = """\
+margin: smallest of measured / claimed - 1; of an equality minus the largest deviation
+proved, measured: the constant that is claimed, and the one that is reached"""
+
+
 def table(checks: Sequence[Check]) -> Table:
     """One row per check. A star says that what is checked goes beyond the paper.
 
@@ -47,8 +53,8 @@ def table(checks: Sequence[Check]) -> Table:
         justify = "left" if heading == "verdict" else "right"
         grid.add_column(heading, justify=justify, no_wrap=True, min_width=width)
     fill(grid, checks, _row)
-    if any(check.beyond for check in checks):
-        grid.caption = "* beyond the paper"
+    beyond = ["* beyond the paper"] if any(check.beyond for check in checks) else []
+    grid.caption, grid.caption_justify = "\n".join([*beyond, LEGEND]), "left"
     return grid
 
 
@@ -99,27 +105,73 @@ def describe_state(name: str, state: Mapping[str, Any]) -> str:
     return f"{name}{measured}" if state["holds"] else f"[bold]fails: {name}{measured}[/]"
 
 
-def data_table(
-    checks: Sequence[Check],
-    found: Mapping[str, Any],
-    state: Callable[[str, Mapping[str, Any]], str] = describe_state,
-    constant: Callable[[Any], str] = "= {:.6g}".format,
-) -> Group:
-    """The constants of the user's data, and for every statement and rule which hypotheses hold, with their slacks.
+State = Callable[[str, Mapping[str, Any]], str]
+"""How a hypothesis is written, by its name and what was measured or proved of it."""
+
+
+def data_tables(
+    found: Mapping[str, Any], state: State = describe_state, constant: Callable[[Any], str] = "= {:.6g}".format
+) -> list[RenderableType]:
+    """What the user's data are, and their constants; nothing if no run could be solved.
 
     `state` and `constant` write a hypothesis and a number; those of enclosed runs are intervals.
     """
-    grid = empty_grid()
-    for heading in ("statement", "applies", "hypotheses (slack)"):
-        grid.add_column(heading)
-    known, unknown = (
-        [(check.name, check.case, check.details.get("hypotheses", {})) for check in checks if test(check)]
-        for test in (lambda check: "hypotheses" in check.details, lambda check: "hypotheses" not in check.details)
-    )
-    fails = [(item["name"], item["case"], item["hypotheses"]) for item in found["inapplicable"]]
-    for answer, rows in (("yes", known), ("unknown", unknown), ("no", fails)):
-        for name, case, hypotheses in rows:
-            grid.add_row(f"{name}: {case}", answer, "\n".join(state(*item) for item in hypotheses.items()))
-        grid.add_section()
+    if not found["data"]:
+        return []
     values = ", ".join(f"{name} {constant(value)}" for name, value in found["data"].items())
-    return Group(f"data: {values}", grid)
+    grid = empty_grid()
+    for heading in ("the data are", "", "hypotheses (slack)"):
+        grid.add_column(heading)
+    for name, hypotheses in found["kinds"].items():
+        decisive = _broken(hypotheses) or hypotheses
+        grid.add_row(
+            name, answer(hypotheses), "\n".join(state(hypothesis, each) for hypothesis, each in decisive.items())
+        )
+    return [grid, f"data: {values}"]
+
+
+def inapplicable_tables(
+    inapplicable: Sequence[Mapping[str, Any]], state: State = describe_state
+) -> list[RenderableType]:
+    """Why statements do not apply to the user's data.
+
+    Hypotheses that hold, and statements about another rule, are left to JSON and HTML.
+    """
+    grid = empty_grid()
+    for heading in ("statement", "does not apply to", "because (slack)"):
+        grid.add_column(heading)
+    for (statement, reason), rules in _reasons(inapplicable, state).items():
+        grid.add_row(statement, ", ".join(rules), reason)
+    return [*([grid] if grid.rows else []), "all hypotheses with their slacks: --json FILE, --html FILE"]
+
+
+def answer(hypotheses: Mapping[str, Mapping[str, Any]]) -> str:
+    """Whether all of them hold.
+
+    >>> answer({"kappa > 0": {"holds": True}}), answer({"R > 0": {"holds": None}, "kappa > 0": {"holds": False}})
+    ('yes', 'no')
+    """
+    broken = _broken(hypotheses).values()
+    return "no" if any(each["holds"] is False for each in broken) else "undecided" if broken else "yes"
+
+
+def _listed(hypotheses: Mapping[str, Mapping[str, Any]], state: State) -> str:
+    """One below the other."""
+    return "\n".join(state(name, each) for name, each in hypotheses.items())
+
+
+def _broken(hypotheses: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Those that do not hold, or are not proved to."""
+    return {name: each for name, each in hypotheses.items() if not each["holds"]}
+
+
+def _reasons(inapplicable: Sequence[Mapping[str, Any]], state: State) -> dict[tuple[str, str], list[str]]:
+    """The rules for which a statement does not apply, by statement and reason; not where it is about another rule."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for item in inapplicable:
+        broken = _broken(item["hypotheses"])
+        if any(name.startswith(RULE_IS) for name in broken):
+            continue
+        rule, _, variant = item["case"].partition(", ")
+        found.setdefault((f"{item['name']}: {variant}", _listed(broken, state)), []).append(rule)
+    return found

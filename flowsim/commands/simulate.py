@@ -39,6 +39,9 @@ example:
   flowsim simulate mine.csv --label species --init gaps --width 16 --rule fa --t-final 100 \\
       --plot run.png --output run.npz"""
 
+RUN = ".npz"
+"""How a run's file ends, if its name has an ending."""
+
 PLOTS = (".png", ".pdf", ".svg")
 
 
@@ -103,11 +106,15 @@ def read_problem(options: argparse.Namespace) -> tuple[Problem, list[str]]:
     """
     for option in ("t_final", "rtol", "atol"):
         require_positive(f"--{option.replace('_', '-')}", getattr(options, option))
+    if not 0 <= options.slope <= 1:
+        raise ValueError(f"--slope must lie in [0, 1], got {options.slope:g}")
     require_count("--times", options.times, least=2)
     require_count("--max-steps", options.max_steps)
     init, device = init_of(options), device_of(options.device)
     if options.plot is not None:
         require_plot(options.plot)
+    if Path(options.output).suffix not in ("", RUN):
+        raise ValueError(f"--output must end in {RUN}, got {options.output!r}")
     outputs = {"--output": options.output, "--plot": options.plot}
     for option, path in outputs.items():
         require_writable(option, path)

@@ -52,7 +52,7 @@ def init_of(options: argparse.Namespace) -> Init | None:
     return Init(
         options.init,
         _widths(made["width"], made["widths"]),
-        require_seed(made["seed"] or 0),
+        require_seed(made["seed"] or 0, "--seed"),
         SCALE if made["scale"] is None else require_positive("--scale", made["scale"]),
         GAP if made["gap"] is None else made["gap"],
     )

@@ -13,7 +13,7 @@ from flowsim.solution import Solution
 from flowsim.weights import Weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """The largest error of a float solution's weights at each time: between `lower` and `upper`, with proof.
 
@@ -24,6 +24,10 @@ class Comparison:
     lower: tuple[arb, ...]
     upper: tuple[arb, ...]
     estimate: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        largest = self.largest.upper().str(3, radius=False)
+        return f"Comparison(error <= {largest}, estimate {max(self.estimate):.3g}, {len(self.times)} times)"
 
     @property
     def largest(self) -> arb:

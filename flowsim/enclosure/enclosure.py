@@ -71,7 +71,7 @@ class Enclosure:
         with ctx.workprec(self.bits):
             asked = time if isinstance(time, arb) else arb(rational(time))
             if not (asked >= 0 and not asked > self.t_final):
-                raise ValueError(f"time must lie in [0, {self.t_final}], got {time}")
+                raise ValueError(f"time must lie in [0, {self.t_final.str(6, radius=False)}], got {time}")
             return at_time(self.problem, self.steps, asked)
 
     def infimum(self, observable: Callable[[Point[Any]], Any], **options: Any) -> Infimum:
@@ -79,7 +79,7 @@ class Enclosure:
         with ctx.workprec(self.bits):
             return infimum(self.problem, self.steps, observable, **options)
 
-    def contains(self, solution: Any, **options: Any) -> Comparison:
+    def compare(self, solution: Any, **options: Any) -> Comparison:
         """The true error of a float solution: see `flowsim.enclosure.comparison.compare`."""
         return compare(self.at, self.t_final, self.bits, solution, **options)
 

@@ -182,6 +182,8 @@ def problem_of(flow: Flow, weights: Weights) -> Problem:
         raise ValueError(f"rule must be GD, FA or sign-FA to be enclosed, got {shown(flow.rule)}")
     if not flow.follows_rule:
         raise ValueError(f"flow must move by its rule alone, without decay, to be enclosed, got {flow!r}")
+    if flow.activation.leaky_slope is None:
+        raise ValueError(f"activation must be a leaky ReLU to be enclosed, got {flow.activation!r}")
     if flow.dataset.classes is not None:
         raise ValueError(f"labels must be -1 or +1 to be enclosed, got classes={flow.dataset.classes}")
     loss, rule = named(flow.loss), flow.rule

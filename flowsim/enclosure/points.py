@@ -23,7 +23,7 @@ A = TypeVar("A")
 """Arb or arb_series."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Point(Generic[A]):
     """The solution at `time`. Lists that end in `_merged` have one entry for each of the different neurons."""
 
@@ -33,6 +33,10 @@ class Point(Generic[A]):
     output_merged: list[A]
     modes: tuple[Mode, ...] | None
     """None at an event, where what depends on them jumps."""
+
+    def __repr__(self) -> str:
+        time = self.time.str(6, radius=False) if isinstance(self.time, arb) else "a series"
+        return f"Point(t = {time}, hidden ({len(self.hidden)}, {len(self.hidden[0])}), output ({len(self.output)}))"
 
     @property
     def hidden(self) -> list[list[A]]:

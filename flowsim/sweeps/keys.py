@@ -17,6 +17,7 @@ from flowsim.sweeps.grid import Data, Grid, read_data
 from flowsim.times import FIRST, log_times
 from flowsim.validation import (
     SEED_COUNT,
+    meant,
     require_count,
     require_not_negative,
     require_positive,
@@ -113,7 +114,7 @@ def grid_of(keys: Mapping[str, Any], folder: str | os.PathLike[str] = ".") -> Gr
         raise ValueError(f"grid must be a dict of keys and their values, got {shown(keys)}")
     for key in keys:
         if key not in KEYS:
-            raise ValueError(f"{key} must be one of {', '.join(KEYS)}")
+            raise ValueError(f"{key} must be one of {', '.join(KEYS)}{meant(str(key), KEYS)}")
     found = _Keys(keys)
     t_final = require_positive("t_final", found.required("t_final"))
     label = keys.get("label")

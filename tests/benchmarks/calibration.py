@@ -61,7 +61,7 @@ def draw_problem(seed: int) -> tuple[str, Flow, Weights]:
 def calibrate(name: str, flow: Flow, weights: Weights, enclosure: Enclosure, rtol: float) -> Calibrated:
     """Solve at a tolerance, and compare."""
     solution = solve(flow, weights, T_FINAL, rtol=rtol, atol=rtol / 100)
-    found = enclosure.contains(solution)
+    found = enclosure.compare(solution)
     pairs = zip(found.estimate[1:], found.upper[1:], strict=True)  # at t = 0 there is no error
     ratio = min(estimate / max(float(bound), 1e-300) for estimate, bound in pairs)
     events, slides = len(solution.events), int(solution.statistics["slides"])

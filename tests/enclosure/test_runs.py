@@ -73,7 +73,7 @@ def test_the_float_solution_has_the_same_events_and_errors_within_its_estimate(
     seed: int, rule: str, loss: str, slope: float
 ) -> None:
     enclosure, solution = enclosed(seed, rule, loss, slope), solve(*gaussian(seed, rule, loss, slope), 10.0)
-    compared = enclosure.contains(solution)
+    compared = enclosure.compare(solution)
     assert compared.within and not compared.understated
     assert all(low <= high for low, high in zip(compared.lower, compared.upper, strict=True))
     for proved, found in zip(enclosure.events, solution.events, strict=True):
@@ -168,7 +168,7 @@ def test_equal_neurons_and_samples_and_parallel_inputs_are_as_good_as_a_larger_w
     flow = Flow(Dataset(data, [1, -1, 1, -1]), FeedbackAlignment([1.0, 1.0, -0.5]))
     weights = weights_of([[0.25, -1.0], [0.25, -1.0], [0.5, 0.75]], [0.5, 0.5, 0.25])
     enclosure = enclose(flow, weights, 10.0)
-    assert enclosure.contains(solve(flow, weights, 10.0)).within
+    assert enclosure.compare(solve(flow, weights, 10.0)).within
     point = enclosure.at(10.0)
     assert point.output[0] is point.output[1] and len(point.hidden) == 3
     assert enclosure.events
@@ -188,7 +188,7 @@ def test_hidden_weights_zero_are_refused_where_solutions_branch_and_taken_where_
         enclose(branching, weights_of([[0.0, 0.0]], [0.5]), 1.0)
     separable = Flow(Dataset([[1.0, 0.0], [0.5, 0.5]], [1, 1]), FeedbackAlignment([1.0]))
     enclosure = enclose(separable, weights_of([[0.0, 0.0]], [0.5]), 5.0)
-    assert enclosure.contains(solve(separable, weights_of([[1e-300, 1e-300]], [0.5]), 5.0)).within
+    assert enclosure.compare(solve(separable, weights_of([[1e-300, 1e-300]], [0.5]), 5.0)).within
 
 
 def test_gradient_descent_from_zero_weights_on_kinks_is_undecided() -> None:
@@ -215,7 +215,7 @@ def test_a_dead_neuron_stands_still_exactly() -> None:
     enclosure = enclose(flow, weights, 20.0)
     (death,) = enclosure.events
     assert (death.before, death.after) == (1, -1)
-    assert enclosure.at(20.0).hidden[0][0].contains(0) and enclosure.contains(solve(flow, weights, 20.0)).within
+    assert enclosure.at(20.0).hidden[0][0].contains(0) and enclosure.compare(solve(flow, weights, 20.0)).within
 
 
 @pytest.mark.parametrize("factors", [(1.0, 1.0), (1.0, 0.5)])
@@ -228,7 +228,7 @@ def test_neurons_on_the_same_sides_leave_a_shared_kink_at_one_time(factors: tupl
     assert [(event.neuron, event.sample) for event in leaving] == [(0, 0), (1, 0)]
     assert str(leaving[0].time) == str(leaving[1].time)
     found = solve(flow, weights, 10.0, rtol=1e-12, atol=1e-14)
-    assert enclosure.contains(found).within
+    assert enclosure.compare(found).within
     times = [event.time for event in found.events if event.kind == "sliding exit"]
     assert times == pytest.approx([float(leaving[0].time)] * 2, abs=1e-10)
 
@@ -265,7 +265,7 @@ def test_neurons_with_multiples_of_the_same_weights_arrive_at_one_time(rule: Rul
     for sample in {sample for _, sample in arrivals}:
         assert str(arrivals[0, sample]) == str(arrivals[1, sample])
         assert not arrivals[0, sample].overlaps(arrivals[2, sample])
-    assert enclosure.contains(solve(flow, weights_of(hidden, [0.5, 0.25, 0.75]), 5.0, rtol=1e-11, atol=1e-13)).within
+    assert enclosure.compare(solve(flow, weights_of(hidden, [0.5, 0.25, 0.75]), 5.0, rtol=1e-11, atol=1e-13)).within
 
 
 def test_neurons_are_twins_no_longer_when_the_sign_of_one_has_changed() -> None:
@@ -276,4 +276,4 @@ def test_neurons_are_twins_no_longer_when_the_sign_of_one_has_changed() -> None:
     assert changed, "the first sign changes"
     assert enclosure.steps[0].state.twins == (0, 0)
     assert enclosure.steps[-1].state.twins == (0, 1)
-    assert enclosure.contains(solve(flow, weights, 3.0, rtol=1e-11, atol=1e-13)).within
+    assert enclosure.compare(solve(flow, weights, 3.0, rtol=1e-11, atol=1e-13)).within

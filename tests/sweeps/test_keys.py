@@ -31,7 +31,7 @@ def test_times_are_as_many_as_asked_for_or_those_given() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"widht": 5}, "widht must be one of data, label, samples, .*, chunk"),
+        ({"widht": 5}, "widht must be one of data, label, samples, .*, chunk: did you mean width"),
         ({"samples": 0}, "samples must be an integer of at least 1, got 0"),
         ({"samples": [4, 4]}, "samples must hold each value once, got 4 twice"),
         (

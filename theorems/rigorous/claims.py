@@ -13,6 +13,7 @@ from flowsim.enclosure.enclosure import Enclosure
 from flowsim.enclosure.exact import rational
 from flowsim.enclosure.infimum import Infimum
 from flowsim.enclosure.points import Point, around, descent_product, risk
+from theorems.hypothesis import RULE_IS
 from theorems.rigorous.decimals import DIGITS as SHOWN
 from theorems.rigorous.decimals import Interval, interval, lower_end, rounded, upper_end
 from theorems.rigorous.instance import Instance, Rule, enclosed
@@ -112,7 +113,7 @@ def above_zero(name: str, least: Infimum) -> Hypothesis:
 
 def is_rule(run: Run, *rules: Rule) -> Hypothesis:
     """The hypothesis that the learning rule is one of the given."""
-    return Hypothesis(f"rule is {' or '.join(rules)}", run.instance.rule in rules)
+    return Hypothesis(f"{RULE_IS}{' or '.join(rules)}", run.instance.rule in rules)
 
 
 @dataclass(frozen=True)

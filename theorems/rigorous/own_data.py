@@ -12,6 +12,7 @@ import torch
 from flowsim import FeedbackAlignment, Flow, SignFeedbackAlignment, Weights
 from flowsim.losses import named
 from theorems.check import Check
+from theorems.own_data import KINDS
 from theorems.rigorous import (
     equation_1,
     lemma_5_4,
@@ -93,3 +94,8 @@ def constants(run: Run) -> dict[str, Interval]:
     if instance.squared_radius > 0:
         values["rho"] = instance.rho
     return {name: (rounded(value, DIGITS, up=False), rounded(value, DIGITS, up=True)) for name, value in values.items()}
+
+
+def kinds(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
+    """What decides whether the data are of each kind."""
+    return {name: described(proposition_5_7.data_hypotheses(kind, run.instance)) for name, kind in KINDS.items()}

@@ -81,7 +81,8 @@ def _sharper_claims(mu: Mu, run: Run) -> list[Nonnegative]:
     return [*_claims(mu, run), Nonnegative("<grad, fa> >= mu S(t)/S0 L^2", [sharper])]
 
 
-def _data_hypotheses(kind: str, instance: Instance) -> list[Hypothesis]:
+def data_hypotheses(kind: str, instance: Instance) -> list[Hypothesis]:
+    """That the data are of a kind: orthogonally separable, boundary, separable or nearly orthogonal."""
     n = instance.samples
     if kind == "orthogonally separable":
         return [exactly("kappa > 0", instance.kappa, strict=True)]
@@ -109,7 +110,7 @@ def _hypotheses(kind: str, stated: bool, run: Run) -> list[Hypothesis]:
         Hypothesis("mu as stated", stated),
         *([gaps_not_negative(run)] if instance.rule == "FA" else []),
         total_gap_positive(run),
-        *_data_hypotheses(kind, instance),
+        *data_hypotheses(kind, instance),
     ]
 
 

@@ -25,5 +25,5 @@ def describe_exhaustion(settings: Settings) -> str:
     """That all steps were taken, and what to do."""
     return (
         f"max_steps = {settings.max_steps} steps taken; if there were few events, the problem is stiff (the weights "
-        "move slowly while a deviation from their path would decay fast), or else give more"
+        "move slowly while a deviation from their path would decay fast), or else give a larger max_steps"
     )
