@@ -194,6 +194,8 @@ def _require_sound(table: Table, label: str) -> None:
         cure = f"name that of the labels by --label, or label=, one of {_listed(table.names)}"
         if len(table.names) == 1 and any(mark in table.names[0] for mark in ";\t"):
             cure = "its columns must have commas between them"
+        elif all(_number(name) is not None for name in table.names):
+            cure = "its first line must be a header, with a name for each column"
         raise ValueError(f"{table.path} has no column {label!r}: {cure}")
     if len(table.names) == 1:
         raise ValueError(f"{table.path} must have columns of inputs beside the labels, got {label!r} alone")

@@ -103,6 +103,7 @@ CSV = {
         "data.csv has no column 'label': name that of the labels by --label, or label=, one of a, y",
     ),
     "semicolons": (b"a;label\n1;1\n", "data.csv has no column 'label': its columns must have commas between them"),
+    "no header": (b"1.5,-1\n2,1\n", "data.csv has no column 'label': its first line must be a header, with a name"),
     "labels alone": (b"label\n1\n", "data.csv must have columns of inputs beside the labels, got 'label' alone"),
     "a name twice": (
         b"a,a,label\n1,2,1\n",
