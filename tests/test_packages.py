@@ -76,5 +76,5 @@ def test_everything_stands_above_what_it_imports_and_is_drawn_once() -> None:
     drawn = packages.find_imports()
     row = {name: number for number, names in enumerate(packages.find_rows(drawn)) for name in names}
     assert all(row[one] < row[other] for one, other in drawn.edges)
-    named = [element.get("id") for element in ET.fromstring(packages.draw_map()).iter() if element.get("id") in row]
-    assert sorted(named) == sorted(row)
+    named = [element.get("id", "") for element in ET.fromstring(packages.draw_map()).iter()]
+    assert sorted(name for name in named if name in row) == sorted(row)

@@ -223,7 +223,8 @@ class Mode:
         """The kinks that come to 0 with one, and their zeta as multiples of its: parallel along what is slid on."""
         across = (_normals(self.problem, range(len(self.sides))) * projection(self.problem, self.slid)).tolist()
         lead = next((c for c, entry in enumerate(across[k]) if entry), None)
-        require(lead is not None, "event", "its kink says nothing along those slid on")
+        if lead is None:
+            raise Rejected("event: its kink says nothing along those slid on")
         ratios = {other: row[lead] / across[k][lead] for other, row in enumerate(across) if other not in self.held}
         return {o: a for o, a in ratios.items() if a and across[o] == [a * entry for entry in across[k]]}
 
