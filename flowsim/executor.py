@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import itertools
 import logging
 import os
@@ -239,11 +240,16 @@ def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]
 
     with _quiet(), contextlib.ExitStack() as stack:
         if scheduler is not None:
+            refused = ""
             try:
-                client = Client(scheduler)
+                client = stack.enter_context(Client(scheduler))
             except (OSError, ValueError, TypeError) as error:
-                raise ValueError(f"scheduler {scheduler} cannot be reached: {first_line(error)}") from None
-            yield stack.enter_context(client)
+                client, refused = None, first_line(error)
+            if client is None:
+                # else it may be collected while Dask holds the lock that a client asks for at its end: nothing goes on
+                gc.collect()
+                raise ValueError(f"scheduler {scheduler} cannot be reached: {refused}")
+            yield client
             return
         folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         stack.enter_context(config.set({**SETTINGS, "temporary-directory": folder}))

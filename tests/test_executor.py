@@ -1,5 +1,6 @@
 """The executor: what fails or dies is an outcome, what it stood beside is not touched, and nothing is left behind."""
 
+import gc
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ import psutil
 import pytest
 import torch
 from dask import config
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from flowsim.executor import ProcessDiedError, execute, execute_here, tell
 
@@ -203,6 +204,17 @@ def test_a_scheduler_that_is_not_there_is_one_line(address: str) -> None:
     ):
         list(execute(job, [("value", 1)], scheduler=address))
     assert "\n" not in str(refused.value)
+
+
+def test_a_client_that_was_refused_is_gone_before_another_starts() -> None:
+    """Collected while Dask starts another one, holding a lock, its end would wait for that lock for ever."""
+    gc.disable()
+    try:
+        with config.set({"distributed.comm.timeouts.connect": "0.2s"}), pytest.raises(ValueError, match="reached"):
+            list(execute(job, [("value", 1)], scheduler="tcp://127.0.0.1:1"))
+        assert not [one for one in gc.get_objects() if type(one) is Client and one.status != "closed"]
+    finally:
+        gc.enable()
 
 
 def test_without_dask_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
