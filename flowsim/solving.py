@@ -104,7 +104,8 @@ def solve(
     if 0 in batch_shape:
         raise ValueError(f"weights must hold at least one trajectory, got batch shape {tuple(batch_shape)}")
     device = _device_of(flow, weights)
-    require_consistent(flow.rule, weights, batch_shape)
+    # as it is solved, with matrices of its own: a rule that cannot be taken apart says so
+    require_consistent(flow.rule.map_matrices(weights, torch.detach), weights, batch_shape)
     weights = weights.map(lambda tensor: tensor.detach().clone())
     ends = torch.full((batch_shape.numel(),), t_final, dtype=torch.float64, device=device)
     return _handed_over(_from_start(flow, weights, batch_shape, ends, settings, progress=progress), throw)

@@ -668,11 +668,13 @@ def test_a_plot_that_cannot_be_written_costs_no_run(drawn: list[Any], capsys: py
     assert read_run()["times"].shape == (3,)
 
 
-@pytest.mark.parametrize("name", ["run.png", "data.png"])
+@pytest.mark.parametrize("name", ["written.png", "data.png"])
 def test_a_plot_is_no_other_file(name: str, drawn: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     np.savez("problem.npz", **PROBLEM)
+    np.savez("run.npz", **PROBLEM)
     os.link("problem.npz", "data.png")
-    assert_refused(capsys, "--plot", name, output="run.png", names=[f"--plot {name} must be another file than"])
+    os.link("run.npz", "written.png")
+    assert_refused(capsys, "--plot", name, output="run.npz", names=[f"--plot {name} must be another file than"])
 
 
 def test_an_interrupted_run_writes_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

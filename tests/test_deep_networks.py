@@ -651,7 +651,7 @@ def test_a_run_that_fails_costs_no_other_and_nothing_is_lost(tmp_path: Path, mon
         (["--paper"], "--paper goes with --dataset cifar-100 or tiny-imagenet, got mnist-5000"),
         (["--paper", "--dataset", "cifar-100", "--network", "resnet"], "--network of the paper's cifar-100 is lenet"),
         (["--data-dir", "/tmp"], "--data-dir goes with --dataset mnist, fashion-mnist, cifar-100, tiny-imagenet, got"),
-        (["--device", "nonsense"], "--device nonsense does not work here"),
+        (["--device", "nonsense"], "--device must be cpu or cuda, got 'nonsense'"),
     ],
 )
 def test_options_that_do_not_go_together(

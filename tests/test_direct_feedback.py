@@ -184,7 +184,9 @@ def test_steps_have_their_correction_at_the_last_hidden_layer_only() -> None:
     ],
 )
 def test_matrices_that_do_not_carry_the_outputs_error_to_each_layer_are_refused(weights: Any, feedback: Any) -> None:
-    with pytest.raises(ValueError, match=r"feedback must be one \(k, m_l\) for each hidden layer, \[\(") as error:
+    with pytest.raises(
+        ValueError, match=r"feedback must be one \(k, m_l\) for each hidden layer, which is \[\("
+    ) as error:
         DirectFeedbackAlignment(feedback).feedback_matrices(weights)
     assert "\n" not in str(error.value)
 

@@ -110,7 +110,8 @@ class Run:
 def restrict(threads: int) -> None:
     """From here on this process may take no more time and memory."""
     memory = int(OF_MEMORY * psutil.virtual_memory().available)
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS * threads, SECONDS * threads))
+    seconds = SECONDS * threads
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))  # SIGXCPU, before the system kills without a word
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
