@@ -208,7 +208,7 @@ def _limit(axis: str, runs: Sequence[Run]) -> str:
     """The last run that ended, and what became of the next."""
     ended, problem = [run for run in runs if not run.stopped], AXES[axis].problem
     last, after = (ended or [None])[-1], [run for run in runs if run.stopped]
-    next_size, why = (f"{after[0].size}", _shortly(after[0].stopped)) if after else ("", "not tried")
+    next_size, why = (f"{after[0].size}", _shortly(after[0].stopped)) if after else ("", "nothing: all end")
     found = f"{problem.format(last.size)} | {_work(last)}" if last else "none | | | |"
     return f"| {axis} | {found} | {next_size} | {why} |"
 
@@ -226,7 +226,7 @@ def _work(run: Run) -> str:
 
 def _shortly(reason: str) -> str:
     """What an error says first."""
-    return reason.partition(";")[0]
+    return reason.partition(";")[0].partition(", while")[0]
 
 
 if __name__ == "__main__":
