@@ -155,10 +155,7 @@ def random_start(layers: int, rule: str, loss: str, slope: float) -> tuple[Flow,
 
 @cache
 def before_the_first_slide(layers: int, rule: str, loss: str, slope: float) -> tuple[float, DeepWeights]:
-    """A time, and the weights then, by scipy, once for all kernels.
-
-    DOP853 crosses a kink with an error of about its tolerance, below 10 kinks, and errors grow by below 10.
-    """
+    """A time, and the weights then, by scipy, once for all kernels; DOP853 crosses a kink to about its tolerance."""
     flow, weights = random_start(layers, rule, loss, slope)
     events = solve(flow, weights, 1.0).events
     end = 0.9 * min([1.0, *events.time[events.after == 0].tolist()])
@@ -173,7 +170,7 @@ def before_the_first_slide(layers: int, rule: str, loss: str, slope: float) -> t
         return torch.cat([move.flatten() for move in moves.layers]).numpy()
 
     start = torch.cat([layer.flatten() for layer in weights.layers]).numpy()
-    run = solve_ivp(rate, (0, end), start, method="DOP853", rtol=1e-9, atol=1e-11)
+    run = solve_ivp(rate, (0, end), start, method="DOP853", rtol=1e-10, atol=1e-12)
     return end, layers_of(torch.from_numpy(run.y[:, -1]))
 
 

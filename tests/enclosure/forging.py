@@ -5,6 +5,7 @@ from typing import Any
 from flint import arb
 
 from flowsim.enclosure import checker
+from flowsim.enclosure.certificate import _ball, _dyadic
 
 BITS, ORDER, DISC, T_FINAL, ROUNDS = 64, 12, "1p-5", "1/64", 15
 
@@ -38,12 +39,3 @@ def problem_of(inputs: list[list[str]], labels: list[int], hidden: list[str], sl
         "inputs": inputs, "labels": labels, "hidden": [hidden], "output": ["1/2"], "feedback": ["1"], "scale": None,
         "slope": slope, "loss": "exponential",
     }  # fmt: skip
-
-
-def _dyadic(number: arb) -> str:
-    mantissa, exponent = number.man_exp()
-    return f"{int(mantissa):x}p{int(exponent)}"
-
-
-def _ball(number: arb) -> str:
-    return f"{_dyadic(number.mid())} {_dyadic(number.rad())}"
