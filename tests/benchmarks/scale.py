@@ -1,4 +1,4 @@
-"""How far flowsim goes: `python tests/benchmarks --scale`, one to two hours; `--scale width` along one axis.
+"""How far flowsim goes: `python tests/benchmarks --scale`, half an hour; `--scale width` along one axis.
 
 Along each axis a problem grows until a run does not end. Every run is a process of its own that may take so many CPU
 seconds, which unlike seconds of the clock hardly depend on what else the machine does, and most of the memory that is

@@ -52,7 +52,8 @@ def _tell_speed(results: Results) -> list[str]:
             "| problem | error | events | flowsim, s | fastest peer, s | which | times as fast |", _single(results)
         ),
         f"![Seconds per trajectory against the largest error](work_precision.png)\n\nThe separable problem {BASE}, "
-        "alone and together, and a deep network.",
+        "alone and together, and a deep network. The cheapest point of each curve that reaches an error (dotted) is a "
+        "median, the others are one run each.",
         "## Ensembles",
         f"The problem {BASE}, at an error of {TIGHT:g}.",
         tabulate(
