@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from scipy.integrate import quad
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights, solve
 from theorems import any_start
@@ -23,13 +22,19 @@ def run() -> Solution[Weights]:
 
 
 def risk_integral(solution: Solution, trajectory: int, end: float) -> float:
-    """G by an adaptive quadrature over the logarithm of time, of the risk along the run."""
+    """G by Gauss's formula over the logarithm of time, of the risk along the run, from kink to kink.
 
-    def rate(s: float) -> float:
-        at = solution.evaluate(torch.tensor([np.expm1(s)]), torch.tensor([trajectory]))
-        return float(solution.flow_of(torch.tensor([trajectory])).risk(at)) * np.exp(s)
-
-    return quad(rate, 0, np.log1p(end), limit=400, epsabs=1e-7, epsrel=1e-7)[0]
+    In panels of 1/20 at most it is as exact as an adaptive quadrature, which asks for one time after another.
+    """
+    events = solution.events
+    kinks = torch.log1p(events.time[(events.trajectory == trajectory) & (events.time < end)])
+    edges = torch.cat([kinks, torch.arange(0, np.log1p(end), 0.05).double(), torch.tensor([np.log1p(end)])]).sort()[0]
+    nodes, weights = (torch.from_numpy(column) for column in np.polynomial.legendre.leggauss(8))
+    half = edges.diff().unsqueeze(-1) / 2
+    s = (edges[:-1].unsqueeze(-1) + half * (1 + nodes)).flatten()
+    whose = torch.full_like(s, trajectory, dtype=torch.long)
+    rates = solution.flow_of(whose).risk(solution.evaluate(s.expm1().clamp(max=end), whose)) * s.exp()
+    return float(rates @ (half * weights).flatten())
 
 
 @pytest.mark.parametrize("end", [0.5, 20.0, 1000.0])

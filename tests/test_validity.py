@@ -151,8 +151,9 @@ def test_a_shallow_dip_below_a_kink_within_one_piece_is_noticed(monkeypatch: pyt
     """
     flow = Flow(Dataset([[1.0, 0.0], [-3.0, 6.0]], [1, 1]), FeedbackAlignment([1.0]), slope=0.3)
 
-    def touching(first: float) -> Solution:
-        return solve(flow, Weights([[first, 0.08]], [1.0]), 1.0, rtol=1e-13, atol=1e-15)  # type: ignore[arg-type]
+    def touching(first: float, slope: float = 0.3) -> Solution:
+        start = Weights([[first, 0.08]], [1.0])  # type: ignore[arg-type]
+        return solve(replace(flow, activation=LeakyReLU(slope)), start, 1.0, rtol=1e-13, atol=1e-15)
 
     def depth(solution: Solution) -> float:
         low, high, lowest = 0.0, 1.0, math.inf
@@ -165,7 +166,8 @@ def test_a_shallow_dip_below_a_kink_within_one_piece_is_noticed(monkeypatch: pyt
 
     original = event_rounds.set_watch
     monkeypatch.setattr(event_rounds, "set_watch", missing(KINK, 0))
-    first: Any = brentq(lambda first: depth(touching(first)) + 1.05 * least, 0.0, 0.2, xtol=0.01 * least)
+    # both samples are active as long as nobody meets the kink, and so the slope behind it does not matter
+    first: Any = brentq(lambda first: depth(touching(first, 1.0)) + 1.05 * least, 0.0, 0.2, xtol=0.01 * least)
     wrong = touching(first)
     assert -1.1 * least < depth(wrong) < -least
     assert SIDES in broken(wrong)
@@ -266,7 +268,7 @@ DEEP: list[tuple[Any, dict[str, Any]]] = [
 @pytest.mark.parametrize(("rule", "options"), DEEP)
 def test_deep_runs_that_slide_are_solutions_by_their_weights_alone(rule: Any, options: dict[str, Any]) -> None:
     """Their drift is that of their tolerance, 1e-13, and smaller than that of their companions."""
-    solution = ensembles.any_run(rule, 2, "cpu", **options)
+    solution = ensembles.any_run(rule, 1, "cpu", **options)
     assert isinstance(solution.start, DeepWeights)
     assert broken(solution) == set()
     own, looser = (-validity.follows_its_rule(curve).slack.max().item() for curve in (solution, solution.companion))

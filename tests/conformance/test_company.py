@@ -19,7 +19,7 @@ from conformance.kernels import solve
 from flowsim import Solution
 from flowsim.flow import Flow
 
-T_FINAL = 4.0
+T_FINAL = 2.0
 TIMES = torch.linspace(0, T_FINAL, 23, dtype=torch.float64)
 RULES = ["gd", "fa", "sign-fa"]
 PROBLEMS: dict[int, Callable[[str], tuple[Flow, Any]]] = {
