@@ -52,7 +52,7 @@ def test_one_active_neuron_on_one_sample_reaches_z_at_the_time_of_the_quadrature
     torch.testing.assert_close(at.output[:, 0], 0.3 + (z**2 - 1) / 10, rtol=0, atol=BOUNDS[method])
 
 
-@pytest.mark.parametrize("start", [-25.0, -200.0])
+@pytest.mark.parametrize("start", [-25.0, -100.0])
 @pytest.mark.parametrize("loss", ["logistic", "cross-entropy"])
 def test_no_step_jumps_over_the_end_of_a_flat_stretch_of_the_loss(loss: str, start: float) -> None:
     """Solution 1 with -l' = 1 / (1 + e^u), as good as 1 until u = y f, which is `start` at first, has come near 0.
@@ -271,13 +271,13 @@ def solved_for_z(time: float) -> float:
 @pytest.mark.parametrize("method", INTEGRATORS)
 def test_every_method_converges_to_the_exact_solution_through_a_kink(method: str) -> None:
     """At z = 0 the quadrature gives the time; v there is exact too. Errors fall with the tolerance."""
-    z0 = -0.5
+    z0 = -0.1
     flow, weights = crossing(z0)
-    time = time_of_crossing_run(0.4, z0)
+    time = time_of_crossing_run(0.1, z0)
     errors = []
     for rtol in (1e-3, 1e-5, 1e-7):
         at: Weights = solve(flow, weights, time, method=method, rtol=rtol, atol=rtol / 100).evaluate(time)
-        errors.append((at.hidden * R - 0.4).abs().max().item())
+        errors.append((at.hidden * R - 0.1).abs().max().item())
     assert errors[2] < 1e-2 * errors[0]
     assert errors[2] < 1e-5
 
