@@ -16,8 +16,8 @@ from torch import Tensor
 import flowsim
 from conformance import deep_problems
 from conformance.kernels import solve
-from flowsim import Solution
-from flowsim.flow import Flow
+from flowsim import Dataset, FeedbackAlignment, Flow, Solution, Weights
+from flowsim.integrators.event.path import EventPath
 
 T_FINAL = 2.0
 TIMES = torch.linspace(0, T_FINAL, 23, dtype=torch.float64)
@@ -110,3 +110,22 @@ def test_one_that_stops_says_why_and_changes_no_other(kernel: str, layers: int) 
     require_equal(answers(some[some.status.ended])[:-1], answers(solution[steps <= most])[:-1])
     on = some.extend(1.01 * T_FINAL, throw=False)
     assert torch.equal(on.status.time[~some.status.ended], some.status.time[~some.status.ended])
+
+
+@pytest.mark.parametrize("layers", PROBLEMS)
+def test_an_extension_may_take_max_steps_of_its_own(kernel: str, layers: int) -> None:
+    flow, weights = PROBLEMS[layers]("fa")
+    most = int(solved(kernel, "fa", layers).statistics["steps"].max())
+    longer = solve(flow, weights, T_FINAL, max_steps=most).extend(1.5 * T_FINAL)
+    assert longer.status.ended.all()
+    assert longer.statistics["steps"].max() > most
+
+
+def test_a_trajectory_that_does_not_move_is_stored_once_however_often_it_is_chosen(kernel: str) -> None:
+    flow = Flow(Dataset([[[1.0]], [[1.0]]], [[1], [1]]), FeedbackAlignment([1.0]))
+    weights = Weights(torch.ones(2, 1, 1), torch.tensor([[0.3], [-800.0]]))  # the second one's velocity overflows
+    solution = solve(flow, weights, 1.0, throw=False)
+    for some in (solution, solution[[1, 0]], solution[[1, 0]][[1, 0]]):
+        path = some.path
+        assert isinstance(path, EventPath)
+        assert path.steps.count[some.status.time == 0].tolist() == [1]

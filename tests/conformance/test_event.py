@@ -111,7 +111,7 @@ def test_states_and_events_are_those_of_runge_kutta_steps_between_events(
 def smooth_network(
     problem: Callable[[], tuple[Problem, np.ndarray]], t_final: float, beta: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """FA with phi'(z) = gamma + (1 - gamma) / (1 + exp(-beta z)), solved by LSODA, exponential loss; for all kernels."""
+    """FA with phi'(z) = gamma + (1 - gamma) / (1 + exp(-beta z)) and exponential loss, by LSODA, for all kernels."""
     (flow, weights), feedback = problem()
     inputs, labels, gamma = flow.dataset.inputs.numpy(), flow.dataset.labels.numpy(), flow.slope
     m, d = weights.hidden.shape

@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.optimize import root_scalar
 
 from conformance.kernels import solve
-from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution, Weights
+from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution, Weights, losses
 from flowsim.observables import conserved
 from flowsim.solving import INTEGRATORS
 
@@ -52,29 +52,35 @@ def test_one_active_neuron_on_one_sample_reaches_z_at_the_time_of_the_quadrature
     torch.testing.assert_close(at.output[:, 0], 0.3 + (z**2 - 1) / 10, rtol=0, atol=BOUNDS[method])
 
 
+FLAT = 10.0
+"""z at the start of a flat stretch."""
+
+
+def flat_stretch(loss: str, start: float) -> tuple[Flow, Weights]:
+    """One sample and one neuron with z = FLAT and u = y f = start, where -l' = 1 / (1 + e^u) is as good as 1.
+
+    With two classes, V = (v, -v) / 2 and B = (1, -1) / 2, the difference of the outputs is u.
+    """
+    hidden, output = torch.tensor([[FLAT]], dtype=torch.float64), torch.tensor([start / FLAT], dtype=torch.float64)
+    if loss == "logistic":
+        return Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]), loss), Weights(hidden, output)
+    halves = torch.tensor([[0.5], [-0.5]], dtype=torch.float64)
+    return Flow(Dataset([[1.0]], [0], 2), FeedbackAlignment(halves), loss), Weights(hidden, output * halves)
+
+
 @pytest.mark.parametrize("start", [-25.0, -100.0])
 @pytest.mark.parametrize("loss", ["logistic", "cross-entropy"])
 def test_no_step_jumps_over_the_end_of_a_flat_stretch_of_the_loss(loss: str, start: float) -> None:
-    """Solution 1 with -l' = 1 / (1 + e^u), as good as 1 until u = y f, which is `start` at first, has come near 0.
-
-    With two classes, V = (v, -v) / 2 and B = (1, -1) / 2, the difference of the outputs is u, and dv/dt = 2 z dz/dt.
-    """
-    z0, v0 = 10.0, start / 10.0
-    doubled = 2 if loss == "logistic" else 1
-    hidden, halves = torch.tensor([[z0]], dtype=torch.float64), torch.tensor([[0.5], [-0.5]], dtype=torch.float64)
-    if loss == "logistic":
-        flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]), loss)
-        weights = Weights(hidden, torch.tensor([v0], dtype=torch.float64))
-    else:
-        flow = Flow(Dataset([[1.0]], [0], 2), FeedbackAlignment(halves), loss)
-        weights = Weights(hidden, v0 * halves)
+    """Solution 1 with -l' = 1 / (1 + e^u), until u has come near 0; with two classes dv/dt = 2 z dz/dt."""
+    doubled, v0 = 2 if loss == "logistic" else 1, start / FLAT
+    flow, weights = flat_stretch(loss, start)
 
     def slowness(z: float) -> float:
-        return 1 + np.exp((v0 + (z**2 - z0**2) / doubled) * z)
+        return 1 + np.exp((v0 + (z**2 - FLAT**2) / doubled) * z)
 
-    steep = np.sqrt(z0**2 - doubled * v0)  # where u = 0
+    steep = np.sqrt(FLAT**2 - doubled * v0)  # where u = 0
     values = [steep - 0.1, steep, steep + 0.05]
-    times = [integral(slowness, z0, z) for z in values]
+    times = [integral(slowness, FLAT, z) for z in values]
     solution = solve_tightly(flow, weights, times[-1])
     truth = torch.tensor(values, dtype=torch.float64)
     # the speed is at most 1; below 300 steps with an error of 1e-12 * 16
@@ -82,6 +88,18 @@ def test_no_step_jumps_over_the_end_of_a_flat_stretch_of_the_loss(loss: str, sta
     looser = solve(flow, weights, times[-1])
     true_error = (looser.evaluate(times).hidden[:, 0, 0] - truth).abs()
     assert (true_error < looser.error(times).hidden[:, 0, 0]).all()
+
+
+@pytest.mark.parametrize("loss", ["logistic", "cross-entropy"])
+def test_outputs_change_by_the_stride_of_the_loss_at_most_in_a_step(loss: str) -> None:
+    flow, weights = flat_stretch(loss, -25.0)
+    solution = solve(flow, weights, 0.5)
+    outputs = flow.outputs(solution.evaluate(solution.pieces.start))
+    stride = losses.named(flow.loss).stride
+    assert stride is not None
+    allowed = torch.as_tensor(stride(outputs, flow.dataset.targets)).expand_as(outputs)
+    changes = outputs.diff(dim=0).abs() / allowed[:-1]
+    assert 0.1 < changes.max() <= 1
 
 
 def test_weights_below_the_absolute_tolerance_grow_as_they_should() -> None:
