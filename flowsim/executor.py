@@ -281,9 +281,9 @@ def _client(function: Callable[[Item], Any], workers: int, scheduler: str | None
 
 
 def _needed_by(function: Callable[[Item], Any]) -> list[str]:
-    """The modules that a process needs to call a function; not a script, which may do other things when imported."""
+    """What the one process imports that others are forked from: not a script, which may do more when imported."""
     module = getattr(function, "func", function).__module__  # that of a partial function is functools
-    return ["distributed", __name__, *([module] if module != "__main__" else [])]
+    return ["distributed", "flowsim.solving", *([module] if module != "__main__" else [])]
 
 
 def _kill(cluster: distributed.LocalCluster) -> None:
