@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import CancelledError, Future
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowsim.extras import needed
@@ -50,6 +50,7 @@ SETTINGS = {
     "distributed.scheduler.worker-ttl": None,  # a long call into compiled code is not a death
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    "distributed.worker.multiprocessing-method": "forkserver",  # what all import is imported once
     "distributed.nanny.pre-spawn-environ": {},  # it would be this process's environment, too
     "distributed.admin.large-graph-warning-threshold": "1TB",  # few tasks are in flight
 }
@@ -119,7 +120,7 @@ def execute(
         count = min(count, len(items))
     if scheduler is not None:
         patience = 0.0  # others may have tasks there
-    with _client(count, scheduler) as client, _ending(client, patience), _news(client) as news:
+    with _client(function, count, scheduler) as client, _ending(client, patience), _news(client) as news:
         for item, future in _as_they_end(client, function, items, news, told, on_wait):
             if isinstance(future.exception(), ProcessDiedError):
                 died.append(item)
@@ -229,8 +230,11 @@ def _news(client: distributed.Client) -> Iterator[queue.SimpleQueue[Any]]:
 
 
 @contextlib.contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]:
+def _client(function: Callable[[Item], Any], workers: int, scheduler: str | None) -> Iterator[distributed.Client]:
     """The client of processes on this machine, which end with it, or of a scheduler's.
+
+    They are forked from one that has imported what the function needs, and stays as long as this process: the next are
+    there at once.
 
     Ctrl-C is for this process to act on: it never gets to processes and threads that are started here.
     """
@@ -256,6 +260,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]
         resource_tracker.ensure_running()  # whoever starts it lets Ctrl-C in again
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
+            forkserver.set_forkserver_preload(_needed_by(function))
+            forkserver.ensure_running()
             cluster = LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None,
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
@@ -272,6 +278,12 @@ def _client(workers: int, scheduler: str | None) -> Iterator[distributed.Client]
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield client
+
+
+def _needed_by(function: Callable[[Item], Any]) -> list[str]:
+    """What the one process imports that others are forked from: not a script, which may do more when imported."""
+    module = getattr(function, "func", function).__module__  # that of a partial function is functools
+    return ["distributed", "flowsim.solving", *([module] if module != "__main__" else [])]
 
 
 def _kill(cluster: distributed.LocalCluster) -> None:

@@ -162,10 +162,8 @@ class Flow:
 
     def _joint_shape(self, weights: NetworkWeights, feedback: Sequence[Tensor] = ()) -> torch.Size:
         shapes = [self.dataset.batch_shape, weights.batch_shape, *(matrix.shape[:-2] for matrix in feedback)]
-        if len(set(shapes)) == 1:
-            return shapes[0]  # as most are
         try:
-            return torch.Size(np.broadcast_shapes(*shapes))  # torch's own imports sympy, for half a second
+            return torch.Size(np.broadcast_shapes(*shapes))  # torch's own imports sympy, which takes a second
         except ValueError:
             found = [tuple(shape) for shape in shapes]
             raise ValueError(f"batch shapes of data, weights and feedback must broadcast, got {found}") from None

@@ -1,5 +1,6 @@
 """What an extra brings is loaded by those who use it only, and where it is missing one line says what to install."""
 
+import functools
 import subprocess
 import sys
 import tomllib
@@ -30,7 +31,7 @@ def packages(extra: str) -> set[str]:
     return found
 
 
-LOADING = """
+SCRIPT = """
 import sys, flowsim
 assert not {"torch", "numpy"} & sys.modules.keys()
 assert set(flowsim.__all__) <= set(dir(flowsim))
@@ -41,37 +42,62 @@ for name in flowsim.__all__:
 assert flowsim.losses.named("logistic").name == "logistic"
 assert not hasattr(flowsim, "nothing")
 print(*{name.split(".")[0] for name in sys.modules})
-import figures.command
-print(*{name.split(".")[0] for name in sys.modules})
-"""
 
-
-def test_flowsim_loads_what_is_asked_for_and_nothing_of_an_extra_and_figures_nothing_of_experiments() -> None:
-    found = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, check=True)
-    by_flowsim, by_figures = (set(line.split()) for line in found.stdout.splitlines())
-    optional = packages("all")
-    assert {"matplotlib", "rich", "jinja2", "latex2mathml", "pandas", "pyarrow", "dask", "xarray", "flint"} <= optional
-    assert optional & by_flowsim == set()
-    assert {"pandas", "mlxtend", "sklearn"} & by_figures == set()
-
-
-SOLVING = """
+optional = sys.argv[1:]
+sys.modules.update(dict.fromkeys(optional))
 import torch, flowsim.modules
 from flowsim import Dataset, FeedbackAlignment, Flow, Weights, load, solve
-
 flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
 for method in ("event", "dopri5"):
     solution = solve(flow, Weights(torch.ones(1, 1), torch.tensor([0.5])), 1.0, method=method, progress=True)
     solution.save("run.npz")
     print(torch.equal(load("run.npz").evaluate(1.0).hidden, solution.evaluate(1.0).hidden))
+for name in optional:
+    del sys.modules[name]
+
+import figures.command
+print(*{name.split(".")[0] for name in sys.modules})
+
+import runpy
+for module, package in [("theorems", "rich"), ("theorems", "jinja2"), ("figures", "rich"), ("figures", "matplotlib")]:
+    for name in list(sys.modules):
+        if name.split(".")[0] in (package, "theorems", "figures"):
+            del sys.modules[name]
+    sys.modules[package], sys.argv = None, [module, "--version"]
+    try:
+        runpy.run_module(module, run_name="__main__")
+    except SystemExit as leaving:
+        print(leaving.code, module, package)
+    del sys.modules[package]
 """
+"""A process that loads more and more, as each takes seconds to start; in the second part there is nothing optional."""
 
 
-def test_solving_and_saving_need_nothing_of_an_extra(tmp_path: Path) -> None:
-    hidden = f"import sys; sys.modules.update(dict.fromkeys({packages('all')}))"
-    command = [sys.executable, "-c", hidden + SOLVING]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert found.stdout.split() == ["True", "True"]
+@functools.cache
+def said(folder: Path) -> tuple[list[list[str]], str]:
+    """The words of each line of the script's output, and what stands on stderr."""
+    command = [sys.executable, "-c", SCRIPT, *packages("all")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    return [line.split() for line in found.stdout.splitlines()], found.stderr
+
+
+@pytest.fixture
+def script(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[list[str]], str]:
+    return said(tmp_path_factory.getbasetemp())
+
+
+def test_flowsim_loads_what_is_asked_for_and_nothing_of_an_extra_and_figures_nothing_of_experiments(
+    script: tuple[list[list[str]], str],
+) -> None:
+    (by_flowsim, _, _, by_figures, *_), _ = script
+    optional = packages("all")
+    assert {"matplotlib", "rich", "jinja2", "latex2mathml", "pandas", "pyarrow", "dask", "xarray", "flint"} <= optional
+    assert optional & set(by_flowsim) == set()
+    assert {"pandas", "mlxtend", "sklearn"} & set(by_figures) == set()
+
+
+def test_solving_and_saving_need_nothing_of_an_extra(script: tuple[list[list[str]], str]) -> None:
+    assert script[0][1:3] == [["True"], ["True"]]
 
 
 def test_all_that_users_may_want_is_in_all_and_tests_have_it() -> None:
@@ -98,27 +124,11 @@ def test_without_an_extra_one_line_says_what_to_install(
     assert "\n" not in str(caught.value)
 
 
-WITHOUT = """
-import runpy, sys
-for module, package in [("theorems", "rich"), ("theorems", "jinja2"), ("figures", "rich"), ("figures", "matplotlib")]:
-    for name in list(sys.modules):
-        if name.split(".")[0] in (package, "theorems", "figures"):
-            del sys.modules[name]
-    sys.modules[package], sys.argv = None, [module, "--version"]
-    try:
-        runpy.run_module(module, run_name="__main__")
-    except SystemExit as leaving:
-        print(leaving.code, module, package)
-    del sys.modules[package]
-"""
-
-
-def test_without_an_extra_a_command_says_so_in_one_line() -> None:
-    found = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
-    asked = [line.split() for line in found.stdout.splitlines()]
+def test_without_an_extra_a_command_says_so_in_one_line(script: tuple[list[list[str]], str]) -> None:
+    lines, errors = script
+    asked = lines[-4:]
     assert [status for status, *_ in asked] == ["2"] * 4
-    lines = [f"error: {module} needs {package}: pip install '.[all]'\n" for _, module, package in asked]
-    assert found.stderr == "".join(lines)
+    assert errors == "".join(f"error: {module} needs {package}: pip install '.[all]'\n" for _, module, package in asked)
 
 
 def test_a_mistake_of_another_kind_is_left_as_it_is() -> None:
