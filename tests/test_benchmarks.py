@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import accuracy
-import cuda
+import gpu
 import limits
 import measure
 import problems
@@ -307,22 +307,22 @@ def test_a_run_may_take_its_time_for_each_thread_and_most_of_the_free_memory(mon
 
 
 def test_an_ensemble_on_a_device_is_compared_with_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cuda, "separable", partial(problems.separable, samples=3, width=3))
+    monkeypatch.setattr(gpu, "separable", partial(problems.separable, samples=3, width=3))
     threads = torch.get_num_threads()
     try:
-        results = cuda.measure_all(torch.device("cpu"), (2, 3))
+        results = gpu.measure_all(torch.device("cpu"), (2, 3))
     finally:
         torch.set_num_threads(threads)
     assert [row.ensemble for row in results.rows] == [2, 3]
     assert all(row.difference == 0 and row.on_device > 0 and row.on_host > 0 for row in results.rows)
-    other = cuda.Results("a card", 16, (cuda.Row(64, 2.0, 3.0, 1e-9),))
-    cuda.write(other, tmp_path)
-    assert "a card against 16 cores" in (tmp_path / "cuda.md").read_text()
-    assert "| 64 | 2 | 3 | 1.50 | 1e-09 |" in (tmp_path / "cuda.md").read_text()
+    other = gpu.Results("a card", 16, (gpu.Row(64, 2.0, 3.0, 1e-9),))
+    gpu.write(other, tmp_path)
+    assert "a card against 16 cores" in (tmp_path / "gpu.md").read_text()
+    assert "| 64 | 2 | 3 | 1.50 | 1e-09 |" in (tmp_path / "gpu.md").read_text()
 
 
 def test_without_a_gpu_the_table_is_empty(tmp_path: Path) -> None:
-    cuda.write(None, tmp_path)
-    told = (tmp_path / "cuda.md").read_text()
+    gpu.write(None, tmp_path)
+    told = (tmp_path / "gpu.md").read_text()
     assert "Not measured" in told and told.endswith("|---|---|---|---|---|\n")
-    assert not (tmp_path / "cuda.json").exists()
+    assert not (tmp_path / "gpu.json").exists()

@@ -30,7 +30,7 @@ DOCUMENTS = {
     "flowsim/README.md": "theory/10.md",
     "tests/benchmarks/results.md": "results/benchmarks.md",
     "tests/benchmarks/scale.md": "results/scale.md",
-    "tests/benchmarks/cuda.md": "results/cuda.md",
+    "tests/benchmarks/gpu.md": "results/gpu.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
 }
@@ -52,7 +52,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield from theory()
     yield "results/benchmarks.md", _titled("Benchmarks", "tests/benchmarks/results.md")
     yield "results/scale.md", _titled("How far it goes", "tests/benchmarks/scale.md")
-    yield "results/cuda.md", _titled("On a GPU", "tests/benchmarks/cuda.md")
+    yield "results/gpu.md", _titled("On a GPU", "tests/benchmarks/gpu.md")
     for document in ("CHANGELOG.md", "CONTRIBUTING.md"):
         page = DOCUMENTS[document]
         yield page, linked((ROOT / document).read_text(), document, page).replace(*MAP)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import cuda
+import gpu
 import scale
 import torch
 from accuracy import measure_convergence, measure_exact
@@ -142,7 +142,7 @@ def main() -> None:
         scale.write(options.scale or axes)
         return
     if options.cuda:
-        cuda.write(cuda.measure_all(torch.device("cuda")) if torch.cuda.is_available() else None)
+        gpu.write(gpu.measure_all(torch.device("cuda")) if torch.cuda.is_available() else None)
         return
     results = Results(describe_machine(), "quick" if options.quick else "full")
     started, busy = time.perf_counter(), time.process_time()

@@ -1,7 +1,7 @@
 """Ensembles on a GPU against the compiled core on all processor cores: `python tests/benchmarks --cuda`, minutes.
 
 On a GPU all trajectories take their steps together, in torch. The alternative is to integrate them on the host and to
-hand back what it finds. Writes cuda.json and cuda.md beside this file; without a GPU the table says that it is empty.
+hand back what it finds. Writes gpu.json and gpu.md beside this file; without a GPU the table says that it is empty.
 """
 
 import json
@@ -83,11 +83,11 @@ def measure_all(device: torch.device, ensembles: Sequence[int] = ENSEMBLES) -> R
 
 
 def write(results: Results | None, folder: Path = FOLDER) -> None:
-    """cuda.json, if anything was measured, and cuda.md."""
+    """gpu.json, if anything was measured, and gpu.md."""
     if results:
-        with whole(folder / "cuda.json") as partial:
+        with whole(folder / "gpu.json") as partial:
             partial.write_text(json.dumps(asdict(results), indent=1) + "\n")
-    with whole(folder / "cuda.md") as partial:
+    with whole(folder / "gpu.md") as partial:
         partial.write_text(tell(results))
 
 
