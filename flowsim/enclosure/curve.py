@@ -27,6 +27,10 @@ class Disc:
             raise ArithmeticError(f"a series must not be asked beyond its disc, got {share} of its radius")
         return (tail * comb(self.order, derivative) * share ** (self.order - derivative) / self.rho**derivative).upper()
 
+    def remainders(self, reach: arb, count: int) -> arb_poly:
+        """The remainders of the first derivatives, as balls around 0, for a tail of 1."""
+        return arb_poly([around_zero(self.remainder(arb(1), reach, k)) for k in range(count)])
+
     def deflated(self, times: int) -> Disc:
         """That of a series divided by a power of t."""
         return Disc(self.order - times, self.rho)
@@ -49,24 +53,17 @@ class Curve:
         return value + self.polynomial.derivative()(time) * (time - middle)
 
     def coefficients(self, middle: arb, radius: arb, count: int) -> list[arb]:
-        """Enclose the first Taylor coefficients about every time of [middle - radius, middle + radius]."""
-        return self.coefficients_in(middle, [radius], count)[0]
-
-    def coefficients_in(self, middle: arb, radii: Sequence[arb], count: int) -> list[list[arb]]:
-        """The same for several radii: what takes the time is to shift the polynomial to the middle."""
-        shifted = self.polynomial if middle.is_zero() else self.polynomial(arb_poly([middle, 1]))
-        return [self._enclosed(shifted, (abs(middle) + radius).upper(), radius, count) for radius in radii]
-
-    def _enclosed(self, shifted: arb_poly, reach: arb, radius: arb, count: int) -> list[arb]:
-        """The coefficients from the polynomial in the time since the middle, and the remainder up to |t| = reach."""
-        rests = [around_zero(self.disc.remainder(self.tail, reach, k)) for k in range(count)]
-        if radius.is_zero():
-            return [shifted[k] + rest for k, rest in enumerate(rests)]
-        spread, found = around_zero(radius), []
-        for k, rest in enumerate(rests):
-            found.append(shifted(spread) + rest)
+        """Enclose the first Taylor coefficients, a few, about every time of [middle - radius, middle + radius]."""
+        shifted, spread, found = self.shifted(middle), around_zero(radius), []
+        rests = self.tail * self.disc.remainders((abs(middle) + radius).upper(), count)
+        for k in range(count):
+            found.append(shifted(spread) + rests[k])
             shifted = shifted.derivative() * (1 / arb(k + 1))
         return found
+
+    def shifted(self, middle: arb) -> arb_poly:
+        """The polynomial in the time since the middle."""
+        return self.polynomial if middle.is_zero() else self.polynomial(arb_poly([middle, 1]))
 
     def deflated(self, times: int) -> Curve:
         """The curve divided by t^times; it is known to have a zero of that order at 0."""
@@ -86,6 +83,21 @@ def around_zero(radius: arb) -> arb:
     True
     """
     return arb(0, radius.upper())
+
+
+def coefficients_of(curves: Sequence[Curve], middle: arb, radii: Sequence[arb], count: int) -> list[list[list[arb]]]:
+    """`Curve.coefficients` of curves on the same disc, for each of several radii: what takes the time is done once.
+
+    A shift by a ball around 0 leaves what a coefficient is at the middle, and adds how far it comes from there.
+    """
+    shifted, found = [curve.shifted(middle) for curve in curves], []
+    for radius in radii:
+        rests = curves[0].disc.remainders((abs(middle) + radius).upper(), count)
+        spread = arb_poly([around_zero(radius), 1])
+        wide = shifted if radius.is_zero() else [one(spread) for one in shifted]
+        rows = (one + curve.tail * rests for one, curve in zip(wide, curves, strict=True))
+        found.append([[row[k] for k in range(count)] for row in rows])
+    return found
 
 
 def combine(factors: Sequence[arb], curves: Sequence[Curve]) -> Curve:

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from flint import arb, arb_series
 
+from flowsim.enclosure.curve import coefficients_of
 from flowsim.enclosure.exact import Problem
 from flowsim.enclosure.modes import Mode
 from flowsim.enclosure.series import feedback_moves, fixed_feedback
@@ -176,9 +177,8 @@ def around(problem: Problem, step: Step, middle: arb, radii: Sequence[arb], coun
 
     One point for each radius.
     """
-    curves = [curve.coefficients_in(middle, radii, count) for curve in (*step.hidden, *step.output)]
-    found = []
-    for radius, weights in zip(radii, zip(*curves, strict=True), strict=True):
+    found, curves = [], (*step.hidden, *step.output)
+    for radius, weights in zip(radii, coefficients_of(curves, middle, radii, count), strict=True):
         entries = [arb_series(coefficients, count) for coefficients in weights]
         hidden, output = entries[: len(step.hidden)], entries[len(step.hidden) :]
         time = arb_series([step.start + middle + arb(0, radius), 1][:count], count)

@@ -45,7 +45,8 @@ class Convolution:
         self.rows, self.columns = rows, columns
         self.orders = 0
         self.left: list[arb_mat] = []
-        self.right: list[Row] = []
+        self.right: list[Row] = [[arb(0)] * columns] * (CHUNK - 1)
+        self.latest: list[arb_mat] = []
 
     def append(self, left: Sequence[arb], right: Row) -> None:
         """Take A_k, row after row, and b_k."""
@@ -56,16 +57,15 @@ class Convolution:
         for index, entry in enumerate(left):
             chunk[index // columns, place * columns + index % columns] = entry
         self.right.append(right)
+        stacked = [entry for row in self.right[: -CHUNK - 1 : -1] for entry in row]
+        self.latest.append(arb_mat(len(stacked), 1, stacked))
         self.orders += 1
 
     def term(self) -> Row:
-        """The latest coefficient."""
-        total, latest = arb_mat(self.rows, 1), self.orders - 1
-        nothing = [arb(0)] * self.columns
+        """The latest coefficient: each chunk times the b that were the latest so many orders ago."""
+        total = arb_mat(self.rows, 1)
         for number, chunk in enumerate(self.left):
-            lags = range(latest - number * CHUNK, latest - (number + 1) * CHUNK, -1)
-            stacked = [entry for lag in lags for entry in (self.right[lag] if lag >= 0 else nothing)]
-            total += chunk * arb_mat(len(stacked), 1, stacked)
+            total += chunk * self.latest[self.orders - 1 - number * CHUNK]
         return total.entries()
 
 

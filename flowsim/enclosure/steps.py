@@ -171,7 +171,7 @@ def _magnitude(ball: arb) -> float:
 
 
 def _log_radius(expansion: Expansion) -> float:
-    """About log2 of the radius of convergence, from the last two coefficients."""
+    """About log2 of the radius of convergence, from the last two coefficients; inf where nothing moves."""
     parts, last = (expansion.hidden, expansion.output, expansion.margins), expansion.order - 1
     return -max(
         _magnitude(entry) / k for k in (last - 1, last) for part in parts for row in part[k : k + 1] for entry in row
@@ -198,7 +198,8 @@ def _log_first_zero(expansion: Expansion) -> float:
 def _proved_disc(expansion: Expansion, remaining: arb, share: float) -> tuple[Tails, float]:
     """The tails on the largest disc tried on which they are proved."""
     majorants = Majorants(expansion)
-    radius = arb(2) ** min(_log_radius(expansion), _magnitude(remaining.upper()) + 2)
+    guess = _log_radius(expansion)
+    radius = arb(2) ** (guess if guess < inf else _magnitude(remaining.upper()) + 2)
     for _ in range(DISCS):
         tails = majorants.tails((radius * share).mid())
         if tails is not None:

@@ -16,9 +16,14 @@ FOLDER = Path(__file__).parent
 
 
 def test_the_functions_of_the_core_in_python() -> None:
-    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "NUMBA_DISABLE_JIT": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # those that are installed take longer to import than all tests to run
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-o", "addopts=", "-p", "no:cacheprovider",
+        [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider",
          "--noconftest", str(FOLDER / "in_python.py")],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -141,7 +141,7 @@ def test_bits_are_raised_where_they_do_not_suffice() -> None:
     flow, weights = gaussian(0, "fa", sizes=(8, 5, 6))
     enclosure = enclose(flow, weights, 20.0, bits=53)
     assert enclosure.bits > 53
-    assert_inside(enclose(flow, weights, 20.0, bits=2 * enclosure.bits), enclosure, [20.0])
+    assert_inside(enclose(flow, weights, 20.0, bits=enclosure.bits + 32), enclosure, [20.0])
 
 
 def test_two_events_that_only_more_bits_tell_apart_are_told_apart() -> None:
@@ -250,6 +250,13 @@ def test_a_run_ends_with_the_step_that_takes_all_of_the_time_and_not_with_one_th
         tails = Tails(last.disc, [last.disc.rho], [last.disc.rho], [], [])
         reach, is_last = horizon(tails, arb(10) ** 9)
         assert not is_last and horizon(tails, reach + arb(0, 1e-30))[1]
+
+
+def test_a_run_much_shorter_than_its_series_reach_takes_one_step() -> None:
+    """Few coefficients are taken, as an event is near; they reach that far from a disc that is not so small."""
+    near = Fraction(1, 10**12)
+    problem = exact_problem([[1]], [1], [[-near]], [1], feedback=[1], slope=Fraction(3, 10), loss="exponential")
+    assert len(enclose_problem(problem, near, bits=192).steps) == 1
 
 
 @pytest.mark.parametrize("rule", [FeedbackAlignment([1.0, 0.5, 1.0]), SignFeedbackAlignment(0.5)])

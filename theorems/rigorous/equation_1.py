@@ -12,7 +12,7 @@ from theorems.ensembles import Scope
 from theorems.rigorous.claims import Hypothesis, Observable, Run
 from theorems.rigorous.ensembles import gaussian_instance, margin_instance
 from theorems.rigorous.equality import Equal
-from theorems.rigorous.statement import Case, Statement
+from theorems.rigorous.statement import FINE_BITS, Case, Statement
 
 
 def squared_gradient(point: Point[Any]) -> Any:
@@ -46,18 +46,19 @@ def cases(scope: Scope) -> list[Case]:
     """All rules, through kinks and slides; the controls take another direction than that of the weights."""
     seeds = range(scope.seeds)
     sliding = [partial(gaussian_instance, "FA", seed) for seed in seeds]
+    case = partial(Case, bits=FINE_BITS)
     return [
-        Case(STATEMENT, "FA, separable", "theorem", [partial(margin_instance, "separable", "FA", s) for s in seeds]),
-        Case(
+        case(STATEMENT, "FA, separable", "theorem", [partial(margin_instance, "separable", "FA", s) for s in seeds]),
+        case(
             STATEMENT,
             "sign-FA, separable",
             "theorem",
             [partial(margin_instance, "separable", "sign-FA", s) for s in seeds],
         ),
-        Case(STATEMENT, "FA, Gaussian, slides", "theorem", sliding),
-        Case(STATEMENT, "GD, Gaussian", "theorem", [partial(gaussian_instance, "GD", s) for s in seeds]),
-        Case(_statement(squared_gradient, "fa is that of FA"), "FA, direction of GD", "control", sliding),
-        Case(
+        case(STATEMENT, "FA, Gaussian, slides", "theorem", sliding),
+        case(STATEMENT, "GD, Gaussian", "theorem", [partial(gaussian_instance, "GD", s) for s in seeds]),
+        case(_statement(squared_gradient, "fa is that of FA"), "FA, direction of GD", "control", sliding),
+        case(
             _statement(product_at_kinks, "fa holds a sliding neuron on its kink"),
             "FA, phi'(0) = gamma while sliding",
             "control",

@@ -49,7 +49,7 @@ def cases(scope: Scope) -> list[Case]:
         Case(
             STATEMENT, "c_j > 0, separable", "theorem", [partial(margin_instance, "separable", "FA", s) for s in seeds]
         ),
-        Case(STATEMENT, "c_j > 0, n = 8, m = 10, T = 100", "theorem", [large], bits=128),
+        Case(STATEMENT, "c_j > 0, n = 8, m = 10, T = 100", "theorem", [large]),
         Case(
             STATEMENT,
             "c_j = 0 exactly, boundary",

@@ -42,7 +42,7 @@ from theorems.rigorous.ensembles import (
     tight_instance,
 )
 from theorems.rigorous.instance import Instance
-from theorems.rigorous.statement import Case, Statement
+from theorems.rigorous.statement import BITS, FINE_BITS, Case, Statement
 
 Mu = Callable[[Instance], Fraction]
 
@@ -172,9 +172,9 @@ def cases(scope: Scope) -> list[Case]:
             _control(f"{rule}, rho too large", "nearly orthogonal", presumed_nearly_orthogonal, partial(opposed, rule)),
         ]
     for kind, inputs, slope in TIGHT:
-        for near in (Fraction(1, 10**3), Fraction(1, 10**12)):
+        for near, bits in ((Fraction(1, 10**3), BITS), (Fraction(1, 10**12), FINE_BITS)):
             tight = partial(tight_instance, inputs, near=near, slope=slope)
-            found.append(Case(STATEMENTS[kind], f"FA, {inputs}, tight to {float(near):.0e}", "theorem", [tight]))
+            found.append(Case(STATEMENTS[kind], f"FA, {inputs}, tight to {float(near):.0e}", "theorem", [tight], bits))
         found.append(
             Case(_misstated(kind, partial(_overstated, MUS[kind])), f"FA, {inputs}, 1.1 mu", "control", [tight])
         )

@@ -12,8 +12,11 @@ from theorems.rigorous.claims import Decision, Hypothesis, Nonnegative, Run
 from theorems.rigorous.equality import Equal
 from theorems.rigorous.instance import Instance
 
-BITS = 192
+BITS = 128
 """Of the balls of cases; more where these do not suffice to take the next step."""
+
+FINE_BITS = 192
+"""Of those with equalities, which are proved to 30 digits, or with margins near 1e-23."""
 
 Claim = Nonnegative | Equal
 

@@ -16,7 +16,7 @@ from theorems.rigorous.claims import Hypothesis, Run
 from theorems.rigorous.ensembles import gaussian_instance, margin_instance
 from theorems.rigorous.equality import Equal
 from theorems.rigorous.instance import inner
-from theorems.rigorous.statement import Case, Statement
+from theorems.rigorous.statement import FINE_BITS, Case, Statement
 
 
 def balancedness(point: Point[Any]) -> list[Any]:
@@ -60,18 +60,19 @@ def cases(scope: Scope) -> list[Case]:
         return [partial(gaussian_instance, rule, seed, **options) for seed in seeds]
 
     with_bias = gaussian("FA", bias=True)
+    case = partial(Case, bits=FINE_BITS)
     return [
-        Case(STATEMENT, "FA, separable", "theorem", [partial(margin_instance, "separable", "FA", s) for s in seeds]),
-        Case(STATEMENT, "FA, logistic, slides", "theorem", gaussian("FA")),
-        Case(STATEMENT, "adaFA, squared", "theorem", gaussian("adaFA", loss="squared")),
-        Case(STATEMENT, "sign-FA, logistic", "theorem", gaussian("sign-FA")),
-        Case(STATEMENT, "GD, logistic", "theorem", gaussian("GD")),
-        Case(STATEMENT, "FA with biases", "theorem", with_bias),
-        Case(
+        case(STATEMENT, "FA, separable", "theorem", [partial(margin_instance, "separable", "FA", s) for s in seeds]),
+        case(STATEMENT, "FA, logistic, slides", "theorem", gaussian("FA")),
+        case(STATEMENT, "adaFA, squared", "theorem", gaussian("adaFA", loss="squared")),
+        case(STATEMENT, "sign-FA, logistic", "theorem", gaussian("sign-FA")),
+        case(STATEMENT, "GD, logistic", "theorem", gaussian("GD")),
+        case(STATEMENT, "FA with biases", "theorem", with_bias),
+        case(
             _statement(conserved_without_bias, "the bias counts as an incoming weight"),
             "FA, biases left out",
             "control",
             with_bias,
         ),
-        Case(_statement(balancedness, "B is the gradient of Psi"), "FA, law of GD", "control", gaussian("FA")),
+        case(_statement(balancedness, "B is the gradient of Psi"), "FA, law of GD", "control", gaussian("FA")),
     ]
