@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -162,10 +163,10 @@ class Flow:
     def _joint_shape(self, weights: NetworkWeights, feedback: Sequence[Tensor] = ()) -> torch.Size:
         shapes = [self.dataset.batch_shape, weights.batch_shape, *(matrix.shape[:-2] for matrix in feedback)]
         if len(set(shapes)) == 1:
-            return shapes[0]  # as most are, and torch takes long to say so
+            return shapes[0]  # as most are
         try:
-            return torch.broadcast_shapes(*shapes)
-        except RuntimeError:
+            return torch.Size(np.broadcast_shapes(*shapes))  # torch's own loads all of sympy
+        except ValueError:
             found = [tuple(shape) for shape in shapes]
             raise ValueError(f"batch shapes of data, weights and feedback must broadcast, got {found}") from None
 

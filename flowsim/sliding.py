@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -67,7 +68,7 @@ def effective_slopes(
     layers, gamma, dataset = flow.layers_of(weights), flow.slope, flow.dataset
     matrices = flow.rule.feedback_matrices(weights) if feedback is None else feedback
     everything = [dataset.inputs, *layers, *matrices, *sides]
-    lead = torch.broadcast_shapes(*(matrix.shape[:-2] for matrix in everything))
+    lead = np.broadcast_shapes(*(matrix.shape[:-2] for matrix in everything))
     slopes = [(side > 0).to(layers[0]).clamp(min=gamma).expand(*lead, *side.shape[-2:]) for side in sides]
     slid = torch.stack([(side == 0).flatten(-2).any(-1).expand(lead) for side in sides]).any(0)
     rows = torch.nonzero(slid.unsqueeze(0), as_tuple=True)
