@@ -165,8 +165,8 @@ class Rule(ABC):
         for before, after in zip(self.feedback_matrices(weights), mapped, strict=True):
             try:
                 wanted = function(before.expand(*weights.batch_shape, *before.shape[-2:])).shape
-                fits = np.broadcast_shapes(after.shape, wanted) == wanted
-            except (RuntimeError, ValueError):
+                fits = after.expand(wanted).shape == wanted
+            except RuntimeError:
                 fits = False
             if not fits:
                 raise ValueError(

@@ -46,17 +46,17 @@ def test_flow_conserves_every_neuron_within_the_estimated_error(
 ) -> None:
     flow, weights = random_flow(rule, *loss_and_outputs, hidden_layers)
     method = "dopri5" if hidden_layers == 2 else "event"
-    solution = solve(flow, weights, 0.1, method=method, rtol=1e-11, atol=1e-13, max_steps=3000)
-    times = torch.linspace(0, 0.1, 30, dtype=torch.float64)
+    solution = solve(flow, weights, 0.05, method=method, rtol=1e-11, atol=1e-13, max_steps=3000)
+    times = torch.linspace(0, 0.05, 30, dtype=torch.float64)
     here, there = (conserved(flow, curve.evaluate(times)) for curve in (solution, solution.companion))
-    moved = solution.evaluate(0.1).layers[0] - weights.layers[0]
+    moved = solution.evaluate(0.05).layers[0] - weights.layers[0]
     assert moved.abs().max() > 1e-3, "a run at rest would conserve everything"
     for ours, looser in zip(here, there, strict=True):
         deviation, error = (ours - ours[0]).abs().max(), (ours - looser).abs().max()
         # sums of a few numbers of size 1 over at most 3000 steps of 16 roundings
         assert deviation <= error + 16 * 3000 * 2.2e-16
         assert deviation < 1e-9
-    for ours, layer in zip(conserved_per_layer(flow, solution.evaluate(0.1)), here, strict=True):
+    for ours, layer in zip(conserved_per_layer(flow, solution.evaluate(0.05)), here, strict=True):
         torch.testing.assert_close(ours, layer[-1].sum(-1))
 
 

@@ -66,23 +66,23 @@ EVERY = pytest.mark.parametrize(("rule", "momentum", "hidden_layers", "loss", "o
 
 
 @EVERY
-def test_100_steps_are_those_of_sgd_with_the_rules_backward_pass(
+def test_50_steps_are_those_of_sgd_with_the_rules_backward_pass(
     rule: str, momentum: float, hidden_layers: int, loss: str, outputs: int
 ) -> None:
     flow, weights = random_flow(rule, loss, outputs, hidden_layers)
 
     def eta(number: int) -> float:
-        return 0.1 if number < 50 else 0.01
+        return 0.1 if number < 25 else 0.01
 
     state = descent.start(weights)
-    for number in range(100):
+    for number in range(50):
         state = descent.step(flow, state, eta(number), momentum)
     moved = (state.weights.layers[0] - weights.layers[0]).abs().max()
     assert moved > 0.1
     for ours, theirs in zip(
-        state.weights.layers, by_sgd(flow, weights, 100, eta, momentum, rule), strict=True
+        state.weights.layers, by_sgd(flow, weights, 50, eta, momentum, rule), strict=True
     ):  # fmt: skip
-        # 100 steps of a few roundings of numbers of size 1, and what instability makes of them
+        # 50 steps of a few roundings of numbers of size 1, and what instability makes of them
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
@@ -91,15 +91,15 @@ def test_100_steps_are_those_of_sgd_with_the_rules_backward_pass(
 def test_what_steps_add_to_conserved_quantities_is_the_correction(
     rule: str, momentum: float, hidden_layers: int, loss: str, outputs: int, decay: float
 ) -> None:
-    """At every layer and neuron, after each of 60 steps, half of them smaller, through changes of sign."""
+    """At every layer and neuron, after each of 30 steps, half of them smaller, through changes of sign."""
     flow, weights = random_flow(rule, loss, outputs, hidden_layers, decay=decay)
     state, first = descent.start(weights), conserved(flow, weights)
     largest = 0.0
-    for number in range(60):
-        state = descent.step(flow, state, 0.1 if number < 30 else 0.05, momentum)
+    for number in range(30):
+        state = descent.step(flow, state, 0.1 if number < 15 else 0.05, momentum)
         for now, then, added in zip(conserved(flow, state.weights), first, state.correction, strict=True):
             # so many steps with a few roundings of numbers of size 10 each
-            torch.testing.assert_close(now - then, added, rtol=0, atol=60 * 10 * 10 * 2.2e-16)
+            torch.testing.assert_close(now - then, added, rtol=0, atol=30 * 10 * 10 * 2.2e-16)
             largest = max(largest, (now - then).abs().max().item())
     assert largest > 1e-4, "without the correction the law fails visibly"
 

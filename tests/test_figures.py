@@ -71,7 +71,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "samples": 3, "width": 3, "t_final": 10.0, "event_rtols": (1e-6, 1e-12), "dopri5_rtols": (1e-5,),
         "step_sizes": (0.1, 0.01),
     },
-    "alignment": {"width": 4, "widths": (3, 5, 8), "seeds": (0, 1, 2), "t_final": 5.0},
+    "alignment": {"width": 4, "widths": (3, 5, 8), "seeds": (0, 1, 2), "t_final": 2.0},
     "signs": {"width": 6},
     "dominance": {"shape": Shape(3, 4, 0.3), "t_final": 100.0},
     "convergence": {"samples": 3, "width": 4, "seeds": (0, 1), "t_final": 1e3},
@@ -136,7 +136,6 @@ def drawn_texts(figure: Figure) -> list[Text]:
         original(text, renderer)
 
     with pytest.MonkeyPatch.context() as patch, matplotlib.rc_context(STYLE):
-        figure.draw_without_rendering()  # the layout
         patch.setattr(Text, "draw", recording)
         figure.draw_without_rendering()
     return list(dict.fromkeys(drawn))
@@ -409,7 +408,7 @@ def test_alignment_plots_cosines_their_minima_and_both_bounds() -> None:
     found, figure = small("alignment")
     above, below = figure.axes
     for place, (kind, cosine) in enumerate(found.cosine.items()):
-        run = alignment.run(kind, 4, (0,), 5.0)
+        run = alignment.run(kind, 4, (0,), 2.0)
         times, plotted = data_of(above.get_lines()[place])
         look = alignment.LOOKS[kind[1]]
         assert above.get_lines()[place].get_color() == RULES[kind[0]]
@@ -421,8 +420,8 @@ def test_alignment_plots_cosines_their_minima_and_both_bounds() -> None:
         assert torch.equal(cosine, torch.from_numpy(plotted))
         # minima over all times are below those over some; where one is promised, not below the bound
         smallest = found.smallest[kind]
-        some = alignment.run(kind, 3, (0, 1, 2), 5.0)
-        grid = torch.linspace(0, 5, 200, dtype=torch.float64)
+        some = alignment.run(kind, 3, (0, 1, 2), 2.0)
+        grid = torch.linspace(0, 2, 200, dtype=torch.float64)
         at = some.evaluate(grid)
         b = some.flow.rule.feedback_matrices(at)[0].squeeze(-2)
         on_grid = ((at.output * b).sum(-1) / (at.output.norm(dim=-1) * b.norm(dim=-1))).amin(0)
@@ -445,7 +444,7 @@ def test_alignment_plots_cosines_their_minima_and_both_bounds() -> None:
     assert len(key) == 8 and {"$1/\\sqrt{m}$", "min$|b_j|/|b|$"} < set(key)
     (bound,) = [each for each in below.get_lines() if each.get_linestyle() == ":"]
     np.testing.assert_allclose(data_of(bound), [[3, 5, 8], [3**-0.5, 5**-0.5, 8**-0.5]])
-    ada = alignment.run(("adaFA", alignment.POSITIVE), 4, (0,), 5.0)
+    ada = alignment.run(("adaFA", alignment.POSITIVE), 4, (0,), 2.0)
     feedback = ada.start.output
     assert (conserved(ada.flow, ada.start)[0] > 0).all(), "the hypothesis of the bound"
     assert found.adafa_bound == pytest.approx((feedback.abs().min() / feedback.norm()).item())

@@ -90,12 +90,12 @@ def test_runge_kutta_and_deep_solutions_come_back_to_the_last_bit(tmp_path: Path
     backward = FeedbackAlignment(tuple(layer + 1 for layer in deep.layers[1:]))
     direct = DirectFeedbackAlignment((torch.ones(3, 4), torch.eye(3, 2)))
     runs = [
-        solve(Flow(dataset, rule, "cross-entropy"), deep, 1.0, method="dopri5", rtol=1e-6)
+        solve(Flow(dataset, rule, "cross-entropy"), deep, 0.1, method="dopri5", rtol=1e-6)
         for rule in (backward, direct)
     ]
     for solution in (shallow, *runs):
         require_same(again(solution, tmp_path), solution)
-        require_same(again(solution, tmp_path).extend(1.5), solution.extend(1.5))
+        require_same(again(solution, tmp_path).extend(0.2), solution.extend(0.2))
 
 
 def test_starts_on_a_kink_come_back_where_rounding_puts_them_exactly_there(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_starts_on_a_kink_come_back_where_rounding_puts_them_exactly_there(tmp_p
 def test_partial_solutions_come_back_with_their_status(method: str, tmp_path: Path) -> None:
     flow = Flow(Dataset([[1.0]], [1]), FeedbackAlignment([1.0]))
     weights = Weights(torch.ones(3, 1, 1), torch.tensor([[0.5], [-300.0], [-800.0]]))
-    solution = solve(flow, weights, 1.0, throw=False, method=method)
+    solution = solve(flow, weights, 1.0, throw=False, method=method, rtol=1e-6)
     assert solution.status.ended.tolist() == [True, False, False]
     same = again(solution, tmp_path)
     require_same(same, solution)

@@ -49,6 +49,12 @@ def overstated(factor: float) -> Target:
     return Target(replace(proposition_5_7.ANY_SEPARABLE, claims=claims), "fa", "separable")
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round has few random points."""
+    monkeypatch.setattr(search, "RESTARTS", 8)
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=ids)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_instances_meet_the_hypotheses_wherever_the_point_is(target: Target, setting: Setting) -> None:
@@ -108,12 +114,15 @@ def test_descents_stay_in_the_cube(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(((points >= 0) & (points <= 1)).all() for points in seen)
 
 
-def test_a_false_statement_that_holds_on_typical_instances_is_refuted(tmp_path: Path) -> None:
+def test_a_false_statement_that_holds_on_typical_instances_is_refuted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "RESTARTS", 64)
     factor = 1.005
     target = overstated(factor)
     typical = torch.cat([search.margins(target, setting, points_of(setting, 10)) for setting in SETTINGS])
     assert typical.median() > 0
-    hunt = Hunt(target, evaluations(1500))
+    hunt = Hunt(target, evaluations(1000))
     hunt.run()
     result = search.keep(hunt, tmp_path).check
     assert result.verdict == "violated"
@@ -123,7 +132,7 @@ def test_a_false_statement_that_holds_on_typical_instances_is_refuted(tmp_path: 
 
 def test_descents_reach_what_random_points_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     target = target_of(proposition_5_7.BOUNDARY)
-    hunt, random = (Hunt(target, evaluations(1000)) for _ in range(2))
+    hunt, random = (Hunt(target, evaluations(500)) for _ in range(2))
     hunt.run()
     monkeypatch.setattr(Hunt, "_descend", lambda *_: None)
     random.run()
@@ -139,15 +148,16 @@ def test_the_same_number_of_evaluations_gives_the_same_instance() -> None:
     assert all(np.array_equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize(
     "target", [target_of(lemma_5_4.STATEMENT), target_of(proposition_5_7.BOUNDARY, "sign-fa"), TARGETS[5]], ids=ids
 )
 def test_data_says_the_same_of_the_file(target: Target, tmp_path: Path) -> None:
-    hunt = Hunt(target, evaluations(200))
+    hunt = Hunt(target, evaluations(60))
     hunt.run()
     found = search.keep(hunt, tmp_path)
     assert found.file == tmp_path / target.file
-    assert found.evaluations == hunt.evaluations >= 200
+    assert found.evaluations == hunt.evaluations >= 60
     main(["--data", str(found.file), target.statement.name, "--json", str(tmp_path / "checks.json")])
     checks = json.loads((tmp_path / "checks.json").read_text())["checks"]
     case = f"{target.rule}, {target.statement.title.split(', ', 1)[1]}"
@@ -159,6 +169,7 @@ def test_data_says_the_same_of_the_file(target: Target, tmp_path: Path) -> None:
     assert ("feedback" in hunt.tightest) == (target.rule == "fa")
 
 
+@pytest.mark.usefixtures("few")
 def test_a_search_keeps_one_file_for_each_target(tmp_path: Path) -> None:
     console = Console(file=StringIO(), width=150)
     found = list(search.search(0.005, ["lemma_5_4", "equation_1"], "cpu", tmp_path / "new" / "folder", console))
@@ -172,6 +183,7 @@ def test_a_search_keeps_one_file_for_each_target(tmp_path: Path) -> None:
     assert sum("equation_1: FA, any data " in line and "holds" in line for line in lines) == 1
 
 
+@pytest.mark.usefixtures("few")
 def test_an_interrupt_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     margins = search.margins
@@ -192,6 +204,7 @@ def test_an_interrupt_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.M
     assert len(calls) == 3
 
 
+@pytest.mark.usefixtures("few")
 def test_a_search_that_fails_costs_neither_what_it_had_found_nor_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +228,7 @@ def test_a_search_that_fails_costs_neither_what_it_had_found_nor_others(
     assert last == "internal error in equation_1, FA, any data: ValueError: own (please report)"
 
 
+@pytest.mark.usefixtures("few")
 def test_a_file_that_cannot_be_written_costs_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,6 +243,7 @@ def test_a_file_that_cannot_be_written_costs_no_other(
     assert capsys.readouterr().err == f"error: {first} cannot be written: No space left on device\n"
 
 
+@pytest.mark.usefixtures("few")
 def test_an_interrupted_search_has_the_status_of_shells_and_says_that_it_is_not_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +263,7 @@ def test_an_interrupted_search_has_the_status_of_shells_and_says_that_it_is_not_
     assert [item["case"] for item in found["search"]] == ["FA, any data"]
 
 
+@pytest.mark.usefixtures("few")
 def test_lines_say_how_far_a_search_is_where_nobody_watches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FIRST", "LONGEST"):
         monkeypatch.setattr(progress, name, 0.0)
@@ -262,6 +278,7 @@ def test_lines_say_how_far_a_search_is_where_nobody_watches(tmp_path: Path, monk
     assert shares == sorted(shares) and shares[-1] == 100, "of the whole search, not of one target"
 
 
+@pytest.mark.usefixtures("few")
 def test_a_counterexample_is_said_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "TARGETS", [overstated(50.0)])
     console = Console(file=StringIO(), width=150)
@@ -272,6 +289,7 @@ def test_a_counterexample_is_said_loudly(tmp_path: Path, monkeypatch: pytest.Mon
     assert "violated" in console.file.getvalue()
 
 
+@pytest.mark.usefixtures("few")
 def test_a_file_that_cannot_be_checked_is_undecided_with_the_reason(tmp_path: Path) -> None:
     hunt = Hunt(target_of(equation_1.STATEMENT), evaluations(1))
     hunt.run()

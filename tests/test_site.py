@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
+import itertools
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from selenium.webdriver.chrome.service import Service
 ROOT = Path(__file__).parents[1]
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 
-pytest.importorskip("mkdocs")
+mkdocs = pytest.importorskip("mkdocs.__main__")
 pytest.importorskip("mkdocstrings")
 missing = [str(path) for path in (CHROMIUM, DRIVER) if not path.exists()]
 in_chromium = pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} missing: apt-get install chromium-driver")
@@ -50,34 +50,52 @@ without a box of its own that scrolls."""
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built once for all test processes."""
+    """The site, built once for all test processes, by the command but without starting Python once more."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     folder = shared / "site"
-    with FileLock(shared / "site.lock"):
+    with FileLock(shared / "site.lock"), pytest.MonkeyPatch.context() as patch:
         if not folder.exists():
-            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-            quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-            built = subprocess.run(command, check=False, cwd=ROOT, env=quiet, capture_output=True, text=True)
-            if built.returncode:
+            patch.chdir(ROOT)
+            patch.setenv("NO_MKDOCS_2_WARNING", "1")
+            try:
+                mkdocs.cli(["build", "--strict", "--site-dir", str(folder)], standalone_mode=False)
+            except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
-            assert built.returncode == 0, built.stdout + built.stderr
+                raise
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(site: Path) -> Iterator[str]:
-    """Where the site is served."""
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Where a folder is served."""
 
     class Silent(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=str(site))) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """Where the site is served."""
+    with served(site) as address:
+        yield address
+
+
+@pytest.fixture
+def without_index(site: Path, tmp_path: Path) -> Iterator[str]:
+    """Where the site is served with nothing to search: on every page the browser reads all that there is."""
+    copy = shutil.copytree(site, tmp_path / "site")
+    index = copy / "search/search_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"docs": []}))
+    with served(copy) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +105,7 @@ def browser() -> Iterator[webdriver.Chrome]:
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         quiet = ["disable-background-networking", "disable-component-update", "disable-sync", "no-first-run"]
-        for argument in ["headless=new", "no-sandbox", "disable-gpu", *quiet, f"user-data-dir={profile}"]:
+        for argument in ["headless=new", "kiosk", "no-sandbox", "disable-gpu", *quiet, f"user-data-dir={profile}"]:
             options.add_argument(f"--{argument}")
         chrome = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
         try:
@@ -145,28 +163,34 @@ def test_the_gallery_has_every_figure_with_its_caption_and_code(site: Path) -> N
     assert text.count("<details") == len(figures)
 
 
+def require_no_failure(browser: webdriver.Chrome, address: str, page: str) -> None:
+    """Nothing failed since the browser was last asked, all came from the site, and the console is empty."""
+    seen: dict[str, list[dict[str, Any]]] = {}
+    for event in network(browser):
+        seen.setdefault(event["method"], []).append(event["params"])
+    requests = [event["request"]["url"] for event in seen["Network.requestWillBeSent"]]
+    answers = [event["response"] for event in seen["Network.responseReceived"]]
+    assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == [], page
+    assert [answer["url"] for answer in answers if answer["status"] >= 400] == [], page
+    assert seen.get("Network.loadingFailed", []) == [], page
+    assert browser.get_log("browser") == [], page
+
+
 @in_chromium
 def test_no_page_fails_to_load_fetches_from_elsewhere_or_scrolls_sideways(
-    browser: webdriver.Chrome, site: Path, address: str
+    browser: webdriver.Chrome, site: Path, without_index: str
 ) -> None:
-    """Each is opened on a phone, and shown on a screen after that."""
+    """One is opened on a phone, and shown on a screen after that; the next the other way round."""
     browser.get("about:blank")  # the browser's own first page loads much
     network(browser)
-    for page in pages(site):
-        set_width(browser, PHONE)
-        browser.get(f"{address}/{page}")
-        for width in (PHONE, SCREEN):
-            set_width(browser, width)
-            assert browser.execute_script(CUT_OFF) == [width, 0, []], page
-        seen: dict[str, list[dict[str, Any]]] = {}
-        for event in network(browser):
-            seen.setdefault(event["method"], []).append(event["params"])
-        requests = [event["request"]["url"] for event in seen["Network.requestWillBeSent"]]
-        answers = [event["response"] for event in seen["Network.responseReceived"]]
-        assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == [], page
-        assert [answer["url"] for answer in answers if answer["status"] >= 400] == [], page
-        assert seen.get("Network.loadingFailed", []) == [], page
-        assert browser.get_log("browser") == [], page
+    ways = itertools.cycle([(PHONE, SCREEN), (SCREEN, PHONE)])
+    for page, (first, then) in zip(pages(site), ways, strict=False):
+        set_width(browser, first)
+        browser.get(f"{without_index}/{page}")
+        assert browser.execute_script(CUT_OFF) == [first, 0, []], page
+        set_width(browser, then)
+        assert browser.execute_script(CUT_OFF) == [then, 0, []], page
+        require_no_failure(browser, without_index, page)
 
 
 @in_chromium
@@ -185,6 +209,7 @@ def test_formulas_are_shown_in_the_font_that_comes_with_the_site(
 
 @in_chromium
 def test_the_search_finds_a_section(browser: webdriver.Chrome, address: str) -> None:
+    network(browser)
     set_width(browser, SCREEN)
     browser.get(f"{address}/index.html?q=Dale")
     found = browser.execute_async_script(
@@ -197,3 +222,4 @@ def test_the_search_finds_a_section(browser: webdriver.Chrome, address: str) -> 
         tell();"""
     )
     assert found.startswith(address)
+    require_no_failure(browser, address, "index.html")

@@ -112,10 +112,10 @@ def test_stopped_neurons_are_marked_where_they_are() -> None:
 
 def test_animation_moves_the_neurons_to_where_they_are_at_its_times(tmp_path: Path) -> None:
     solution = solve(*separable(1), 20.0)
-    animation = plot.animate(solution, frames=7)
+    animation = plot.animate(solution, frames=3)
     animation.save(tmp_path / "run.gif", writer="pillow", dpi=40)
     with Image.open(tmp_path / "run.gif") as image:
-        assert getattr(image, "n_frames", 1) == 7
+        assert getattr(image, "n_frames", 1) == 3
     (axes,) = animation._fig.axes  # type: ignore[attr-defined]
     assert axes.get_title() == "$t = 20$"
     points = [np.asarray(line.get_xydata())[0] for line in axes.get_lines() if line.get_markersize() == 5]
