@@ -1,5 +1,6 @@
 """One thread per test process: the tensors are small, and the tests run in parallel."""
 
+import gc
 import signal
 
 import pytest
@@ -18,6 +19,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """The core is compiled before there are workers, each of which would compile it for itself."""
     if not hasattr(config, "workerinput"):
         compile_core()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, and is not looked through again whenever garbage is collected."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -380,7 +380,7 @@ def test_every_run_ends_conserves_decreases_and_does_not_depend_on_its_ensemble(
 
 def require_conservation_descent_and_independence(problems: tuple[Problem, tuple[int, Problem]]) -> None:
     (flow, weights), (one, single) = problems
-    t_final = 5.0
+    t_final = 3.0
     solution = solve(flow, weights, t_final, rtol=1e-11, atol=1e-13, max_steps=2000)
     times = torch.linspace(0, t_final, 40, dtype=torch.float64)
     at = solution.evaluate(times)
