@@ -152,7 +152,8 @@ def dying_relu() -> tuple[Problem, np.ndarray]:
 def test_smooth_networks_tend_to_the_solution_like_1_over_beta(problem: Callable) -> None:
     """The smooth network knows nothing of modes: an independent check of which one is chosen."""
     t_final = 3.0
-    at = solve(*problem()[0], t_final, rtol=1e-11, atol=1e-13).evaluate(t_final)
+    (flow, weights), _ = problem()
+    at = solve(flow, weights, t_final, rtol=1e-11, atol=1e-13).evaluate(t_final)
     distances = []
     for beta in (1e3, 1e4, 1e5):
         hidden, output = smooth_network(problem, t_final, beta)
