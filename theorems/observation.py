@@ -8,9 +8,9 @@ pre-activations vanish up to rounding, the one-sided limits are observed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,7 +43,7 @@ class Observation:
         times: of the nodes.
         weights: at the nodes, `nodes x pieces x m x d` and `nodes x pieces x k x m` as layers.
         feedback: the matrices B_2 .. B_{H+1}.
-        sides: of each hidden layer, 1 active, -1 inactive, 0 sliding. None for activations other than leaky ReLU.
+        in_mode: of the same pieces, that has their mode; this one has it if not given.
     """
 
     solution: Solution
@@ -52,7 +52,7 @@ class Observation:
     times: Float[Tensor, "nodes pieces"]
     weights: NetworkWeights
     feedback: tuple[Tensor, ...]
-    sides: tuple[Int[Tensor, "pieces n m"], ...] | None = None
+    in_mode: Callable[[], Observation] | None = None
     integral: Float[Tensor, "nodes pieces *parts"] = field(init=False)
     """From 0 to each node, of the rate that `measure` was given."""
 
@@ -64,6 +64,13 @@ class Observation:
         """The weights at t = 0, `pieces x m x d` and `pieces x k x m`."""
         start = self.solution.start
         return start.with_layers([self.of(layer.reshape(-1, *layer.shape[-2:])) for layer in start.layers])
+
+    @cached_property
+    def sides(self) -> tuple[Int[Tensor, "pieces n m"], ...] | None:
+        """Of each hidden layer, 1 active, -1 inactive, 0 sliding. None for activations other than leaky ReLU."""
+        if self.in_mode is not None:
+            return self.in_mode().sides
+        return _sides(self) if has_kinks(self.flow) else None
 
     @cached_property
     def slopes(self) -> tuple[Float[Tensor, "nodes pieces n m"], ...] | None:
@@ -160,17 +167,16 @@ def observe(
         signs = known or flow.rule.feedback_matrices(solution.evaluate(middle, whole.trajectory))
     seen = _at_places(solution, pieces, places, flow, signs)
     if like is not None:
-        seen.sides = like.sides
-    elif has_kinks(flow):
-        at_nodes = places is PLACES and whole is pieces
-        seen.sides = _sides(seen if at_nodes else _at_places(solution, whole, PLACES, flow, signs))
+        seen.in_mode = lambda: like
+    elif places is not PLACES or whole is not pieces:
+        seen.in_mode = partial(_at_places, solution, whole, PLACES, flow, signs)
     return seen
 
 
 def _at_places(
     solution: Solution, pieces: Pieces, places: Tensor, flow: Flow, feedback: tuple[Tensor, ...] | None
 ) -> Observation:
-    """Pieces at places in [0, 1] of each, without sides; the feedback is that of the weights there if none is given."""
+    """Pieces at places in [0, 1] of each; the feedback is that of the weights there if none is given."""
     trajectory, start, end = pieces
     times = (start + places.to(start).unsqueeze(-1) * (end - start)).clamp(max=solution.t_final)
     weights = solution.evaluate(times, trajectory.expand_as(times))
