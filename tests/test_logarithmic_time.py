@@ -190,6 +190,13 @@ def test_no_step_jumps_over_the_time_at_which_large_margins_begin_to_grow() -> N
     assert log_time(z, v0=600 / Z0) == pytest.approx(640.0, abs=1e-9)
 
 
+def test_e_s_grows_by_a_bounded_factor_in_a_step_under_the_logistic_loss() -> None:
+    """Half of 3 in the exponent of e^s (-dl/df) at most; its own terms would let steps grow with s."""
+    flow, weights = with_loss(separable(1), "logistic")
+    _, start, end = solve(flow, weights, 100.0, time="log").pieces
+    assert 1 < (end - start).max() <= 1.5
+
+
 def test_the_logistic_loss_has_the_end_of_the_exponential_one() -> None:
     """g = e^-u / (1 + e^-u): margins above 40 feel no difference, and weights at s = 1500 hardly one."""
     ends = []
