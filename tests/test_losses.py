@@ -136,7 +136,7 @@ def slope(function: Callable, time: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("loss", [*LOSSES.values(), polynomial(1.5)], ids=lambda loss: loss.name)
 def test_series_of_a_loss_are_the_derivatives_along_a_curve(loss: Loss) -> None:
     """By automatic differentiation of -dl/df along f(t) = sum_k f_k t^k, nested; rounding is relative to the terms."""
-    order = 5
+    order = 6
     outputs, targets = samples(loss)
     generator = torch.Generator().manual_seed(1)
     curve = [0.3 * outputs, *torch.randn(order, *outputs.shape, generator=generator, dtype=torch.float64)]

@@ -43,7 +43,7 @@ class Observation:
         times: of the nodes.
         weights: at the nodes, `nodes x pieces x m x d` and `nodes x pieces x k x m` as layers.
         feedback: the matrices B_2 .. B_{H+1}.
-        in_mode: of the same pieces, that has their mode; this one has it if not given.
+        in_mode: hands over the observation whose mode these pieces have; their own, if not given.
     """
 
     solution: Solution

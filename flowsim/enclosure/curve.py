@@ -53,13 +53,8 @@ class Curve:
         return value + self.polynomial.derivative()(time) * (time - middle)
 
     def coefficients(self, middle: arb, radius: arb, count: int) -> list[arb]:
-        """Enclose the first Taylor coefficients, a few, about every time of [middle - radius, middle + radius]."""
-        shifted, spread, found = self.shifted(middle), around_zero(radius), []
-        rests = self.tail * self.disc.remainders((abs(middle) + radius).upper(), count)
-        for k in range(count):
-            found.append(shifted(spread) + rests[k])
-            shifted = shifted.derivative() * (1 / arb(k + 1))
-        return found
+        """Enclose the first Taylor coefficients about every time of [middle - radius, middle + radius]."""
+        return coefficients_of([self], middle, [radius], count)[0][0]
 
     def shifted(self, middle: arb) -> arb_poly:
         """The polynomial in the time since the middle."""
