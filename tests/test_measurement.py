@@ -17,6 +17,7 @@ from flowsim.solution import Pieces
 from theorems import ensembles, proposition_5_7
 from theorems.check import Hypothesis, Role, Verdict, holds, place, verdict
 from theorems.ensembles import Shape
+from theorems.integrals import add_integral, integrals_before
 from theorems.measurement import Claim, Compared, Margin, NoMarginError, alone, infimum, measure
 from theorems.observation import Observation, observe
 from theorems.pieces import chosen
@@ -489,6 +490,22 @@ def test_the_quadrature_error_of_the_integral_counts(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("theorems.integrals.FEWER", INTEGRALS)
     (blind,) = measure([claim], solution, rate)
     assert -blind.margin.item() > 100 * blind.error.item(), "without the second rule it would be a violation"
+
+
+def test_rounding_of_an_integral_counts_except_at_the_start_of_a_piece() -> None:
+    """Of 12 t^11, which both rules integrate exactly: from 1e-40 in the first pieces to 1e17 in the last."""
+    solution = separable()
+
+    def rate(seen: Observation) -> torch.Tensor:
+        return 12 * seen.times**11
+
+    whole = observe(solution, solution.pieces)
+    before, error = integrals_before(rate, solution)
+    add_integral(whole, rate, before, error)
+    assert torch.equal(whole.integral[0], before), "the one before, to the last bit"
+    assert torch.equal(whole.integral_error[0], error)
+    off, size = (whole.integral - whole.times**12).abs(), whole.times**12
+    assert (off <= whole.integral_error + 4 * torch.finfo(torch.float64).eps * size).all()
 
 
 def test_an_error_counts_relative_to_the_smallest_size_of_its_piece() -> None:

@@ -2,13 +2,14 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theorems.polynomial import BERNSTEIN, DERIVATIVES, FEWER, INTEGRALS, LEGENDRE, NODES, PLACES, lower_bound
+from theorems.polynomial import BERNSTEIN, DERIVATIVES, FEWER, INTEGRALS, LEGENDRE, NODES, OFF, PLACES, lower_bound
 
 
 def test_nodes_integrals_and_coefficients_are_exact_for_polynomials() -> None:
@@ -23,6 +24,19 @@ def test_nodes_integrals_and_coefficients_are_exact_for_polynomials() -> None:
     over = INTEGRALS[-1]
     for degree in range(2 * NODES - 2):  # Lobatto quadrature
         assert over @ PLACES**degree == pytest.approx(1 / (degree + 1), rel=1e-13)
+
+
+def test_entries_of_the_integrals_are_off_by_less_than_is_allowed_for_their_rounding() -> None:
+    """Lagrange polynomials of the nodes, integrated with 40 digits; a sum of 16 products is off by 16 units more."""
+    with mpmath.workdps(40):
+        nodes = [mpmath.mpf(place) for place in PLACES.tolist()]
+        vandermonde = mpmath.matrix([[node**k for k in range(NODES)] for node in nodes])
+        powers = mpmath.matrix([[node ** (k + 1) / (k + 1) for k in range(NODES)] for node in nodes])
+        exact = powers * vandermonde**-1
+        off = [sum(abs(exact[i, k] - INTEGRALS[i, k].item()) for k in range(NODES)) for i in range(NODES)]
+        assert off[0] == 0
+        assert max(off) < (OFF - NODES) * torch.finfo(torch.float64).eps
+    assert not INTEGRALS[0].any() and not FEWER[0].any(), "at the start of a piece nothing is added, not even rounding"
 
 
 def test_integrals_follow_an_exponential_to_rounding_at_every_node() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from flowsim import Solution
 from theorems.observation import Observation, in_pairs, in_turn
 from theorems.pieces import accumulate
-from theorems.polynomial import FEWER, INTEGRALS
+from theorems.polynomial import FEWER, INTEGRALS, OFF
 
 Rate = Callable[[Observation], Float[Tensor, "nodes pieces *parts"]]
 """What is integrated over time: a number, or several, such as one for each neuron."""
@@ -49,12 +49,17 @@ def add_integral(
 
 
 def _integrated(observation: Observation, rate: Rate) -> tuple[Tensor, Tensor]:
-    """The integral of the rate from the start of each piece to its nodes, and how far a rule of lower degree is off."""
+    """The integral of the rate from the start of each piece to its nodes, and its error.
+
+    How far a rule of lower degree is off up to there, and rounding, which is 0 at the start.
+    """
     values = rate(observation)
     lengths = (observation.pieces.end - observation.pieces.start).reshape(-1, *[1] * (values.ndim - 2))
     over, fewer = (torch.tensordot(table.to(values), values, 1) * lengths for table in (INTEGRALS, FEWER))
-    off = over - fewer
-    return over, off.abs().cummax(0).values
+    rounding = OFF * torch.finfo(values.dtype).eps * lengths * values.abs().amax(0)
+    error = (over - fewer).abs().cummax(0).values
+    error[1:] += rounding
+    return over, error
 
 
 @dataclass(frozen=True, eq=False)

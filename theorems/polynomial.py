@@ -39,6 +39,7 @@ def _tables() -> tuple[np.ndarray, ...]:
     integrals = _interpolated(nodes, nodes, -1) / 2
     fewer = np.zeros_like(integrals)
     fewer[:, 1:-1] = _interpolated(inner, nodes, -1) / 2
+    integrals[0] = fewer[0] = 0.0  # exactly: on a long piece rounding may be more than all that was integrated before
     places, powers = np.linspace(0, 1, LOW + 1), np.arange(LOW + 1)
     binomials = np.array([math.comb(LOW, k) for k in powers])
     bernstein = binomials * places[:, None] ** powers * (1 - places[:, None]) ** (LOW - powers)
@@ -51,6 +52,10 @@ PLACES, INTEGRALS, FEWER, DERIVATIVES, LEGENDRE, BERNSTEIN = (torch.from_numpy(t
 """Nodes in [0, 1]. Matrices from values there to integrals from 0 to each node, exact for degree 15; to the same by the
 inner nodes alone, exact for degree 13, so that the difference of the two shows the error of the less exact; to
 derivatives there; to Legendre coefficients. And from the first Legendre coefficients to Bernstein coefficients."""
+
+OFF = 64
+"""Units of rounding, relative to the length of a piece and the largest value there, by which an integral to a node is off
+besides what the rule is: some 40 by the entries of the table, 16 by the sum of products."""
 
 AMPLIFIED = float((BERNSTEIN @ LEGENDRE[: LOW + 1]).abs().sum(1).max() + LEGENDRE[LOW + 1 :].abs().sum())
 """How many times the rounding of values may come out in their lower bound, at most."""
