@@ -54,8 +54,8 @@ inner nodes alone, exact for degree 13, so that the difference of the two shows 
 derivatives there; to Legendre coefficients. And from the first Legendre coefficients to Bernstein coefficients."""
 
 OFF = 64
-"""Units of rounding, relative to the length of a piece and the largest value there, by which an integral to a node is off
-besides what the rule is: some 40 by the entries of the table, 16 by the sum of products."""
+"""Units of rounding, relative to the length of a piece and the largest value there, by which an integral to a node is
+off besides what the rule is: some 40 by the entries of the table, 16 by the sum of products."""
 
 AMPLIFIED = float((BERNSTEIN @ LEGENDRE[: LOW + 1]).abs().sum(1).max() + LEGENDRE[LOW + 1 :].abs().sum())
 """How many times the rounding of values may come out in their lower bound, at most."""

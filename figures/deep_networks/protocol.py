@@ -57,6 +57,18 @@ class Protocol:
     per_class: tuple[int, int] | None = None
     piece: int | None = None
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Channels last, which is faster, unless there are so few that oneDNN computes wrong gradients of convolutions.
+
+        Those of 1 x 1 kernels with strides, of fewer channels than numbers in a vector, write beyond their workspace:
+        https://github.com/uxlfoundation/oneDNN/issues/6035.
+
+        >>> TINY_IMAGENET.memory_format
+        torch.channels_last
+        """
+        return torch.channels_last if self.width >= 16 else torch.contiguous_format
+
     def step_size(self, epoch: int) -> float:
         """In the epoch that follows `epoch`.
 
@@ -163,7 +175,7 @@ def normalized(protocol: Protocol, data: Data, device: str) -> Data:
     def prepared(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         images, labels = part
         scaled = (filled(images, protocol.side) - mean) / deviation
-        return scaled.contiguous(memory_format=torch.channels_last).to(device), labels.to(device)
+        return scaled.contiguous(memory_format=protocol.memory_format).to(device), labels.to(device)
 
     return Data(prepared(data.train), prepared(data.test))
 
@@ -208,7 +220,7 @@ def network_of(protocol: Protocol, setting: Setting, channels: int) -> nn.Module
         initialize(plain)
     rule = RULES[setting.rule]
     converted = feedback_alignment(plain, rule, scale="xavier", seed=1000 + setting.repeat)  # type: ignore[arg-type]
-    return converted.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return converted.to(memory_format=protocol.memory_format)  # type: ignore[call-overload]
 
 
 def order_of(setting: Setting, epoch: int, count: int) -> Int[Tensor, " n"]:
