@@ -37,8 +37,8 @@ class State(Generic[AnyWeights]):
 
     weights: AnyWeights
     update: tuple[Tensor, ...]
-    mismatch: tuple[Float[Tensor, "*batch m"], ...]
-    correction: tuple[Float[Tensor, "*batch m"], ...]
+    mismatch: tuple[Float[Tensor, "*batch _m"], ...]
+    correction: tuple[Float[Tensor, "*batch _m"], ...]
 
 
 def start(weights: AnyWeights) -> State[AnyWeights]:

@@ -64,10 +64,10 @@ class Events:
     @overload
     def __getitem__(self, index: slice | list[int] | list[bool] | Tensor) -> Events: ...
     def __getitem__(self, index: Any) -> Event | Events:
-        part = Events(*(getattr(self, field.name)[index] for field in fields(self)))
-        if part.time.ndim:
-            return part
-        (event,) = Events(*(getattr(part, field.name).reshape(1) for field in fields(self)))
+        columns = [getattr(self, field.name)[index] for field in fields(self)]
+        if columns[0].ndim:
+            return Events(*columns)
+        (event,) = Events(*(column.reshape(1) for column in columns))
         return event
 
     def __repr__(self) -> str:

@@ -36,7 +36,7 @@ NOT_OVERRIDDEN = {
 }
 """What a subclass may not have under its name, and what it may do instead."""
 
-Slopes = Sequence[Float[Tensor, "*batch n m"]]
+Slopes = Sequence[Float[Tensor, "*batch n _m"]]
 """phi'(z_l) of each hidden layer."""
 
 
@@ -222,7 +222,7 @@ class Flow:
         outputs, _, pre_activations, _ = self._forward(self.layers_of(weights))
         return outputs, tuple(pre_activations)
 
-    def pre_activations(self, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch n m"], ...]:
+    def pre_activations(self, weights: NetworkWeights) -> tuple[Float[Tensor, "*batch n _m"], ...]:
         """z_l of each hidden layer, entry (i, j) for sample i and neuron j."""
         return self.forward(weights)[1]
 

@@ -163,8 +163,8 @@ def _derivative(of: Tensor, by: Tensor) -> Tensor:
     return torch.zeros_like(by) if derivative is None else derivative
 
 
-def _called(loss: Loss, name: str, shape: torch.Size | None, function: Callable) -> Tensor:
-    """What a function of the user's returns, an array of this shape."""
+def _called(loss: Loss, name: str, shape: torch.Size | None, function: Callable) -> Any:
+    """What a function of the user's returns, an array of this shape if one is given."""
     try:
         result = function()
     except Exception as error:  # whatever it is, in one line

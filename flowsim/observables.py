@@ -146,7 +146,7 @@ def _require_forward(flow: Flow, layers: Sequence[Tensor]) -> None:
 
 def conserved(
     flow: Flow, weights: NetworkWeights, layers: Sequence[int] | None = None
-) -> tuple[Float[Tensor, "*batch m"], ...]:
+) -> tuple[Float[Tensor, "*batch _m"], ...]:
     """Psi(W_{l+1}[:, i]) - |W_l[i, :]|^2 / 2 for the neurons i of the given hidden layers, all l = 1 .. H if None.
 
     Psi is the rule's potential: <W, B> for FA, s |W|_1 for sign-FA, |W|^2 / 2 for GD. For a scalar output these are

@@ -107,7 +107,7 @@ class Rule(ABC):
         return self.feedback_matrices(weights.with_layers([first, *sided]))
 
     def feedback_term(
-        self, weights: Float[Tensor, "terms+1 *batch k m"], feedback: Float[Tensor, "terms *batch k m"]
+        self, weights: Float[Tensor, "one_more *batch k m"], feedback: Float[Tensor, "terms *batch k m"]
     ) -> Float[Tensor, "*batch k m"] | None:
         """The next Taylor coefficient of B of a two-layer network along a curve, given one more of W_2 than of B.
 

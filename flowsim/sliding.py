@@ -26,9 +26,9 @@ relative to the largest; inputs share a kink if the square of the sine of their 
 def effective_slopes(
     flow: Flow,
     weights: NetworkWeights,
-    sides: Sequence[Int[Tensor, "*batch n m"]],
+    sides: Sequence[Int[Tensor, "*batch n _m"]],
     feedback: Sequence[Tensor] | None = None,
-) -> tuple[Float[Tensor, "*batch n m"], ...]:
+) -> tuple[Float[Tensor, "*batch n _m"], ...]:
     """phi' at each hidden layer: 1 on the side 1, gamma on the side -1, and what holds z at 0 where the side is 0.
 
     With D the slopes off the slides, 0 on them, and a drive c_s for each slide s = (l, i, j), of sample i and neuron j,
@@ -100,10 +100,10 @@ class _Network:
         error: delta_{H+1}.
     """
 
-    layers: list[Float[Tensor, "rows above below"]]
-    feedback: list[Float[Tensor, "rows above below"]]
-    slopes: list[Float[Tensor, "rows n m"]]
-    activations: list[Float[Tensor, "rows n m"]]
+    layers: list[Float[Tensor, "rows _above _below"]]
+    feedback: list[Float[Tensor, "rows _above _below"]]
+    slopes: list[Float[Tensor, "rows n _m"]]
+    activations: list[Float[Tensor, "rows n _m"]]
     error: Float[Tensor, "rows n k"]
     direct: bool
     gamma: float
@@ -130,7 +130,7 @@ class _Network:
         """e_l of a hidden layer from delta_{l+1}."""
         return (self.error if self.direct else above) @ self.feedback[level - 1]
 
-    def speeds(self, top: int) -> list[Float[Tensor, "rows n m"]]:
+    def speeds(self, top: int) -> list[Float[Tensor, "rows n _m"]]:
         """dz/dt at c = 0 of the hidden layers up to `top`."""
         delta, deltas = self.error, []
         for level in range(len(self.slopes), 0, -1):
@@ -163,7 +163,7 @@ class _Slides:
     neuron: Int[Tensor, "blocks slides"]
 
     @classmethod
-    def of(cls, slid: Sequence[Bool[Tensor, "rows n m"]]) -> _Slides:
+    def of(cls, slid: Sequence[Bool[Tensor, "rows n _m"]]) -> _Slides:
         """Of rows with one slide at least."""
         samples, widths = slid[0].shape[-2], torch.tensor([layer.shape[-1] for layer in slid])
         row, column = torch.nonzero(torch.cat([layer.mT.flatten(1) for layer in slid], 1), as_tuple=True)
@@ -208,7 +208,7 @@ class _Slides:
         return into.index_put((row[own], self.sample[own], self.neuron[own]), values[own])
 
 
-def _hold(network: _Network, slides: _Slides) -> list[Float[Tensor, "rows n m"]]:
+def _hold(network: _Network, slides: _Slides) -> list[Float[Tensor, "rows n _m"]]:
     """The slopes of all hidden layers, from the last one down: e takes what the drives above it do."""
     slopes, delta, gamma = list(network.slopes), network.error, network.gamma
     drive, ratios = _find_drives(network, slides), _find_shared(network, slides)

@@ -204,7 +204,7 @@ class Solution(Generic[AnyWeights]):
         """
         return self._weights(self.path.velocity, self.reduction.lift_velocity, times, trajectory)
 
-    def pattern(self, times: Times, trajectory: Trajectory | None = None) -> tuple[Int[Tensor, "*batch n m"], ...]:
+    def pattern(self, times: Times, trajectory: Trajectory | None = None) -> tuple[Int[Tensor, "*batch n _m"], ...]:
         """Return the activation pattern of each hidden layer, `*times x *batch x n x m`.
 
         1 where z_ij > 0, -1 where z_ij < 0, and 0 where neuron j slides along the kink of sample i. A neuron that rests

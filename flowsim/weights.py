@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch import Tensor
 from flowsim.validation import as_finite, as_members, as_real, require_alike, require_callable, shown
 
 
+@runtime_checkable
 class NetworkWeights(Protocol):
     """What a flow needs of its state: the layers as matrices, and the way back."""
 
@@ -142,7 +143,7 @@ class DeepWeights:
     torch.Size([])
     """
 
-    layers: tuple[Float[Tensor, "*batch fan_out fan_in"], ...]
+    layers: tuple[Float[Tensor, "*batch _fan_out _fan_in"], ...]
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, (list, tuple)):

@@ -66,14 +66,14 @@ class Observation:
         return start.with_layers([self.of(layer.reshape(-1, *layer.shape[-2:])) for layer in start.layers])
 
     @cached_property
-    def sides(self) -> tuple[Int[Tensor, "pieces n m"], ...] | None:
+    def sides(self) -> tuple[Int[Tensor, "pieces n _m"], ...] | None:
         """Of each hidden layer, 1 active, -1 inactive, 0 sliding. None for activations other than leaky ReLU."""
         if self.in_mode is not None:
             return self.in_mode().sides
         return _sides(self) if has_kinks(self.flow) else None
 
     @cached_property
-    def slopes(self) -> tuple[Float[Tensor, "nodes pieces n m"], ...] | None:
+    def slopes(self) -> tuple[Float[Tensor, "nodes pieces n _m"], ...] | None:
         """phi' at each hidden layer, between gamma and 1 while sliding; None where there are no sides."""
         return None if self.sides is None else effective_slopes(self.flow, self.weights, self.sides, self.feedback)
 
@@ -87,12 +87,12 @@ class Observation:
         return self._forward[0]
 
     @property
-    def pre_activations(self) -> tuple[Float[Tensor, "nodes pieces n m"], ...]:
+    def pre_activations(self) -> tuple[Float[Tensor, "nodes pieces n _m"], ...]:
         """z_l of each hidden layer."""
         return self._forward[1]
 
     @cached_property
-    def reach(self) -> list[Float[Tensor, "nodes pieces n m"]]:
+    def reach(self) -> list[Float[Tensor, "nodes pieces n _m"]]:
         """|a_{l-1}(x_i)| |w_j| at each hidden layer: |z_ij| is at most that, and its rounding is relative to it."""
         below = [self.flow.dataset.inputs, *(self.flow.activation(z)[0] for z in self.pre_activations[:-1])]
         pairs = zip(below, self.weights.layers[:-1], strict=True)
@@ -229,7 +229,7 @@ def in_chunks(solution: Solution, pieces: Pieces) -> Iterator[slice]:
         yield slice(first, first + size)
 
 
-def _sides(seen: Observation) -> tuple[Int[Tensor, "pieces n m"], ...]:
+def _sides(seen: Observation) -> tuple[Int[Tensor, "pieces n _m"], ...]:
     """The sides of each hidden layer: the signs of the pre-activations where these are largest on the piece.
 
     A pre-activation that is 0 all over the piece, up to rounding, is that of a neuron that slides, if slopes between
@@ -249,10 +249,10 @@ def _sides(seen: Observation) -> tuple[Int[Tensor, "pieces n m"], ...]:
 def _held(
     flow: Flow,
     weights: NetworkWeights,
-    signs: Sequence[Int[Tensor, "pieces n m"]],
-    rests: Sequence[Bool[Tensor, "pieces n m"]],
+    signs: Sequence[Int[Tensor, "pieces n _m"]],
+    rests: Sequence[Bool[Tensor, "pieces n _m"]],
     feedback: Sequence[Tensor],
-) -> tuple[Int[Tensor, "pieces n m"], ...]:
+) -> tuple[Int[Tensor, "pieces n _m"], ...]:
     """The sides: 0 where slopes in [gamma, 1] hold z = 0 all over the piece, the signs elsewhere."""
     sides, open_ = [sign.masked_fill(rest, 0) for sign, rest in zip(signs, rests, strict=True)], _some(rests)
     while open_.any():  # in each round a slide ends at least
@@ -266,6 +266,6 @@ def _held(
     return tuple(sides)
 
 
-def _some(masks: Sequence[Bool[Tensor, "pieces n m"]]) -> Bool[Tensor, " pieces"]:
+def _some(masks: Sequence[Bool[Tensor, "pieces n _m"]]) -> Bool[Tensor, " pieces"]:
     """The pieces with an entry set in some layer."""
     return torch.stack([mask.flatten(1).any(1) for mask in masks]).any(0)

@@ -117,7 +117,7 @@ def _lowest(
     return lowest, columns.amin((0, 2)), torch.stack([differences for _, differences in found]).amax(0)
 
 
-def _on_sides(seen: Observation) -> list[Float[Tensor, "nodes pieces rows m"]]:
+def _on_sides(seen: Observation) -> list[Float[Tensor, "nodes pieces _rows _m"]]:
     """side_ij z_ij of each hidden layer, z_ij and -z_ij while sliding; under sign-FA also the outgoing weights |w|."""
     assert seen.sides is not None
     found = []
@@ -129,7 +129,7 @@ def _on_sides(seen: Observation) -> list[Float[Tensor, "nodes pieces rows m"]]:
     return found
 
 
-def _sizes(seen: Observation) -> list[Float[Tensor, "pieces rows m"]]:
+def _sizes(seen: Observation) -> list[Float[Tensor, "pieces _rows _m"]]:
     """What `_on_sides` is relative to: |a| |w|, and the largest weight of the layer."""
     assert seen.sides is not None
     found = []

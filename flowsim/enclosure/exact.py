@@ -118,7 +118,7 @@ def rational(number: Number) -> fmpq:
 
 def exact_problem(
     inputs: Sequence[Sequence[Number]],
-    labels: Sequence[int],
+    labels: Sequence[float],
     hidden: Sequence[Sequence[Number]],
     output: Sequence[Number],
     *,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -60,6 +60,7 @@ class Settings:
         )
 
 
+@runtime_checkable
 class Path(Protocol):
     """What an integrator returns: the curves of a flattened ensemble in the coordinates they were integrated in."""
 

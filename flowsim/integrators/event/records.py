@@ -71,7 +71,7 @@ class Layout:
         return split(flat, self.shapes[1:])
 
     @cached_property
-    def places(self) -> Int[Tensor, "3 kinks+entries"]:
+    def places(self) -> Int[Tensor, "3 places"]:
         """Hidden layer (from 1), sample and neuron of each kink, then of each entry above the first layer.
 
         An entry belongs to the neuron whose outgoing weight it is; its sample is -1.
