@@ -13,6 +13,7 @@ at fixed random outputs of three sizes and random targets, where the value is fi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float

@@ -29,7 +29,10 @@ def test_examples_of_all_docstrings_have_the_types_and_shapes_that_are_written_t
     control.write_text(CONTROL)
     checked = f"--jaxtyping-packages={','.join([*modules_of(flowsim), *modules_of(theorems)])},typed.check"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", checked, "flowsim", "theorems", str(control)],
+        [
+            *[sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "jaxtyping", checked],
+            *["flowsim", "theorems", str(control)],
+        ],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "tests")}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
