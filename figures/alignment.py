@@ -32,7 +32,7 @@ from theorems.observation import Observation
 SEEDS = tuple(range(8))
 FIRST, T_FINAL = 0.01, 100.0
 SAMPLES, DIMENSION, KAPPA = 4, 6, 0.2
-WIDTH, WIDTHS = 20, (5, 10, 20, 50, 100)
+WIDTH, WIDTHS = 20, (5, 10, 20, 50)
 
 Kind = tuple[str, str]
 """The rule and the start."""

@@ -24,7 +24,7 @@ from flowsim.times import log_times
 
 SEEDS = (0,)
 FIRST, T_FINAL = 0.1, 100.0
-EVENT_RTOLS, DOPRI5_RTOLS, STEP_SIZES = (1e-10, 1e-13), (1e-6, 1e-9), (0.2, 0.02, 0.002)
+EVENT_RTOLS, DOPRI5_RTOLS, STEP_SIZES = (1e-10, 1e-13), (1e-6, 1e-9), (0.4, 0.04, 0.004)
 GREENS = ("#00332a", "#00855f", "#3fb58f")
 """Of gradient steps, from the largest."""
 LEAST = 1e-17

@@ -22,9 +22,9 @@ from concurrent.futures import CancelledError, Future
 from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flowsim.errors import first_line
 from flowsim.extras import needed
 from flowsim.threads import one_thread
-from flowsim.validation import first_line
 
 if TYPE_CHECKING:
     import distributed

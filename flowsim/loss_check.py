@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from flowsim.errors import first_line
 from flowsim.losses import Derived, Loss
-from flowsim.validation import first_line, shown
+from flowsim.validation import shown
 
 SIZES = (0.3, 1.0, 3.0)
 """Sizes of the outputs: the labels are 1."""

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.data import Dataset
+from flowsim.errors import first_line
 from flowsim.extras import needed
 from flowsim.files import opened
 from flowsim.npz import read_npz
-from flowsim.validation import first_line, require_count, shown
+from flowsim.validation import require_count, shown
 
 LABEL = "label"
 """The column of labels where no other is named."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import torch
-
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """One thread for torch, and as many as before afterwards.
 
+    >>> import torch
     >>> with one_thread():
     ...     torch.get_num_threads()
     1
     """
+    import torch  # noqa: PLC0415, who starts processes need not wait for it
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

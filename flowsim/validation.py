@@ -315,15 +315,6 @@ def require_callable(name: str, value: Any) -> Callable:
     return value
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none.
-
-    >>> first_line(RuntimeError("no memory" + chr(10) + "details"))
-    'no memory'
-    """
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def meant(value: str, names: Iterable[str]) -> str:
     """What is added to an error where a name is nearly one of those that there are.
 

@@ -32,7 +32,7 @@ def packages(extra: str) -> set[str]:
 
 
 SCRIPT = """
-import sys, flowsim
+import sys, flowsim, flowsim.executor
 assert not {"torch", "numpy"} & sys.modules.keys()
 assert set(flowsim.__all__) <= set(dir(flowsim))
 import flowsim.solving

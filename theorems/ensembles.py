@@ -227,7 +227,7 @@ def any_run(
     long = activation is None
     shape = (shape or (DEEP if hidden_layers > 1 else GAUSSIAN)) if long else SMOOTH
     flow, start = any_problem(rule, seeds, shape, loss, outputs, hidden_layers, bias, activation, decay)
-    return solved(flow, start, T_FINAL if long else 0.5, device)
+    return solved(flow, start, T_FINAL if long else 0.25, device)
 
 
 def any_problem(
@@ -353,10 +353,14 @@ def any_runs(scope: Scope, rule: RuleName, **options: Any) -> list[Callable[[], 
 def margin_runs(
     scope: Scope, kind: DataKind, rule: MarginRule, *, gap: float = GAP, wide: bool = False
 ) -> list[Callable[[], Solution]]:
-    """`margin_run` on the shapes of the scope."""
+    """`margin_run` on the shapes of the scope; wide networks, which are dear, with a third of the seeds."""
     return [
-        partial(margin_run, kind, rule, shape, scope.seeds, scope.device, gap=gap) for shape in scope.shapes(kind, wide)
-    ]
+        partial(
+            margin_run, kind, rule, shape, max(1, scope.seeds // 3) if shape in WIDE else scope.seeds, scope.device,
+            gap=gap,
+        )
+        for shape in scope.shapes(kind, wide)
+    ]  # fmt: skip
 
 
 def wrong_signs(scope: Scope) -> Callable[[], Solution]:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.optimize.elementwise import find_root
 from torch import Tensor
 
 from flowsim import (
@@ -172,36 +174,29 @@ def initial_loss(solution: Solution) -> Float[Tensor, " ensemble"]:
 def half_time_at_most(known: Lower, initial: Float[Tensor, " ensemble"]) -> Float[Tensor, " ensemble"]:
     """The time tau with gamma^2 margin^2 Sigma(tau / 2) = 1 - 1 / (2 L(0)); 0 where L(0) <= 1/2."""
     wanted = (1 - HALF / initial).clamp(min=0) / known.factor
-    highest = wanted / (HALF * known.total)  # Sigma(G) >= S0 G
-
-    def below(time: Tensor) -> Tensor:
-        return HALF * time * known.mean_product(HALF * time) < wanted
-
-    return _bisected(below, highest, halvings=110)  # from 1e17, where S0 is 1e-16
+    low, high = torch.zeros_like(wanted), wanted / (HALF * known.total)  # Sigma(G) >= S0 G
+    for _ in range(110):  # from 1e17, where S0 is 1e-16
+        middle = (low + high) / 2
+        below = HALF * middle * known.mean_product(HALF * middle) < wanted
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return high
 
 
 def half_time(solution: Solution) -> Float[Tensor, " ensemble"]:
     """The time at which L = 1/2, if L does not increase; infinity where that is not reached."""
-    whose = torch.arange(solution.batch_shape.numel(), device=solution.flow.dataset.inputs.device)
-    flow = solution.flow_of(whose)
 
-    def above(time: Tensor) -> Tensor:
-        return flow.risk(solution.evaluate(time, whose)) > HALF
+    def above(time: np.ndarray, whose: np.ndarray) -> np.ndarray:
+        """L - 1/2 at times of some trajectories."""
+        which = torch.from_numpy(whose)
+        weights = solution.evaluate(torch.from_numpy(time), which)
+        return (solution.flow_of(which).risk(weights) - HALF).cpu().numpy()
 
-    end = torch.full(whose.shape, solution.t_final, dtype=torch.float64, device=whose.device)
-    return torch.where(above(end), torch.inf, _bisected(above, end, halvings=50))
-
-
-def _bisected(
-    below: Callable[[Tensor], Tensor], highest: Float[Tensor, " some"], halvings: int
-) -> Float[Tensor, " some"]:  # fmt: skip
-    """The largest argument in [0, highest] that is below, which is so up to there and not beyond."""
-    low, high = torch.zeros_like(highest), highest
-    for _ in range(halvings):
-        middle = (low + high) / 2
-        is_below = below(middle)
-        low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
-    return high
+    whose = np.arange(solution.batch_shape.numel())
+    start, end = np.zeros(len(whose)), np.full(len(whose), solution.t_final)
+    first, last = above(start, whose), above(end, whose)
+    found: Any = find_root(above, (start, end), args=(whose,))
+    time = np.where(first <= 0, 0.0, np.where(last > 0, np.inf, found.x))
+    return torch.from_numpy(time).to(solution.flow.dataset.inputs.device)
 
 
 # --- GD ---

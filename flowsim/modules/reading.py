@@ -27,11 +27,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from flowsim.errors import first_line
 from flowsim.modules.channels import Channels
 from flowsim.modules.groups import Reading
 from flowsim.modules.layers import CONVERTED
 from flowsim.modules.signals import Signal, break_unknown, through_function, through_module, unknown
-from flowsim.validation import first_line, shown
+from flowsim.validation import shown
 
 
 def read(module: nn.Module) -> Reading:

@@ -28,6 +28,7 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 
+from flowsim.errors import first_line
 from flowsim.integrators.event.crawl import CrawlingWarning
 from flowsim.problems import Problem
 from flowsim.solution import Solution
@@ -35,7 +36,6 @@ from flowsim.solving import solve
 from flowsim.sweeps.columns import Snapshot, column_names, observe
 from flowsim.sweeps.grid import Cell, Grid, Member
 from flowsim.sweeps.trajectories import ensemble, made
-from flowsim.validation import first_line
 
 BEFORE = {
     "trajectory": pa.int64(), "data": pa.string(), "samples": pa.int64(), "dimension": pa.int64(),

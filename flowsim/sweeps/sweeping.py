@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from flowsim.errors import first_line
 from flowsim.executor import ProcessDiedError, execute, execute_here
 from flowsim.progress import reporting
 from flowsim.shell import Mistake, mistake
@@ -19,7 +20,7 @@ from flowsim.sweeps.grid import Grid
 from flowsim.sweeps.keys import AnyGrid, as_grid
 from flowsim.sweeps.results import Results, open_results
 from flowsim.sweeps.rows import Part, failed_part, solved_part
-from flowsim.validation import first_line, require_count
+from flowsim.validation import require_count
 
 if TYPE_CHECKING:
     import pandas as pd

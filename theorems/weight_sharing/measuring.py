@@ -164,7 +164,7 @@ def _softmax_rates(instance: Instance, dtype: torch.dtype) -> float:
     return max(_largest([found.sum(0)]) / _largest([found]) for found in gradients)
 
 
-STEPS, ETA, MOMENTUM, DECAY = 30, 0.02, 0.9, 1e-3
+STEPS, ETA, MOMENTUM, DECAY = 12, 0.02, 0.9, 1e-3
 
 
 def steps(instance: Instance) -> Deviation:
