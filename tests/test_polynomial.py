@@ -9,7 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theorems.polynomial import BERNSTEIN, DERIVATIVES, FEWER, INTEGRALS, LEGENDRE, NODES, OFF, PLACES, lower_bound
+from theorems.polynomial import (
+    BERNSTEIN,
+    DERIVATIVES,
+    FEWER,
+    INTEGRAL_ROUNDINGS,
+    INTEGRALS,
+    LEGENDRE,
+    NODES,
+    PLACES,
+    lower_bound,
+)
 
 
 def test_nodes_integrals_and_coefficients_are_exact_for_polynomials() -> None:
@@ -35,7 +45,7 @@ def test_entries_of_the_integrals_are_off_by_less_than_is_allowed_for_their_roun
         exact = powers * vandermonde**-1
         off = [sum(abs(exact[i, k] - INTEGRALS[i, k].item()) for k in range(NODES)) for i in range(NODES)]
         assert off[0] == 0
-        assert max(off) < (OFF - NODES) * torch.finfo(torch.float64).eps
+        assert max(off) < (INTEGRAL_ROUNDINGS - NODES) * torch.finfo(torch.float64).eps
     assert not INTEGRALS[0].any() and not FEWER[0].any(), "at the start of a piece nothing is added, not even rounding"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from flowsim import Solution
 from theorems.observation import Observation, in_pairs, in_turn
 from theorems.pieces import accumulate
-from theorems.polynomial import FEWER, INTEGRALS, OFF
+from theorems.polynomial import FEWER, INTEGRAL_ROUNDINGS, INTEGRALS
 
 Rate = Callable[[Observation], Float[Tensor, "nodes pieces *parts"]]
 """What is integrated over time: a number, or several, such as one for each neuron."""
@@ -56,7 +56,7 @@ def _integrated(observation: Observation, rate: Rate) -> tuple[Tensor, Tensor]:
     values = rate(observation)
     lengths = (observation.pieces.end - observation.pieces.start).reshape(-1, *[1] * (values.ndim - 2))
     over, fewer = (torch.tensordot(table.to(values), values, 1) * lengths for table in (INTEGRALS, FEWER))
-    rounding = OFF * torch.finfo(values.dtype).eps * lengths * values.abs().amax(0)
+    rounding = INTEGRAL_ROUNDINGS * torch.finfo(values.dtype).eps * lengths * values.abs().amax(0)
     error = (over - fewer).abs().cummax(0).values
     error[1:] += rounding
     return over, error

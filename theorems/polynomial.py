@@ -53,7 +53,7 @@ PLACES, INTEGRALS, FEWER, DERIVATIVES, LEGENDRE, BERNSTEIN = (torch.from_numpy(t
 inner nodes alone, exact for degree 13, so that the difference of the two shows the error of the less exact; to
 derivatives there; to Legendre coefficients. And from the first Legendre coefficients to Bernstein coefficients."""
 
-OFF = 64
+INTEGRAL_ROUNDINGS = 64
 """Units of rounding, relative to the length of a piece and the largest value there, by which an integral to a node is
 off besides what the rule is: some 40 by the entries of the table, 16 by the sum of products."""
 
