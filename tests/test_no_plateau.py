@@ -87,6 +87,16 @@ def test_one_sample_from_zero_hidden_weights_is_solved_in_closed_form() -> None:
     assert time < no_plateau.half_time_at_most(known, of(1.0)).item()
 
 
+def test_each_trajectory_of_an_ensemble_has_a_time_of_its_own() -> None:
+    """One sample, v(0) = 0 .. 2: it starts below 1/2, gets there sooner or later, or not by the end of the run."""
+    output = of(0.0, 0.5, 0.69, 0.7, 2.0)
+    flow = Flow(Dataset(torch.ones(1, 1), [1]), FeedbackAlignment(torch.zeros(5, 1)), slope=1.0)
+    solution = solve(flow, Weights(torch.ones(5, 1, 1), output.unsqueeze(-1)), 0.4, rtol=1e-12)
+    exact = 2 - output.exp()  # e^f grows by 1 per unit of time, as v' = e^-f
+    wanted = torch.where(exact > 0.4, torch.inf, exact.clamp(min=0))
+    torch.testing.assert_close(no_plateau.half_time(solution), wanted, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("rule", ["fa", "gd"])
 def test_the_measured_time_is_that_of_another_integrator(rule: Any) -> None:
     """scipy on the equations of section 1, written out."""

@@ -37,7 +37,7 @@ def test_nodes_integrals_and_coefficients_are_exact_for_polynomials() -> None:
 
 
 def test_entries_of_the_integrals_are_off_by_less_than_is_allowed_for_their_rounding() -> None:
-    """Lagrange polynomials of the nodes, integrated with 40 digits; a sum of 16 products is off by 16 units more."""
+    """Lagrange polynomials of the nodes, integrated with 40 digits; the sum of the products takes the rest."""
     with mpmath.workdps(40):
         nodes = [mpmath.mpf(place) for place in PLACES.tolist()]
         vandermonde = mpmath.matrix([[node**k for k in range(NODES)] for node in nodes])

@@ -76,6 +76,10 @@ class Scope:
     full: bool = False
     rigorous: bool = False
 
+    def seeds_of(self, shape: Shape) -> int:
+        """Trajectories of a shape: a third for wide networks, which are dear, unless all shapes are taken."""
+        return self.seeds if self.full or shape not in WIDE else max(1, self.seeds // 3)
+
     def shapes(self, kind: DataKind, wide: bool = False) -> tuple[Shape, ...]:
         """The shapes to run data of a kind on, with wide networks where a statement is about widths."""
         if self.full:
@@ -353,14 +357,11 @@ def any_runs(scope: Scope, rule: RuleName, **options: Any) -> list[Callable[[], 
 def margin_runs(
     scope: Scope, kind: DataKind, rule: MarginRule, *, gap: float = GAP, wide: bool = False
 ) -> list[Callable[[], Solution]]:
-    """`margin_run` on the shapes of the scope; wide networks, which are dear, with a third of the seeds."""
+    """`margin_run` on the shapes of the scope."""
     return [
-        partial(
-            margin_run, kind, rule, shape, max(1, scope.seeds // 3) if shape in WIDE else scope.seeds, scope.device,
-            gap=gap,
-        )
+        partial(margin_run, kind, rule, shape, scope.seeds_of(shape), scope.device, gap=gap)
         for shape in scope.shapes(kind, wide)
-    ]  # fmt: skip
+    ]
 
 
 def wrong_signs(scope: Scope) -> Callable[[], Solution]:

@@ -21,7 +21,7 @@ Rate = Callable[[Observation], Float[Tensor, "nodes pieces *parts"]]
 def integrals_before(
     rate: Rate, solution: Solution
 ) -> tuple[Float[Tensor, "pieces *parts"], Float[Tensor, "pieces *parts"]]:
-    """The integral of the rate from 0 to the start of each piece, and its quadrature error so far."""
+    """The integral of the rate from 0 to the start of each piece, and its error so far."""
     parts = [_integrated(seen, rate) for _, seen in in_turn(solution)]
     return _summed_before(parts, solution.pieces.trajectory)
 
@@ -44,14 +44,15 @@ def add_integral(
     observation: Observation, rate: Rate, before: Float[Tensor, "pieces *parts"], error: Float[Tensor, "pieces *parts"]
 ) -> None:
     """Give the observation its `integral`: that of the rate from 0 to the start of each piece, and on to its nodes."""
-    over, quadrature = _integrated(observation, rate)
-    observation.integral, observation.integral_error = before + over, error + quadrature
+    over, off = _integrated(observation, rate)
+    observation.integral, observation.integral_error = before + over, error + off
 
 
 def _integrated(observation: Observation, rate: Rate) -> tuple[Tensor, Tensor]:
     """The integral of the rate from the start of each piece to its nodes, and its error.
 
-    How far a rule of lower degree is off up to there, and rounding, which is 0 at the start.
+    That is how far a rule of lower degree is off up to there, and the rounding of one piece, 0 at its start. Rounding
+    of sums over pieces is that of `thresholds.ROUNDING_PER_STEP`.
     """
     values = rate(observation)
     lengths = (observation.pieces.end - observation.pieces.start).reshape(-1, *[1] * (values.ndim - 2))

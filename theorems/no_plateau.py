@@ -183,7 +183,7 @@ def half_time_at_most(known: Lower, initial: Float[Tensor, " ensemble"]) -> Floa
 
 
 def half_time(solution: Solution) -> Float[Tensor, " ensemble"]:
-    """The time at which L = 1/2, if L does not increase; infinity where that is not reached."""
+    """The time at which L = 1/2, if L does not increase; 0 where it starts below, infinity where it ends above."""
 
     def above(time: np.ndarray, whose: np.ndarray) -> np.ndarray:
         """L - 1/2 at times of some trajectories."""
@@ -192,7 +192,7 @@ def half_time(solution: Solution) -> Float[Tensor, " ensemble"]:
         return (solution.flow_of(which).risk(weights) - HALF).cpu().numpy()
 
     whose = np.arange(solution.batch_shape.numel())
-    start, end = np.zeros(len(whose)), np.full(len(whose), solution.t_final)
+    start, end = np.zeros(len(whose)), solution.status.time.reshape(-1).cpu().numpy()
     first, last = above(start, whose), above(end, whose)
     found: Any = find_root(above, (start, end), args=(whose,))
     time = np.where(first <= 0, 0.0, np.where(last > 0, np.inf, found.x))

@@ -65,7 +65,10 @@ def _add_cases(main: argparse.ArgumentParser) -> None:
         help=f"statements, of {', '.join(MODULES)} (default: all); and a file, as after --data",
     )  # fmt: skip
     main.add_argument(
-        "--seeds", type=int, metavar="N", help=f"trajectories per ensemble (default {SEEDS}; {SEEDS_FULL} with --full)"
+        "--seeds",
+        type=int,
+        metavar="N",
+        help=f"trajectories per ensemble (default {SEEDS}, a third for wide networks; {SEEDS_FULL} with --full)",
     )
     main.add_argument(
         "--rigorous",

@@ -55,7 +55,7 @@ derivatives there; to Legendre coefficients. And from the first Legendre coeffic
 
 INTEGRAL_ROUNDINGS = 64
 """Units of rounding, relative to the length of a piece and the largest value there, by which an integral to a node is
-off besides what the rule is: some 40 by the entries of the table, 16 by the sum of products."""
+off besides what the rule is: up to 48 by the entries of a row of the table (40 were seen), 8 by the sum of products."""
 
 AMPLIFIED = float((BERNSTEIN @ LEGENDRE[: LOW + 1]).abs().sum(1).max() + LEGENDRE[LOW + 1 :].abs().sum())
 """How many times the rounding of values may come out in their lower bound, at most."""

@@ -64,8 +64,9 @@ class Protocol:
         Those of 1 x 1 kernels with strides, of fewer channels than numbers in a vector, write beyond their workspace:
         https://github.com/uxlfoundation/oneDNN/issues/6035.
 
-        >>> TINY_IMAGENET.memory_format
-        torch.channels_last
+        >>> from dataclasses import replace
+        >>> TINY_IMAGENET.memory_format, replace(TINY_IMAGENET, width=4).memory_format
+        (torch.channels_last, torch.contiguous_format)
         """
         return torch.channels_last if self.width >= 16 else torch.contiguous_format
 
