@@ -26,7 +26,7 @@ relative to the largest; inputs share a kink if the square of the sine of their 
 def effective_slopes(
     flow: Flow,
     weights: NetworkWeights,
-    sides: Sequence[Int[Tensor, "*batch n _m"]],
+    sides: Sequence[Int[Tensor, "*_batch n _m"]],
     feedback: Sequence[Tensor] | None = None,
 ) -> tuple[Float[Tensor, "*batch n _m"], ...]:
     """phi' at each hidden layer: 1 on the side 1, gamma on the side -1, and what holds z at 0 where the side is 0.
@@ -126,7 +126,7 @@ class _Network:
         error = gradient / inputs.shape[-2]
         return cls(layers, feedback, slopes, activations, error, flow.rule.direct, flow.slope)
 
-    def error_at(self, level: int, above: Float[Tensor, "rows n m"]) -> Float[Tensor, "rows n m"]:
+    def error_at(self, level: int, above: Float[Tensor, "rows n above"]) -> Float[Tensor, "rows n m"]:
         """e_l of a hidden layer from delta_{l+1}."""
         return (self.error if self.direct else above) @ self.feedback[level - 1]
 

@@ -50,7 +50,7 @@ def alone(values: Float[Tensor, "nodes pieces parts"]) -> Compared:
     return Compared(values, torch.ones_like(values))
 
 
-def ratio(numerator: Float[Tensor, "nodes pieces"], denominator: Float[Tensor, "nodes pieces"]) -> Compared:
+def ratio(numerator: Float[Tensor, "nodes pieces"], denominator: Float[Tensor, "*some pieces"]) -> Compared:
     """numerator >= denominator, with one part."""
     return Compared((numerator - denominator).unsqueeze(-1), denominator.expand_as(numerator).unsqueeze(-1))
 

@@ -145,7 +145,7 @@ class Step:
 def _choose_step(
     batch: Batch,
     series: Series,
-    changes: Float[Tensor, "terms-2 ensemble"] | None,
+    changes: Float[Tensor, "orders ensemble"] | None,
     allowed: Float[Tensor, " ensemble"],
     settings: Settings,
     scratch: Scratch,
@@ -166,7 +166,7 @@ def _choose_step(
 
 def _trust(
     sizes: Float[Tensor, "terms ensemble"],
-    changes: Float[Tensor, "terms-2 ensemble"] | None,
+    changes: Float[Tensor, "orders ensemble"] | None,
     allowed: Float[Tensor, " ensemble"],
     rounding: Float[Tensor, " ensemble"],
     decay: float,
@@ -207,7 +207,7 @@ def _invert_orders(order: int, dtype: torch.dtype, device: torch.device) -> tupl
     return 1 / orders, 1 / (orders[-2:] - orders[:-2].unsqueeze(1))
 
 
-def _measure_changes(flow: Flow, series: Series) -> Float[Tensor, "terms-2 ensemble"] | None:
+def _measure_changes(flow: Flow, series: Series) -> Float[Tensor, "orders ensemble"] | None:
     """The Taylor coefficients of order 1 and more of the outputs, the largest relative to the stride of the loss."""
     stride = named(flow.loss).stride
     if stride is None:
