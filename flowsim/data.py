@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import brentq
 from torch import Tensor
 
-from flowsim.margin import hard_margin
 from flowsim.scaling import scaled_rows, times_power
 from flowsim.validation import (
     as_finite,
@@ -204,6 +202,8 @@ class Dataset:
         >>> round(Dataset([[1.0, 1.0], [-1.0, 1.0], [5.0, 0.0]], [1, -1, 1]).svm_margin.item(), 12)
         1.0
         """
+        from flowsim.margin import hard_margin  # noqa: PLC0415, scipy takes a fifth of the time to load flowsim
+
         self._require_signs("a margin")
         signed = (self.labels.unsqueeze(-1) * self.inputs).detach().cpu().numpy()
         rows = signed.reshape(-1, self.samples, self.dimension)
@@ -352,6 +352,8 @@ def _coherence(rows: np.ndarray) -> float:
 
 def _frame_around_a_basis(n: int, d: int, coherence: float, generator: np.random.Generator) -> np.ndarray:
     """n unit vectors in R^d, d >= n, of the given coherence up to rounding, and not above it."""
+    from scipy.optimize import brentq  # noqa: PLC0415, as for the margin
+
     if coherence == 0:
         # coordinate vectors: the only choice whose inner products are 0 in floating point too
         return np.eye(d)[generator.permutation(d)[:n]]

@@ -39,6 +39,7 @@ import flowsim.solving
 assert flowsim.solve is flowsim.solving.solve and callable(flowsim.solve)
 for name in flowsim.__all__:
     assert getattr(flowsim, name) is not None, name
+assert "scipy.optimize" not in sys.modules
 assert flowsim.losses.named("logistic").name == "logistic"
 assert not hasattr(flowsim, "nothing")
 print(*{name.split(".")[0] for name in sys.modules})
