@@ -493,7 +493,7 @@ def test_the_quadrature_error_of_the_integral_counts(monkeypatch: pytest.MonkeyP
 
 
 def test_rounding_of_an_integral_counts_except_at_the_start_of_a_piece() -> None:
-    """Of 12 t^11, which both rules integrate exactly: from 1e-40 in the first pieces to 1e17 in the last."""
+    """Of 12 t^11, which both rules integrate exactly, and which is small in the first pieces beside the last."""
     solution = separable()
 
     def rate(seen: Observation) -> torch.Tensor:

@@ -185,7 +185,7 @@ def half_time_at_most(known: Lower, initial: Float[Tensor, " ensemble"]) -> Floa
 def half_time(solution: Solution) -> Float[Tensor, " ensemble"]:
     """The time at which L = 1/2, if L does not increase; 0 where it starts below, infinity where it ends above."""
 
-    def above(time: np.ndarray, whose: np.ndarray) -> np.ndarray:
+    def excess(time: np.ndarray, whose: np.ndarray) -> np.ndarray:
         """L - 1/2 at times of some trajectories."""
         which = torch.from_numpy(whose)
         weights = solution.evaluate(torch.from_numpy(time), which)
@@ -193,8 +193,8 @@ def half_time(solution: Solution) -> Float[Tensor, " ensemble"]:
 
     whose = np.arange(solution.batch_shape.numel())
     start, end = np.zeros(len(whose)), solution.status.time.reshape(-1).cpu().numpy()
-    first, last = above(start, whose), above(end, whose)
-    found: Any = find_root(above, (start, end), args=(whose,))
+    first, last = excess(start, whose), excess(end, whose)
+    found: Any = find_root(excess, (start, end), args=(whose,))
     time = np.where(first <= 0, 0.0, np.where(last > 0, np.inf, found.x))
     return torch.from_numpy(time).to(solution.flow.dataset.inputs.device)
 

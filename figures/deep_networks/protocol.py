@@ -61,7 +61,7 @@ class Protocol:
     def memory_format(self) -> torch.memory_format:
         """Channels last, which is faster, unless there are so few that oneDNN computes wrong gradients of convolutions.
 
-        Those of 1 x 1 kernels with strides, of fewer channels than numbers in a vector, write beyond their workspace:
+        Those of strided 1 x 1 kernels on fewer channels than a vector has numbers (16) write beyond their workspace:
         https://github.com/uxlfoundation/oneDNN/issues/6035.
 
         >>> from dataclasses import replace
