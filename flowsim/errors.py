@@ -1,4 +1,4 @@
-"""What goes wrong while solving: errors that hand over what was reached; and what is said of others."""
+"""What goes wrong while solving: errors that hand over what was reached."""
 
 from __future__ import annotations
 
@@ -54,12 +54,3 @@ class Undecided(RuntimeError):  # noqa: N818, the verdict has that name, too
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.reason, self.time, self.final), self.__dict__
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none.
-
-    >>> first_line(RuntimeError("no memory" + chr(10) + "details"))
-    'no memory'
-    """
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -22,8 +22,8 @@ from concurrent.futures import CancelledError, Future
 from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flowsim.errors import first_line
 from flowsim.extras import needed
+from flowsim.messages import first_line
 from flowsim.threads import one_thread
 
 if TYPE_CHECKING:

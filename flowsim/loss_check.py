@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from flowsim.errors import first_line
 from flowsim.losses import Derived, Loss
+from flowsim.messages import first_line
 from flowsim.validation import shown
 
 SIZES = (0.3, 1.0, 3.0)

@@ -13,8 +13,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowsim.errors import first_line
 from flowsim.files import opened, require_plausible, unwritten, whole
+from flowsim.messages import first_line
 
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Those that numpy writes. The others are unpacked by `zipfile` all at once, however much that is."""

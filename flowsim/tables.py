@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowsim.data import Dataset
-from flowsim.errors import first_line
 from flowsim.extras import needed
 from flowsim.files import opened
+from flowsim.messages import first_line
 from flowsim.npz import read_npz
 from flowsim.validation import require_count, shown
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowsim.errors import first_line
+from flowsim.messages import first_line
 
 LARGEST = 2**31
 """Numbers that an array may have (17 GB); counts above are taken for mistakes."""

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from flowsim.errors import first_line
+from flowsim.messages import first_line
 from flowsim.modules.channels import Channels
 from flowsim.modules.groups import Reading
 from flowsim.modules.layers import CONVERTED

@@ -28,8 +28,8 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 
-from flowsim.errors import first_line
 from flowsim.integrators.event.crawl import CrawlingWarning
+from flowsim.messages import first_line
 from flowsim.problems import Problem
 from flowsim.solution import Solution
 from flowsim.solving import solve

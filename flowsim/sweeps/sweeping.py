@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flowsim.errors import first_line
 from flowsim.executor import ProcessDiedError, execute, execute_here
+from flowsim.messages import first_line
 from flowsim.progress import reporting
 from flowsim.shell import Mistake, mistake
 from flowsim.sweeps.grid import Grid
