@@ -42,7 +42,7 @@ def as_dataset(solution: Solution, times: Any, batch: Sequence[str] | None) -> x
     reached = solution.status.time
     clock = at.to(reached).reshape(-1, *(1,) * reached.ndim).expand(-1, *reached.shape)
     asked = torch.minimum(clock, reached)
-    variables = _observed(solution, asked)
+    variables = _observe(solution, asked)
     taken = {time, "reached", *variables, *(name for dimensions, *_ in variables.values() for name in dimensions)}
     ensemble = _batch_dimensions(batch, tuple(reached.shape), taken)
     dataset = xr.Dataset(
@@ -59,7 +59,7 @@ def as_dataset(solution: Solution, times: Any, batch: Sequence[str] | None) -> x
     return dataset.assign_coords({time: (time, _array(at), _described(symbol)), **counted})
 
 
-def _observed(solution: Solution, asked: Tensor) -> Variables:
+def _observe(solution: Solution, asked: Tensor) -> Variables:
     """What is observed of each trajectory at times of its own, `times x *batch`."""
     flow, shape = solution.flow, solution.batch_shape
     whose = torch.arange(shape.numel(), device=asked.device).reshape(shape).expand(asked.shape)

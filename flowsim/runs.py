@@ -30,7 +30,7 @@ from flowsim.solution import Solution
 from flowsim.times import FIRST, log_times
 
 
-def observed(solution: Solution, times: int) -> dict[str, ArrayLike]:
+def observe(solution: Solution, times: int) -> dict[str, ArrayLike]:
     """What is measured at so many times, and the events, by key.
 
     Args:

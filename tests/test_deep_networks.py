@@ -625,7 +625,7 @@ def test_a_run_that_fails_costs_no_other_and_nothing_is_lost(tmp_path: Path, mon
     def in_this_process(runs: list, *_: object) -> list:
         return [(each, Done(lambda each=each: each.function(*each.arguments(), lambda share: None))) for each in runs]
 
-    monkeypatch.setattr(experiment, "carried_out", in_this_process)
+    monkeypatch.setattr(experiment, "carry_out", in_this_process)
     monkeypatch.setattr(experiment, "FIGURES", {})
     setting = Setting("FA", 2, 0)
     path = training.state_path(protocol, setting, select(protocol, pictures(), setting), tmp_path, "cpu")

@@ -10,7 +10,7 @@ from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, Solution,
 from flowsim.initialization import adafa, gaussian
 from flowsim.observables import descent_factors
 from theorems import ensembles, kernel_regime
-from theorems.cases import outcome
+from theorems.cases import decide
 from theorems.check import Case, Statement, hypotheses_of
 from theorems.ensembles import Scope
 
@@ -138,5 +138,5 @@ def test_a_constant_1_percent_off_is_caught(field: str) -> None:
         known = kernel_regime.bounds(solution)
         return known._replace(**{field: factor * getattr(known, field)})
 
-    assert outcome(case).verdict == "holds"
-    assert outcome(Case(kernel_regime.statement(wrong), case.label, "theorem", case.runs)).verdict == "violated"
+    assert decide(case).verdict == "holds"
+    assert decide(Case(kernel_regime.statement(wrong), case.label, "theorem", case.runs)).verdict == "violated"

@@ -13,7 +13,7 @@ from flowsim import Dataset, FeedbackAlignment, Flow, GradientDescent, SignFeedb
 from flowsim.data import orthogonally_separable
 from flowsim.initialization import gaussian, random_signs, with_gaps
 from theorems import no_plateau
-from theorems.cases import outcome
+from theorems.cases import decide
 from theorems.check import Case, Statement, hypotheses_of
 from theorems.ensembles import Scope
 from theorems.integrals import integrals_before
@@ -222,9 +222,9 @@ def total_too_large(self: Lower, clock: torch.Tensor) -> torch.Tensor:
 def test_a_planted_mistake_in_s_low_is_caught(
     name: str, planted: Callable, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert outcome(CASES[label]).verdict == "holds"
+    assert decide(CASES[label]).verdict == "holds"
     monkeypatch.setattr(Lower, name, planted)
-    assert outcome(CASES[label]).verdict == "violated"
+    assert decide(CASES[label]).verdict == "violated"
 
 
 def test_an_exponent_of_the_feedback_that_is_wrong_is_caught() -> None:
@@ -234,4 +234,4 @@ def test_an_exponent_of_the_feedback_that_is_wrong_is_caught() -> None:
         return no_plateau.lower(solution, feedback=lambda start: start.feedback.abs() ** 0.999)
 
     case = CASES["FA, from almost 0, tight"]
-    assert outcome(Case(no_plateau.statement(wrong), case.label, "theorem", case.runs)).verdict == "violated"
+    assert decide(Case(no_plateau.statement(wrong), case.label, "theorem", case.runs)).verdict == "violated"

@@ -22,7 +22,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from theorems import report, tables
-from theorems.cases import MODULES, outcome
+from theorems.cases import MODULES, decide
 from theorems.check import Check, Statement
 from theorems.ensembles import Scope
 from theorems.pictures import LEAST, pictures
@@ -50,7 +50,7 @@ def statements() -> list[Statement]:
 @pytest.fixture(scope="module")
 def checks() -> list[Check]:
     return [
-        outcome(next(case for case in MODULES[name].cases(Scope(1, "cpu")) if case.label == label))
+        decide(next(case for case in MODULES[name].cases(Scope(1, "cpu")) if case.label == label))
         for name, labels in CASES.items()
         for label in labels
     ]

@@ -32,7 +32,7 @@ from theorems import (
     theorem_5_1,
     theorem_5_2,
 )
-from theorems.cases import MODULES, outcome
+from theorems.cases import MODULES, decide
 from theorems.check import Case, Check, DoesNotApplyError, Statement, check, hypotheses_of
 from theorems.ensembles import Scope, Shape
 from theorems.measurement import infimum, measure
@@ -82,6 +82,7 @@ def test_the_cases_cover_widths_samples_and_slopes() -> None:
         shapes = Scope(1, "cpu", full).shapes("separable", wide=True)
         assert {shape.width for shape in shapes} == widths
         assert {shape.samples for shape in shapes} == samples
+        assert len(set(shapes)) == len(shapes), "nothing is checked twice"
         assert len({shape.slope for shape in shapes}) >= 4
         assert len(ensembles.any_runs(Scope(1, "cpu", full), "fa")) == 1 + full
 
@@ -116,7 +117,7 @@ def test_deep_cases_are_long_slide_above_the_first_layer_and_are_decided_sharply
 def test_same_seeds_give_the_same_verdicts_and_numbers() -> None:
     first, _ = decided("lemma_5_4", "c_j = 0, boundary")
     ensembles.margin_run.cache_clear()
-    assert outcome(case_of("lemma_5_4", "c_j = 0, boundary")) == first
+    assert decide(case_of("lemma_5_4", "c_j = 0, boundary")) == first
 
 
 @pytest.mark.parametrize("question", findings.QUESTIONS, ids=lambda question: f"{question.statement} {question.broken}")
@@ -456,7 +457,7 @@ def test_planted_mistakes_turn_a_theorem_into_a_violation(monkeypatch: pytest.Mo
     monkeypatch.setattr(check_module, "along_the_run", lambda *_: ())  # which would notice most of them
     try:
         # with the quadrature halved the two rules differ as much
-        assert outcome(case_of(name, label)).verdict == ("undecided" if "quadrature" in mistake else "violated")
+        assert decide(case_of(name, label)).verdict == ("undecided" if "quadrature" in mistake else "violated")
     finally:
         forget()
 
@@ -469,11 +470,11 @@ def forget() -> None:
 
 def test_a_margin_taken_at_the_end_only_misses_signs_lost_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     case = case_of("lemma_5_4", "c_j < 0, signs lost on the way")
-    assert outcome(case).verdict == "violated"
+    assert decide(case).verdict == "violated"
     forget()
     monkeypatch.setattr(Solution, "pieces", property(only_the_end))
     try:
-        assert outcome(case).verdict == "holds", "the control would not come out as expected"
+        assert decide(case).verdict == "holds", "the control would not come out as expected"
     finally:
         forget()
 

@@ -42,7 +42,7 @@ def test_a_run_that_cannot_go_on_is_undecided_with_the_reason() -> None:
     def stop() -> Any:
         raise IntegrationError(0.5, "because", 3, None)
 
-    result = cases.outcome(Case(lemma_5_4.STATEMENT, "stopped", "theorem", [stop]))
+    result = cases.decide(Case(lemma_5_4.STATEMENT, "stopped", "theorem", [stop]))
     assert result.verdict == "undecided"
     assert "because" in result.details["reason"]
     assert not result.as_expected

@@ -82,12 +82,12 @@ number. What they hold cannot be sent to another process."""
 Results = list[tuple[Place, Check | Finding]]
 
 
-def outcome(case: AnyCase) -> Check:
+def decide(case: AnyCase) -> Check:
     """The check of a case; where that fails it is undecided, with the reason."""
-    return outcomes([case])[0]
+    return decide_together([case])[0]
 
 
-def outcomes(together: Sequence[AnyCase]) -> list[Check]:
+def decide_together(together: Sequence[AnyCase]) -> list[Check]:
     """The checks of cases, run by run: what was observed of a run is there for all cases that are on it."""
     examined: list[list[Any]] = [[] for _ in together]
     failed: dict[int, Check] = {}
@@ -143,7 +143,7 @@ def _of_group(places: Sequence[Place], scope: Scope) -> Results:
     """The results of one question, or of cases."""
     if places[0][0] == FINDINGS:
         return [(place, answered(questions(MODULES)[place[1]], scope.seeds, scope.device)) for place in places]
-    return list(zip(places, outcomes([_case(place, scope) for place in places]), strict=True))
+    return list(zip(places, decide_together([_case(place, scope) for place in places]), strict=True))
 
 
 def _groups(places: Sequence[Place], scope: Scope) -> list[list[Place]]:
@@ -164,14 +164,14 @@ def _in_processes(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place
     If a process dies on a group, as by a system that runs out of memory, it is not known on which case: each of them
     is decided by itself then.
     """
-    decide, left = partial(_of_group, scope=scope), []
-    for group, done in execute(decide, _groups(places, scope)):
+    of_group, left = partial(_of_group, scope=scope), []
+    for group, done in execute(of_group, _groups(places, scope)):
         if len(group) > 1 and done.exception() is not None:
             left += [[place] for place in group]
         else:
             yield from _decided(group, done, scope)
     if left:
-        for group, done in execute(decide, left):
+        for group, done in execute(of_group, left):
             yield from _decided(group, done, scope)
 
 

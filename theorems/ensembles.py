@@ -76,15 +76,12 @@ class Scope:
     full: bool = False
     rigorous: bool = False
 
-    def seeds_of(self, shape: Shape) -> int:
-        """Trajectories of a shape: a third for wide networks, which are dear, unless all shapes are taken."""
-        return self.seeds if self.full or shape not in WIDE else max(1, self.seeds // 3)
-
     def shapes(self, kind: DataKind, wide: bool = False) -> tuple[Shape, ...]:
         """The shapes to run data of a kind on, with wide networks where a statement is about widths."""
         if self.full:
             # 64 orthogonal inputs need 64 dimensions, which makes them slow
-            return (*FULL, *WIDE, TALL if kind == "separable" else Shape(64, 5, 0.9))
+            tall = TALL if kind == "separable" else Shape(64, 5, 0.9)
+            return tuple(dict.fromkeys((*FULL, *WIDE, tall)))  # one of the wide ones is among them
         return (*QUICK, Shape(64 if kind == "separable" else 16, 5, 0.7), *(WIDE if wide else ()))
 
 
@@ -359,8 +356,7 @@ def margin_runs(
 ) -> list[Callable[[], Solution]]:
     """`margin_run` on the shapes of the scope."""
     return [
-        partial(margin_run, kind, rule, shape, scope.seeds_of(shape), scope.device, gap=gap)
-        for shape in scope.shapes(kind, wide)
+        partial(margin_run, kind, rule, shape, scope.seeds, scope.device, gap=gap) for shape in scope.shapes(kind, wide)
     ]
 
 

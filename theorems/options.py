@@ -18,7 +18,7 @@ from theorems.cases import MODULES, OF_FLOWS, PROVED
 from theorems.ensembles import Scope
 from theorems.targets import SEARCHED, TARGETS
 
-SEEDS, SEEDS_FULL = 3, 6
+SEEDS, SEEDS_FULL = 1, 6
 """Trajectories per ensemble."""
 
 RULES = "fa", "sign-fa", "gd"
@@ -68,7 +68,7 @@ def _add_cases(main: argparse.ArgumentParser) -> None:
         "--seeds",
         type=int,
         metavar="N",
-        help=f"trajectories per ensemble (default {SEEDS}, a third for wide networks; {SEEDS_FULL} with --full)",
+        help=f"trajectories per ensemble (default {SEEDS}; {SEEDS_FULL} with --full)",
     )
     main.add_argument(
         "--rigorous",
@@ -170,8 +170,7 @@ def validate(options: argparse.Namespace) -> tuple[list[str], Scope]:
             raise ValueError(f"--search does not go with --data, got {options.data!r}")
     require_provable(options)
     _require_outputs(options)
-    default = SEEDS_FULL if options.full else SEEDS
-    seeds = options.seeds or (1 if options.rigorous else default)
+    seeds = options.seeds or (SEEDS_FULL if options.full else SEEDS)
     own = [taken for option, taken in TAKEN.items() if given(options, option)]
     names = options.names or list(own[0] if own else MODULES)
     return names, Scope(seeds, device_of(options.device), options.full, options.rigorous)

@@ -30,7 +30,7 @@ from figures.deep_networks.training import run as train
 from figures.experiments import table
 from figures.experiments.claims import claims_table
 from figures.experiments.images import Images, load
-from figures.experiments.processes import Run, carried_out
+from figures.experiments.processes import Run, carry_out
 from figures.style import STYLE, save
 from flowsim.executor import ProcessDiedError, cores
 from flowsim.files import require_writable
@@ -110,7 +110,7 @@ def measure(
     ]
     processes = cores() if device == "cpu" else 1
     found: dict[str, Records] = {}
-    for done, future in carried_out(runs, processes, err.file):
+    for done, future in carry_out(runs, processes, err.file):
         with failed.at(done.name):
             try:
                 found[done.name] = future.result()

@@ -148,7 +148,7 @@ def _state(runs: Problem, rest: State) -> State:
             part: {name: value.clone() for name, value in of.items()} for part, of in runs.ledger.state_dict().items()
         },
     }
-    return {**rest, **parts, "records": [*rest["records"], observed(runs, rest)]}
+    return {**rest, **parts, "records": [*rest["records"], observe(runs, rest)]}
 
 
 def _restore(runs: Problem, state: State) -> None:
@@ -204,7 +204,7 @@ def quantities(module: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def observed(runs: Problem, state: State) -> Float64[Tensor, " quantities"]:
+def observe(runs: Problem, state: State) -> Float64[Tensor, " quantities"]:
     """What is recorded at a state, in which network and ledger are; of one that diverged nothing is a number."""
     module, of_run = runs.module, [float(state["updates"]), float(state["diverged"])]
     if state["diverged"]:

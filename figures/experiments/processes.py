@@ -34,7 +34,7 @@ class Run:
     arguments: Callable[[], tuple[Any, ...]]
 
 
-def carried_out(
+def carry_out(
     runs: Sequence[Run], processes: int | None = None, stream: IO[str] | None = None
 ) -> Iterator[tuple[Run, Future[Any]]]:
     """Each run when it is over, with what it returned or raised, whichever ends first.
@@ -58,7 +58,7 @@ def carried_out(
 
         tasks = ((number, run.function, run.arguments()) for number, run in enumerate(waiting))
         count = min(processes or cores(), max(1, len(runs)))
-        for task, future in execute(_carry_out, tasks, workers=count, patience=PATIENCE, told=told):
+        for task, future in execute(_carry_out_one, tasks, workers=count, patience=PATIENCE, told=told):
             over += 1
             told(task, 1.0)
             yield waiting[task[0]], future
@@ -68,7 +68,7 @@ Task = tuple[int, Callable[..., Any], tuple[Any, ...]]
 """The number of a run, its function, and the arguments."""
 
 
-def _carry_out(task: Task) -> Any:
+def _carry_out_one(task: Task) -> Any:
     """In another process: a run."""
     _, function, arguments = task
     return function(*arguments, tell)

@@ -39,7 +39,7 @@ PARTS = ("update", "mismatch", "correction")
 Records = Float[Tensor, "records quantities rules repeats widths"]
 
 
-def observed(problem: Problem, state: descent.State[Weights]) -> Float[Tensor, "quantities rules repeats widths"]:
+def observe(problem: Problem, state: descent.State[Weights]) -> Float[Tensor, "quantities rules repeats widths"]:
     """The quantities at a state."""
     flow, now, first = problem.flow, state.weights, problem.weights
     hidden, output = now.layers
@@ -93,7 +93,7 @@ def train(
 def start(problem: Problem) -> State:
     """The state at epoch 0."""
     first = descent.start(problem.weights)
-    return _state(0, [observed(problem, first)], first)
+    return _state(0, [observe(problem, first)], first)
 
 
 def advance(protocol: Protocol, problem: Problem, state: State) -> State:
@@ -101,7 +101,7 @@ def advance(protocol: Protocol, problem: Problem, state: State) -> State:
     epoch, weights = state["epoch"] + 1, problem.weights.with_layers(state["weights"])
     before = descent.State(weights, **{name: tuple(state[name]) for name in PARTS})
     after = descent.step(problem.flow, before, protocol.step_size(epoch - 1), protocol.momentum)
-    more = [observed(problem, after)] if protocol.records(epoch) else []
+    more = [observe(problem, after)] if protocol.records(epoch) else []
     return _state(epoch, state["records"] + more, after)
 
 

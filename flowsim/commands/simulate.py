@@ -15,7 +15,7 @@ from flowsim.files import require_distinct, require_writable, whole
 from flowsim.flow import SLOPE
 from flowsim.losses import LOSSES, Loss, polynomial
 from flowsim.problems import RULES, Problem, made_up, problem, read_source
-from flowsim.runs import observed, write_run
+from flowsim.runs import observe, write_run
 from flowsim.shell import INTERRUPTED, Attempts, add_version, complain, say
 from flowsim.solution import Solution
 from flowsim.solving import INTEGRATORS, solve
@@ -159,7 +159,7 @@ def described(path: str, solution: Solution, run: dict[str, Any]) -> str:
 
 def write(options: argparse.Namespace, said: list[str], solution: Solution) -> int:
     """Write the run and its plot, and say so; return the exit status."""
-    run: dict[str, Any] = observed(solution, options.times)
+    run: dict[str, Any] = observe(solution, options.times)
     settings = {
         "rule": options.rule, "slope": options.slope, "loss_function": options.loss or solution.flow.loss,
         "t_final": options.t_final, "method": options.method, "version": flowsim.__version__,

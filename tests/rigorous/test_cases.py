@@ -33,7 +33,7 @@ PLACES = cases.places(list(cases.PROVED), SCOPE)
 def test_theorems_are_proved_and_controls_refuted(place: cases.Place) -> None:
     name, number = place
     case = cases.cases_of(name, SCOPE)[number]
-    found = cases.outcome(case)
+    found = cases.decide(case)
     assert found.verdict == ("proved" if case.role == "theorem" else "refuted")
     assert found.as_expected
     broken = [name for name, state in found.details["hypotheses"].items() if state["holds"] is False]
