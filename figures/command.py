@@ -85,7 +85,7 @@ def parser(prog: str = "flowsim draw") -> argparse.ArgumentParser:
     main.add_argument("--serif", action="store_true", help="letters of LaTeX's Computer Modern; no LaTeX is needed")
     main.add_argument(
         "--data", metavar="FILE",
-        help=f"draw runs on data of your own, as in `flowsim check`: {', '.join(own_data.PLOTS)}",
+        help=f"draw runs on data of your own: {', '.join(own_data.PLOTS)}",
     )  # fmt: skip
     add_label(main)
     add_init(main)

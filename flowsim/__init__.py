@@ -1,6 +1,6 @@
 """flowsim: feedback alignment as an exact flow.
 
-Data flows one way: data, flow, solve, solution, observables. See the README for an example, and theorems/README.md
+Data flows one way: data, flow, observables, solution, solve. See the README for an example, and theorems/README.md
 for the mathematics.
 
 What is named here is loaded when it is asked for, torch with it: `flowsim --help` needs neither.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flowsim.data import Dataset
-from flowsim.flow import Flow
+from flowsim.flow import SLOPE, Flow
 from flowsim.initialization import adafa, deep_gaussian, gaussian, random_signs, with_gaps
 from flowsim.losses import Loss
 from flowsim.npz import require_keys
@@ -146,6 +146,23 @@ def unlike(inputs: Float[Tensor, "n d"]) -> str:
     return f"the largest column of the inputs is {ratio:.3g} times the smallest: --standardize makes them alike"
 
 
+def number_of(source: Source, key: str, default: float) -> float:
+    """A number that an .npz file may have.
+
+    Raises:
+        ValueError: if it is not one finite number.
+    """
+    value = as_finite(key, source.arrays.get(key, default))
+    if value.numel() != 1:
+        raise ValueError(f"{key} in {source.path} must be one number, got shape {tuple(value.shape)}")
+    return value.item()
+
+
+def slope_of(source: Source) -> float:
+    """The key `slope` of a file, SLOPE if it has none; errors as in `number_of`."""
+    return number_of(source, "slope", SLOPE)
+
+
 class Problem(NamedTuple):
     """A flow, and the weights that it begins with."""
 
@@ -190,7 +207,10 @@ def _given(source: Source, rule: str) -> Start:
         )
     weights = Weights(source.weights["hidden"], source.weights["output"])
     if rule == "fa":
-        require_keys(source.path, source.arrays, ("feedback",))
+        if "feedback" not in source.weights:
+            raise ValueError(
+                f"{source.path} lacks the key 'feedback' (m), which --rule fa needs: add it, or take another rule"
+            )
         return FeedbackAlignment(source.weights["feedback"]), weights
     return _without_feedback(rule, weights), weights
 

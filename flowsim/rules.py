@@ -393,7 +393,7 @@ class SignFeedbackAlignment(Rule):
         return tuple(self.scale * torch.sign(layer) for layer in weights.layers[1:])
 
     def feedback_in_mode(self, weights: NetworkWeights, signs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """S times the given signs."""
+        """s times the given signs."""
         return tuple(self.scale * sign.to(weights.layers[0].dtype) for sign in signs)
 
     def potentials(self, weights: NetworkWeights) -> tuple[Tensor, ...]:

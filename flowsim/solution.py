@@ -186,7 +186,7 @@ class Solution(Generic[AnyWeights]):
     def evaluate(self, times: Times, trajectory: Trajectory | None = None) -> AnyWeights:
         """Return the weights at the given times, `*times x *batch x m x d` (and likewise for the output).
 
-        Times beyond t_final by up to ROUNDINGS roundings, of float32 where they are given in it, are taken as t_final.
+        Times beyond t_final by rounding alone, of float32 where they are given in it, are taken as t_final.
 
         With `trajectory`, shaped like the times, only those of one trajectory of the flattened ensemble at each time,
         `*times x m x d`.
@@ -239,7 +239,7 @@ class Solution(Generic[AnyWeights]):
 
     @cached_property
     def companion(self) -> Solution[AnyWeights]:
-        """The same problem solved with tolerances LOOSER times as large.
+        """The same problem solved with tolerances 30 times as large.
 
         It is solved in turned coordinates too, so that its rounding errors are others. Whatever is observed along both
         estimates its own error: the two differ by about the companion's error, and that is expected to be above this
@@ -339,7 +339,7 @@ class Solution(Generic[AnyWeights]):
 
 
 def as_times(times: Times, t_final: float) -> Float[Tensor, "*times"]:
-    """Times as float64; those beyond t_final by up to ROUNDINGS roundings of their type are t_final.
+    """Times as float64; those beyond t_final by rounding of their type alone are t_final.
 
     Raises:
         ValueError: if a time is not a finite number, or lies outside [0, t_final].

@@ -101,6 +101,18 @@ def test_a_run_holds_the_documented_keys_with_their_shapes_and_settings(
     assert sorted(os.listdir()) == ["problem.npz", "run.npz"]
 
 
+def test_the_slope_is_that_of_the_file_unless_the_command_says_another() -> None:
+    write_problem()
+    np.savez("steep.npz", **PROBLEM, slope=0.9)
+    ends = []
+    for file, options in [("problem.npz", ["--slope", "0.9"]), ("steep.npz", []), ("steep.npz", ["--slope", "0.3"])]:
+        assert simulate(*options, file=file) == 0
+        run = read_run()
+        ends.append((run["slope"].item(), run["loss"][-1].item()))
+    assert ends[0] == ends[1] and ends[1][0] == 0.9
+    assert ends[2][0] == 0.3 and ends[2][1] != ends[1][1]
+
+
 def test_a_run_starts_at_the_given_weights_and_measures_them() -> None:
     write_problem()
     assert simulate("--times", "5", "--slope", "0.3") == 0

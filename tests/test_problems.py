@@ -89,7 +89,7 @@ def test_adafa_starts_with_its_weights_as_feedback_and_seeds_decide_all() -> Non
         ("data.csv", "adafa", Init("gaps", (3,)), "--init gaps is not for --rule adafa"),
         ("data.csv", "gd", Init("gaps", (3,), gap=-9.0), "gaps must be at least"),
         ("own.npz", "fa", Init("gaps", (3,)), "--init makes up weights, but own.npz has the keys hidden and output"),
-        ("own.npz", "fa", None, "own.npz lacks the key 'feedback'"),
+        ("own.npz", "fa", None, "own.npz lacks the key 'feedback' (m), which --rule fa needs: add it"),
         ("half.npz", "gd", None, "half.npz lacks the key 'output'"),
     ],
 )

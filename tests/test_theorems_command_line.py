@@ -132,6 +132,10 @@ def test_several_processes_give_the_same_checks_and_findings_and_end_when_nobody
         (["--seeds", "0"], "--seeds must be an integer of at least 1, got 0"),
         (["--search", "0"], "--search must be a finite number above 0, got 0.0"),
         (["--search", "1", "--data", "x.npz"], "--search does not go with --data"),
+        (["--data", "x.npz", "--seeds", "4"], "--seeds is for the cases of flowsim check, got it with --data"),
+        (["--data", "x.npz", "--full"], "--full is for the cases of flowsim check, got it with --data"),
+        (["--search", "1", "--seeds", "4"], "--seeds is for the cases of flowsim check, got it with --search"),
+        (["lemma_5_4", "--output", "d"], "--output goes with --search, got 'd' without it"),
         (["--search", "1", "--output", "/dev/null/x"], "--output /dev/null/x cannot be written: "),
         (["--device", "nowhere"], "--device must be cpu or cuda, got 'nowhere'"),
         (["--data", "missing.npz"], "missing.npz cannot be read: No such file or directory"),
@@ -173,6 +177,14 @@ def test_own_data_is_checked_where_the_statements_apply(tmp_path: Path, capsys: 
     assert "rule is" not in printed and "side_ij" not in printed  # about another rule, or met
     holding = found["checks"][0]["details"]["hypotheses"]
     assert all(state["holds"] for state in holding.values())
+
+
+def test_where_no_statement_applies_nothing_is_checked_and_that_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_problem(tmp_path / "own.npz", SEPARABLE.labels, t_final=1.0, output=-GOOD.output)
+    assert main(["lemma_5_4", "--data", path]) == 1
+    assert "nothing is checked, " in capsys.readouterr().out
 
 
 def test_own_data_without_feedback_leaves_fa_out(tmp_path: Path) -> None:

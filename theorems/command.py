@@ -1,13 +1,14 @@
 """Check the statements, on cases of their own or on your data set: verdicts with error bounds.
 
 Exit status 0 exactly when every theorem case holds and every control is violated; with `--rigorous`, when every theorem
-case is proved and every control is refuted.
+case is proved and every control is refuted. If there is none of either, as where no statement applies to data, it is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -23,7 +24,7 @@ from theorems import own_data, report, search, tables
 from theorems.cases import MODULES
 from theorems.check import Check
 from theorems.ensembles import Scope
-from theorems.options import certificate_paths, choose_init, parser, validate
+from theorems.options import TIGHTEST, certificate_paths, choose_init, parser, validate
 from theorems.outcome import Outcome, check_cases, check_data, collect, search_targets
 
 FEW_NAMED = 3
@@ -31,6 +32,9 @@ FEW_NAMED = 3
 
 WIDTH = 100
 """Columns where the output is no terminal."""
+
+PROVABLE = 12
+"""Rows of data; proofs on more of them may take hours."""
 
 
 def run(options: argparse.Namespace, names: Sequence[str], scope: Scope, err: Console) -> Outcome:
@@ -44,7 +48,7 @@ def run(options: argparse.Namespace, names: Sequence[str], scope: Scope, err: Co
     if options.rigorous:
         return prove_cases(names, scope)
     if options.search is not None:
-        arguments = (options.search, names, scope.device, Path(options.output), err)
+        arguments = (options.search, names, scope.device, Path(options.output or TIGHTEST), err)
         return collect(partial(search_targets, *arguments), f"search of {options.search:g} minutes")
     return collect(partial(check_cases, names, scope), f"seeds 0 to {scope.seeds - 1}")
 
@@ -59,6 +63,9 @@ def run_on_data(options: argparse.Namespace, names: Sequence[str], scope: Scope)
         runs = own_data.runs(source, options.loss, init, progress=True)
         outcome = collect(partial(check_data, own_data, runs, names), where)
     else:
+        rows = source.dataset.samples
+        if rows > PROVABLE:
+            print(f"flowsim: proofs on {rows} rows may take hours: they are for about {PROVABLE}", file=sys.stderr)
         outcome = prove_on_data(options, names, own_data.problems(source, options.loss, init), where)
     if said:
         outcome.more["said"] = said
@@ -141,7 +148,8 @@ def print_outcome(outcome: Outcome, seconds: float) -> None:
         for line in unexpected_lines(unexpected, "rigorous" in outcome.more):
             out.print(line, markup=False)
         time_taken = f"interrupted after {seconds:.0f} s" if outcome.interrupted else f"{seconds:.0f} s"
-        out.print(f"{count - len(unexpected)} of {count} checks as expected, {time_taken}")
+        said = f"{count - len(unexpected)} of {count} checks as expected" if count else "nothing is checked"
+        out.print(f"{said}, {time_taken}")
     print(captured.get(), end="", flush=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from theorems.targets import SEARCHED, TARGETS
 
 SEEDS, SEEDS_FULL = 1, 6
 """Trajectories per ensemble."""
+
+TIGHTEST = "tightest"
+"""Folder that a search keeps what it finds in."""
 
 RULES = "fa", "sign-fa", "gd"
 """Those that own data are run under."""
@@ -46,7 +50,7 @@ def parser(prog: str = "flowsim check") -> argparse.ArgumentParser:
     """The command line."""
     main = argparse.ArgumentParser(
         prog=prog,
-        description="Check the statements of the paper.",
+        description="Check the statements of the paper, and those beyond it.",
         epilog=ABOUT.format(prog=prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -119,9 +123,7 @@ def _add_search(main: argparse.ArgumentParser) -> None:
         metavar="MINUTES",
         help="look for counterexamples: minimise the margins of the statements",
     )
-    main.add_argument(
-        "--output", metavar="DIR", default="tightest", help="where --search keeps what it finds (default tightest/)"
-    )
+    main.add_argument("--output", metavar="DIR", help=f"where --search keeps what it finds (default {TIGHTEST}/)")
 
 
 def given(options: argparse.Namespace, option: str) -> bool:
@@ -169,6 +171,7 @@ def validate(options: argparse.Namespace) -> tuple[list[str], Scope]:
         if options.data:
             raise ValueError(f"--search does not go with --data, got {options.data!r}")
     require_provable(options)
+    _require_cases(options)
     _require_outputs(options)
     seeds = options.seeds or (SEEDS_FULL if options.full else SEEDS)
     own = [taken for option, taken in TAKEN.items() if given(options, option)]
@@ -209,6 +212,19 @@ def require_provable(options: argparse.Namespace) -> None:
         raise ValueError("--rigorous goes with neither --full nor --device")
 
 
+def _require_cases(options: argparse.Namespace) -> None:
+    """Check that how much to run is said of cases, and where a search keeps what it finds of a search.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for option, other in itertools.product(("seeds", "full"), ("data", "search")):
+        if given(options, option) and given(options, other):
+            raise ValueError(f"--{option} is for the cases of flowsim check, got it with --{other}: leave one out")
+    if options.search is None and options.output is not None:
+        raise ValueError(f"--output goes with --search, got {options.output!r} without it: use --json or --html")
+
+
 def _require_outputs(options: argparse.Namespace) -> None:
     """Check that all that is written can be, into files of their own, and not into the data.
 
@@ -220,7 +236,7 @@ def _require_outputs(options: argparse.Namespace) -> None:
         for path in certificate_paths(options.certificate, RULES).values():
             outputs[f"--certificate, {path.name}:"] = path
     if options.search is not None:
-        folder = make_folder("--output", options.output)
+        folder = make_folder("--output", options.output or TIGHTEST)
         for target in TARGETS:
             outputs[f"--output, {target.file}:"] = folder / target.file
     for option, path in outputs.items():

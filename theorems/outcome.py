@@ -48,8 +48,10 @@ class Outcome:
 
     @property
     def status(self) -> int:
-        """Of the command: interrupted, or else what failed, or else 1 if a verdict should be another."""
-        return INTERRUPTED if self.interrupted else self.failed.status or int(bool(self.unexpected))
+        """Of the command: interrupted, or else what failed, or else 1 if a verdict should be another, or if none is."""
+        if self.interrupted:
+            return INTERRUPTED
+        return self.failed.status or int(bool(self.unexpected) or not self.checks)
 
 
 def collect(command: Callable[[Outcome], None], source: str) -> Outcome:

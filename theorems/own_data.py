@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from flowsim import Dataset, Flow, Solution, Weights, solve
-from flowsim.flow import SLOPE
-from flowsim.problems import Init, Source, problem
-from flowsim.validation import as_finite, require_positive
+from flowsim.problems import Init, Source, number_of, problem, slope_of
+from flowsim.validation import require_positive
 from theorems import (
     any_start,
     equation_1,
@@ -93,19 +92,14 @@ def problems(
     if source.dataset.classes is not None:
         classes = source.dataset.classes
         raise ValueError(f"{source.path} must have labels of two values for the statements, got {classes} classes")
-    slope = as_finite("slope", source.arrays.get("slope", SLOPE))
-    t_final = as_finite("t_final", source.arrays.get("t_final", T_FINAL))
-    for name, value in [("slope", slope), ("t_final", t_final)]:
-        if value.numel() != 1:
-            raise ValueError(f"{name} must be one number, got shape {tuple(value.shape)}")
-    require_positive("t_final", t_final.item())
+    slope, t_final = slope_of(source), require_positive("t_final", number_of(source, "t_final", T_FINAL))
     rules = ["sign-fa", "gd"] if init is None and "feedback" not in source.weights else ["fa", "sign-fa", "gd"]
     found = {}
     for rule in rules:
-        flow, weights = problem(source, rule, loss, slope.item(), init)
+        flow, weights = problem(source, rule, loss, slope, init)
         assert isinstance(weights, Weights), "a file has two layers, and so has an init of one width"
         found[rule] = flow, weights
-    return found, t_final.item()
+    return found, t_final
 
 
 def runs(

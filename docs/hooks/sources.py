@@ -193,7 +193,7 @@ COMMAND_LINE = """# Command line
     flowsim COMMAND [OPTION ...]
 
 `python -m theorems` is `flowsim check`, `python -m figures` is `flowsim draw`.
-A wrong value or file is an error of one line on stderr.
+A wrong value or file is an error on stderr that names the option, the value and the rule.
 What the command cannot read, such as an option that there is not, comes with its usage.
 The exit status is then 2."""
 

@@ -14,7 +14,7 @@ from flowsim.errors import IntegrationError
 from flowsim.files import require_distinct, require_writable, whole
 from flowsim.flow import SLOPE
 from flowsim.losses import LOSSES, Loss, polynomial
-from flowsim.problems import RULES, Problem, made_up, problem, read_source
+from flowsim.problems import RULES, Problem, made_up, problem, read_source, slope_of
 from flowsim.runs import observe, write_run
 from flowsim.shell import INTERRUPTED, Attempts, add_version, complain, say
 from flowsim.solution import Solution
@@ -24,7 +24,7 @@ from flowsim.validation import device_of, require_count, require_positive
 FILES = """\
 FILE has the data:
   .npz            inputs (n, d), labels (n) in {-1, +1}, or classes = k and labels 0 .. k-1
-                  and maybe the weights hidden (m, d), output (m), and for fa feedback (m)
+                  and maybe the weights hidden (m, d), output (m), and for fa feedback (m); slope
   .csv, .parquet  a header, a column of labels, all other columns the inputs; of two labels the
                   smaller one, or the first in the alphabet, becomes -1, more of them are classes
 
@@ -56,13 +56,13 @@ def parser() -> argparse.ArgumentParser:
     add_version(main)
     main.add_argument("file", metavar="FILE", help="data, .npz, .csv or .parquet, see below")
     add_label(main)
-    main.add_argument("--rule", choices=RULES, required=True)
+    main.add_argument("--rule", choices=RULES, required=True, help="that the weights learn by")
     main.add_argument(
         "--loss", metavar="NAME",
         help=f"{', '.join(LOSSES)}, or polynomial:P for (1 + u)^-P (default exponential; cross-entropy for classes)",
     )  # fmt: skip
-    main.add_argument("--slope", type=float, default=SLOPE, metavar="G", help=f"of the leaky ReLU (default {SLOPE})")
-    main.add_argument("--t-final", type=float, required=True, metavar="T")
+    main.add_argument("--slope", type=float, metavar="G", help=f"of the leaky ReLU (default the file's, or {SLOPE})")
+    main.add_argument("--t-final", type=float, required=True, metavar="T", help="end of time")
     main.add_argument("--times", type=int, default=200, metavar="N", help="number of times reported (default 200)")
     main.add_argument("--method", choices=INTEGRATORS, default="event", help="default event")
     main.add_argument("--rtol", type=float, default=1e-10, metavar="X", help="of each step, relative (default 1e-10)")
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--max-steps", type=int, default=100_000, metavar="N", help="allowed (default 100000)")
     main.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     main.add_argument("--plot", metavar="FILE", help="draw the run, too: .png, .pdf or .svg")
-    main.add_argument("--output", required=True, metavar="RUN.npz")
+    main.add_argument("--output", required=True, metavar="RUN.npz", help="what the run is written to, see below")
     add_init(main)
     return main
 
@@ -106,7 +106,7 @@ def read_problem(options: argparse.Namespace) -> tuple[Problem, list[str]]:
     """
     for option in ("t_final", "rtol", "atol"):
         require_positive(f"--{option.replace('_', '-')}", getattr(options, option))
-    if not 0 <= options.slope <= 1:
+    if options.slope is not None and not 0 <= options.slope <= 1:
         raise ValueError(f"--slope must lie in [0, 1], got {options.slope:g}")
     require_count("--times", options.times, least=2)
     require_count("--max-steps", options.max_steps)
@@ -123,7 +123,8 @@ def read_problem(options: argparse.Namespace) -> tuple[Problem, list[str]]:
     loss = loss_of(options.loss, source.dataset.classes)
     start = "" if init is None else made_up(init, options.rule)
     said = [line for line in (source.said, start) if line]
-    return problem(source, options.rule, loss, options.slope, init), said
+    slope = slope_of(source) if options.slope is None else options.slope
+    return problem(source, options.rule, loss, slope, init), said
 
 
 def require_plot(path: str) -> None:
@@ -161,7 +162,7 @@ def write(options: argparse.Namespace, said: list[str], solution: Solution) -> i
     """Write the run and its plot, and say so; return the exit status."""
     run: dict[str, Any] = observe(solution, options.times)
     settings = {
-        "rule": options.rule, "slope": options.slope, "loss_function": options.loss or solution.flow.loss,
+        "rule": options.rule, "slope": solution.flow.slope, "loss_function": options.loss or solution.flow.loss,
         "t_final": options.t_final, "method": options.method, "version": flowsim.__version__,
         "start": said[-1] if options.init else "",
     }  # fmt: skip

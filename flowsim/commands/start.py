@@ -10,7 +10,7 @@ from flowsim.validation import require_count, require_positive, require_seed
 
 def add_label(parser: argparse.ArgumentParser) -> None:
     """Let a command take the column of labels, and inputs of columns that are alike."""
-    parser.add_argument("--label", metavar="COLUMN", help="of a table that holds the labels (default label)")
+    parser.add_argument("--label", metavar="COLUMN", help="column of a table that holds the labels (default label)")
     parser.add_argument(
         "--standardize", action="store_true", help="shift and scale each column of the inputs to mean 0 and variance 1"
     )
@@ -24,7 +24,7 @@ def add_init(parser: argparse.ArgumentParser) -> None:
         "likewise, output weights of random signs such that every conserved c_j is the gap, the feedback of fa these "
         "signs; for one hidden layer and labels of two values.",
     )
-    made.add_argument("--init", choices=INITS)
+    made.add_argument("--init", choices=INITS, help="how they are made up")
     sizes = made.add_mutually_exclusive_group()
     sizes.add_argument("--width", type=int, metavar="M", help="neurons of the hidden layer")
     sizes.add_argument("--widths", metavar="M,M,..", help="neurons of each hidden layer, from the first one on")

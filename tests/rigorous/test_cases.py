@@ -17,9 +17,10 @@ import pytest
 from flowsim.enclosure import checker
 from flowsim.npz import write_npz
 from flowsim.problems import read_source
-from theorems import cases
+from theorems import cases, command
 from theorems.command import main
 from theorems.ensembles import Scope
+from theorems.outcome import Outcome
 from theorems.rigorous import lemma_5_4, own_data, proposition_5_7
 from theorems.rigorous.claims import Run
 from theorems.rigorous.ensembles import margin_instance
@@ -95,6 +96,17 @@ def proved(tmp_path_factory: pytest.TempPathFactory) -> Proved:
     with contextlib.redirect_stdout(StringIO()) as printed:
         assert main(["--rigorous", "--data", saved(instance, Path(own)), *options]) == 0
     return Proved(instance, json.loads(Path(report).read_text()), Path(page).read_text(), printed.getvalue(), folder)
+
+
+def test_it_is_said_that_many_rows_take_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "prove_on_data", lambda *_: Outcome("data"))
+    for rows, said in [(12, ""), (13, "flowsim: proofs on 13 rows may take hours: they are for about 12\n")]:
+        path = tmp_path / f"{rows}.csv"
+        path.write_text("a,b,label\n" + "".join(f"{row},1,{row % 2}\n" for row in range(rows)))
+        main(["lemma_5_4", str(path), "--rigorous"])
+        assert capsys.readouterr().err == said
 
 
 def test_own_data_are_proved_and_json_and_html_have_the_intervals(proved: Proved) -> None:
