@@ -61,7 +61,7 @@ def odd_checks() -> list[Check]:
     claim = {"margin": -0.25, "error_bound": 1e-3, "trajectory": 0, "time": 0.5, "place": NASTY}
     details = {
         "hypotheses": {NASTY: {"holds": True, "slack": float("inf")}},
-        "claims": {NASTY: {**claim, "proved": 2.0, "measured": 1.5}, "without a constant": {**claim, "margin": 3.0}},
+        "claims": {NASTY: {**claim, "claimed": 2.0, "measured": 1.5}, "without a constant": {**claim, "margin": 3.0}},
         "runs": [],
     }
     return [
@@ -183,11 +183,11 @@ def test_mathml_is_escaped_and_spaced() -> None:
 def test_verdicts_margins_and_constants_are_in_the_tables(checks: list[Check], page: str) -> None:
     for check in checks:
         (row,) = [row for row in rows(page, check.case) if len(row) == 8]
-        proved, measured = tables.proved_and_measured(check)
+        claimed, measured = tables.claimed_and_measured(check)
         claim = min(check.details["claims"].values(), key=lambda claim: claim["margin"])
         assert row[1] == check.verdict
         assert row[2:4] == [f"{check.margin:.2e}", f"{check.error_bound:.1e}"]
-        assert row[4:6] == ["-" if value is None else f"{value:.3g}" for value in (proved, measured)]
+        assert row[4:6] == ["-" if value is None else f"{value:.3g}" for value in (claimed, measured)]
         assert row[6] == f"{check.trajectories}"
         assert row[7].startswith(claim["place"])
         assert row[7].endswith(f"t = {claim['time']:.3g}") or claim["time"] == 0
@@ -200,9 +200,9 @@ def test_every_case_has_its_claims_hypotheses_and_ensembles(checks: list[Check],
         for name, claim in check.details["claims"].items():
             (row,) = rows(details, name)
             assert row[1:3] == [f"{claim['margin']:.2e}", f"{claim['error_bound']:.1e}"]
-            if "proved" in claim:
-                assert row[3:5] == [f"{claim['proved']:.4g}", f"{claim['measured']:.4g}"]
-                assert row[5] == f"{claim['measured'] / claim['proved']:.4g}" == f"{1 + claim['margin']:.4g}"
+            if "claimed" in claim:
+                assert row[3:5] == [f"{claim['claimed']:.4g}", f"{claim['measured']:.4g}"]
+                assert row[5] == f"{claim['measured'] / claim['claimed']:.4g}" == f"{1 + claim['margin']:.4g}"
             else:
                 assert row[3:6] == ["-", "-", "-"]
         for name, state in check.details["hypotheses"].items():
@@ -376,8 +376,8 @@ def test_cosines_are_plotted_over_the_entries_of_the_layer(checks: list[Check]) 
     cosines = [ensemble["claims"]["cos(v, b) > min|b_j| / |b|"] for ensemble in runs]
     widths = [ensemble["widths"][0] for ensemble in runs]
     assert found["Lemma 5.4: smallest cosine"] == (widths, [item["measured"] for item in cosines])
-    assert found["proved"] == ([12, *widths], [claim["proved"], *(item["proved"] for item in cosines)])
-    np.testing.assert_allclose(found["proved"][1], np.array([12, *widths]) ** -0.5)
+    assert found["claimed"] == ([12, *widths], [claim["claimed"], *(item["claimed"] for item in cosines)])
+    np.testing.assert_allclose(found["claimed"][1], np.array([12, *widths]) ** -0.5)
 
 
 def test_tightness_is_plotted_for_every_claim(checks: list[Check]) -> None:
@@ -392,7 +392,7 @@ def test_tightness_is_plotted_for_every_claim(checks: list[Check]) -> None:
         assert [round(row) for row in at] == [0, 1]
         for ratio, claim in zip(ratios, claims, strict=True):
             assert 1 < ratio < 1.001
-            assert "proved" not in claim or ratio == pytest.approx(claim["measured"] / claim["proved"])
+            assert "claimed" not in claim or ratio == pytest.approx(claim["measured"] / claim["claimed"])
 
 
 def test_figures_without_data_are_left_out(checks: list[Check]) -> None:

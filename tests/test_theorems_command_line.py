@@ -51,7 +51,7 @@ def test_a_run_that_cannot_go_on_is_undecided_with_the_reason() -> None:
 def test_command_line_writes_json_and_html_and_exits_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And a table, with the constants proved and measured: 1 / sqrt(5) = 0.447 at width 5, and more."""
+    """And a table, with the constants claimed and measured: 1 / sqrt(5) = 0.447 at width 5, and more."""
     monkeypatch.setattr(ensembles, "WIDE", ())
     files = [str(tmp_path / name) for name in ("report.json", "report.html")]
     status = main(["proposition_5_3", "lemma_5_4", "--seeds", "1", "--json", files[0], "--html", files[1]])
@@ -70,8 +70,8 @@ def test_command_line_writes_json_and_html_and_exits_0(
     out = capsys.readouterr().out
     assert "8 of 8 checks as expected" in out
     (row,) = [line for line in out.splitlines() if "c_j = 0, boundary" in line]
-    *_, proved, measured, runs = row.split()
-    assert proved == "0.447"
+    *_, claimed, measured, runs = row.split()
+    assert claimed == "0.447"
     assert 0.447 < float(measured) <= 1
     assert runs == "3"
 

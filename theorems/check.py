@@ -224,7 +224,7 @@ def _described(statement: Statement, solution: Solution, margins: Sequence[Margi
 
 
 def _worst(claim: Claim, margin: Margin, solution: Solution) -> dict[str, Any]:
-    """The smallest margin of an ensemble: its error bound, where it sits, and the constants proved and measured."""
+    """The smallest margin of an ensemble: its error bound, where it sits, and the constants claimed and measured."""
     index = int(margin.margin.argmin())
     value, time = margin.margin[index].item(), margin.time[index].item()
     entry = {
@@ -236,8 +236,8 @@ def _worst(claim: Claim, margin: Margin, solution: Solution) -> dict[str, Any]:
     }
     if claim.constant is not None:
         constants = claim.constant(solution)[index]
-        proved = (constants if constants.ndim == 0 else constants[margin.part[index]]).item()
-        entry |= {"proved": proved, "measured": proved * (1 + value)}
+        claimed = (constants if constants.ndim == 0 else constants[margin.part[index]]).item()
+        entry |= {"claimed": claimed, "measured": claimed * (1 + value)}
     return entry
 
 

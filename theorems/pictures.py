@@ -149,11 +149,11 @@ def cosines(checks: Sequence[Check]) -> Picture | None:
         )
     axes.plot(
         [point.entries for point in points],
-        [point.proved for point in points],
+        [point.claimed for point in points],
         "_",
         color=BLACK,
         markersize=12,
-        label="proved",
+        label="claimed",
     )
     axes.set_xscale("log")
     _plain_ticks(axes)
@@ -164,7 +164,7 @@ def cosines(checks: Sequence[Check]) -> Picture | None:
         axes,
         "Proposition 5.3 and Lemma 5.4: alignment over width",
         "The smallest cosine between a layer and its feedback on each ensemble must stay above the bound that is "
-        "proved: 1 over the root of the number of entries, if all feedback is of one size.",
+        "claimed: 1 over the root of the number of entries, if all feedback is of one size.",
     )
 
 
@@ -198,17 +198,17 @@ def tightness(checks: Sequence[Check]) -> Picture | None:
 
 class _Cosine(NamedTuple):
     entries: int
-    proved: float
+    claimed: float
     measured: float
 
 
 def _cosines(checks: Sequence[Check], name: str) -> Iterator[_Cosine]:
     """The points of a statement. The bound of Proposition 5.3 says how many entries the layer nearest to it has."""
     for run in (run for check in checks if check.name == name for run in check.details.get("runs", [])):
-        for claim in (claim for claim in run["claims"].values() if "proved" in claim):
-            proved = claim["proved"]
-            entries = run["widths"][-1] if name == "lemma_5_4" else round(proved**-2)
-            yield _Cosine(entries, proved, claim["measured"])
+        for claim in (claim for claim in run["claims"].values() if "claimed" in claim):
+            claimed = claim["claimed"]
+            entries = run["widths"][-1] if name == "lemma_5_4" else round(claimed**-2)
+            yield _Cosine(entries, claimed, claim["measured"])
 
 
 # --- drawing ---

@@ -38,18 +38,18 @@ def shown_verdict(check: Check) -> str:
 
 LEGEND = """\
 margin: smallest of measured / claimed - 1; of an equality minus the largest deviation
-proved, measured: the constant that is claimed, and the one that is reached"""
+claimed, measured: the constant that is claimed, and the one that is reached"""
 
 
 def table(checks: Sequence[Check]) -> Table:
     """One row per check. A star says that what is checked goes beyond the paper.
 
-    "proved" and "measured" are the constant of the statement's first claim that has one, on the trajectory that comes
+    "claimed" and "measured" are the constant of the statement's first claim that has one, on the trajectory that comes
     nearest to it.
     """
     grid = empty_grid()
     grid.add_column("case")
-    for heading, width in [("verdict", 8), ("margin", 8), ("error", 5), ("proved", 8), ("measured", 8), ("runs", 4)]:
+    for heading, width in [("verdict", 8), ("margin", 8), ("error", 5), ("claimed", 8), ("measured", 8), ("runs", 4)]:
         justify = "left" if heading == "verdict" else "right"
         grid.add_column(heading, justify=justify, no_wrap=True, min_width=width)
     fill(grid, checks, _row)
@@ -59,23 +59,23 @@ def table(checks: Sequence[Check]) -> Table:
 
 
 def _row(check: Check) -> list[str]:
-    proved, measured = proved_and_measured(check)
+    claimed, measured = claimed_and_measured(check)
     return [
         f"  {check.case}{' *' * check.beyond}",
         shown_verdict(check),
         short(check.margin, ".1e"),
         short(check.error_bound, ".0e"),
-        short(proved, ".3g"),
+        short(claimed, ".3g"),
         short(measured, ".3g"),
         str(check.trajectories),
     ]
 
 
-def proved_and_measured(check: Check) -> tuple[float | None, float | None]:
-    """The constant proved and the one measured, of the first claim that has one."""
+def claimed_and_measured(check: Check) -> tuple[float | None, float | None]:
+    """The constant claimed and the one measured, of the first claim that has one."""
     for claim in check.details.get("claims", {}).values():
-        if "proved" in claim:
-            return claim["proved"], claim["measured"]
+        if "claimed" in claim:
+            return claim["claimed"], claim["measured"]
     return None, None
 
 
