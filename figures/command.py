@@ -122,13 +122,13 @@ def validate(options: argparse.Namespace) -> tuple[list[str], str | None, Path]:
             value = getattr(options, option)
             if value:
                 goes = f"goes with {' or '.join(EXPERIMENTS)}"
-                raise ValueError(f"--{option.replace('_', '-')} {goes}, got {value!r} without it")
+                raise ValueError(f"--{option.replace('_', '-')} {goes}, {_got(value)} without it")
     if options.data and experiments:
         raise ValueError(f"--data does not go with {experiments[0]}, got {options.data!r}: it has --dataset")
     for option in ("label", "standardize"):
         value = getattr(options, option)
         if value and not options.data:
-            raise ValueError(f"--{option} goes with --data, got {value!r} without it")
+            raise ValueError(f"--{option} goes with --data, {_got(value)} without it")
     folder = make_folder("--output", options.output)
     chosen = [name for name in options.names or MODULES if name not in EXPERIMENTS]
     if options.data:
@@ -137,6 +137,11 @@ def validate(options: argparse.Namespace) -> tuple[list[str], str | None, Path]:
         for kind in ("png", "pdf"):
             require_writable("--output", folder / f"{name}.{kind}")
     return chosen, experiments[0] if experiments else None, folder
+
+
+def _got(value: str | bool) -> str:
+    """What was given without something: the value, unless the option has none."""
+    return "got" if value is True else f"got {value!r}"
 
 
 def prepare(name: str, options: argparse.Namespace, folder: Path, err: Console) -> Callable[[Attempts], object]:

@@ -161,6 +161,8 @@ def make_folder(option: str, path: str | Path) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{option} {path} must be a folder, got a file: name another") from None
     except OSError as error:
         raise ValueError(f"{option} {path} cannot be written: {error.strerror}") from None
     if not _permits(folder, os.W_OK | os.X_OK):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowsim.validation import require_callable, require_positive, shown
+from flowsim.validation import meant, require_callable, require_positive, shown
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -322,6 +322,7 @@ def named(loss: str | Loss) -> Loss:
     if not isinstance(loss, str) or loss not in LOSSES:
         raise ValueError(
             f"loss must be one of {', '.join(LOSSES)} or an instance of flowsim.losses.Loss, got {shown(loss)}"
+            f"{meant(loss, LOSSES) if isinstance(loss, str) else ''}"
         )
     return LOSSES[loss]
 

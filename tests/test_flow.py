@@ -191,6 +191,7 @@ class Looks:
         ({"activation": Tanh}, r"activation must be LeakyReLU\(slope\), .* got the class Tanh"),
         ({"activation": torch.tanh}, r"activation must be LeakyReLU\(slope\), .* got <built-in method tanh"),
         ({"loss": "hinge"}, r"loss must be one of .* got 'hinge'"),
+        ({"loss": "exponentail"}, r"got 'exponentail': did you mean exponential\?"),
         ({"loss": "cross-entropy"}, r"loss 'cross-entropy' is for classes, got labels -1 and \+1: use expo"),
         ({"dataset": "data"}, r"dataset must be a flowsim.Dataset, got str"),
         (

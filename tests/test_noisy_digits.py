@@ -651,7 +651,7 @@ def test_a_flow_that_cannot_be_solved_is_said_in_one_line(
     ("arguments", "message"),
     [
         (["--dataset", "mnist"], "--dataset goes with noisy_digits or deep_networks, got 'mnist' without it"),
-        (["signs", "--paper"], "--paper goes with noisy_digits or deep_networks, got True without it"),
+        (["signs", "--paper"], "--paper goes with noisy_digits or deep_networks, got without it"),
         (["noisy_digits", "--paper"], "--paper needs more images than digits has"),
         (["noisy_digits", "--dataset", "mnist"], "--data-dir must say where the IDX files of mnist are"),
         (["noisy_digits", "--device", "nonsense"], "--device must be cpu or cuda, got 'nonsense'"),

@@ -192,7 +192,10 @@ def _data(found: _Keys, label: Any, folder: Path) -> tuple[Data, ...]:
 
 def _file(name: str, label: Any, folder: Path) -> Data:
     if Path(name).suffix == "":
-        raise ValueError(f"data must be one of {', '.join(CONSTANTS)}, or a file .npz, .csv or .parquet, got {name!r}")
+        known = ", ".join(CONSTANTS)
+        raise ValueError(
+            f"data must be one of {known}, or a file .npz, .csv or .parquet, got {name!r}{meant(name, CONSTANTS)}"
+        )
     path = str((folder / name).absolute())
     dataset, digest = read_data(path, label)
     return Data(name, dataset.samples, dataset.dimension, path=path, digest=digest)
@@ -206,7 +209,7 @@ def _text(name: str, value: Any) -> str:
 
 def _one_of(name: str, value: Any, known: Sequence[str] | Mapping[str, Any]) -> str:
     if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {shown(value)}")
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {shown(value)}{meant(str(value), known)}")
     return value
 
 

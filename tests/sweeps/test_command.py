@@ -55,7 +55,7 @@ def test_the_example_is_printed_and_its_words_are_those_of_a_grid(
         ([], "GRID.toml must be given; flowsim sweep --example prints a grid"),
         (["{grid}"], "--output must be given; flowsim sweep --example prints a grid"),
         (["missing.toml", "--output", "x"], "missing.toml cannot be read: No such file or directory"),
-        (["{grid}", "--output", "{grid}"], "output {grid} cannot be written: File exists"),
+        (["{grid}", "--output", "{grid}"], "output {grid} must be a folder, got a file: name another"),
         (["{grid}", "--output", "{rows}", "--workers", "0"], "--workers must be an integer of at least 1, got 0"),
         (
             ["{grid}", "--output", "{rows}", "--workers", "2", "--scheduler", "tcp://x:1"],
