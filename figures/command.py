@@ -35,11 +35,11 @@ from figures.style import STYLE, save
 from flowsim import plot
 from flowsim.commands.start import add_init, add_label, init_of
 from flowsim.files import make_folder, require_writable
+from flowsim.messages import meant
 from flowsim.problems import Init, Source, read_source
 from flowsim.progress import reporting
 from flowsim.shell import INTERRUPTED, Attempts, add_version, complain
 from flowsim.threads import one_thread
-from flowsim.validation import meant
 
 MODULES: dict[str, ModuleType] = {
     "conserved_manifold": conserved_manifold,

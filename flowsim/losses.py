@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowsim.validation import meant, require_callable, require_positive, shown
+from flowsim.messages import meant
+from flowsim.validation import require_callable, require_positive, shown
 
 EPS = torch.finfo(torch.float64).eps
 

@@ -1,4 +1,7 @@
-"""What is said of errors that others raise."""
+"""What is said in errors: the first line of one that others raised, and which name was meant."""
+
+import difflib
+from collections.abc import Iterable
 
 
 def first_line(error: BaseException) -> str:
@@ -8,3 +11,13 @@ def first_line(error: BaseException) -> str:
     'no memory'
     """
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def meant(value: str, names: Iterable[str]) -> str:
+    """What is added to an error where a name is nearly one of those that there are.
+
+    >>> meant("lema_5_4", ["equation_1", "lemma_5_4"]), meant("x", ["equation_1"])
+    (': did you mean lemma_5_4?', '')
+    """
+    near = difflib.get_close_matches(value, names, 1)
+    return f": did you mean {near[0]}?" if near else ""

@@ -1,6 +1,5 @@
 """Checks of arguments: each error names the argument, its value and the rule it broke, in one line."""
 
-import difflib
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -315,16 +314,6 @@ def require_callable(name: str, value: Any) -> Callable:
     if not callable(value):
         raise ValueError(f"{name} must be a function, got {shown(value)}")
     return value
-
-
-def meant(value: str, names: Iterable[str]) -> str:
-    """What is added to an error where a name is nearly one of those that there are.
-
-    >>> meant("lema_5_4", ["equation_1", "lemma_5_4"]), meant("x", ["equation_1"])
-    (': did you mean lemma_5_4?', '')
-    """
-    near = difflib.get_close_matches(value, names, 1)
-    return f": did you mean {near[0]}?" if near else ""
 
 
 def device_of(name: str) -> str:

@@ -72,6 +72,7 @@ def test_a_command_that_there_is_not_is_refused_with_those_that_there_are(
 ) -> None:
     only("flowsim.commands.version:main")
     assert refused(capsys, "simulat") == "error: COMMAND must be one of own, got 'simulat'\n"
+    assert refused(capsys, "owm") == "error: COMMAND must be one of own, got 'owm': did you mean own?\n"
 
 
 def test_a_package_that_a_command_misses_is_named(

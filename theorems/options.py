@@ -10,10 +10,11 @@ from pathlib import Path
 
 from flowsim.commands.start import add_label
 from flowsim.files import make_folder, require_distinct, require_writable
+from flowsim.messages import meant
 from flowsim.problems import INITS, Init, Source
 from flowsim.shell import add_version
 from flowsim.tables import is_table
-from flowsim.validation import device_of, meant, require_count, require_positive, require_seed
+from flowsim.validation import device_of, require_count, require_positive, require_seed
 from theorems import own_data
 from theorems.cases import MODULES, OF_FLOWS, PROVED
 from theorems.ensembles import Scope

@@ -17,6 +17,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NoReturn
 
+from flowsim.messages import meant
 from flowsim.shell import add_version, complain, leave, say
 
 GROUP = "flowsim.commands"
@@ -98,7 +99,9 @@ def chosen(arguments: Sequence[str] | None = None) -> tuple[str, Callable[[], in
         return "help", lambda: 0 if say(line.format_help().rstrip()) else 2
     found = commands()
     if options.command not in found:
-        raise ValueError(f"COMMAND must be one of {', '.join(found)}, got {options.command!r}")
+        raise ValueError(
+            f"COMMAND must be one of {', '.join(found)}, got {options.command!r}{meant(options.command, found)}"
+        )
     return options.command, partial(load(options.command, found[options.command]), options.arguments)
 
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 from flint import fmpq, fmpq_mat
 from torch import Tensor
 
+from flowsim.enclosure.losses import LOSSES as ENCLOSED
 from flowsim.enclosure.losses import MarginLoss, margin_loss
 from flowsim.flow import Flow
 from flowsim.losses import LOSSES, named
@@ -172,9 +173,11 @@ def problem_of(flow: Flow, weights: Weights) -> Problem:
     Raises:
         ValueError: for a flow or weights that are not of the kind that can be enclosed.
     """
-    if not isinstance(flow, Flow) or not isinstance(weights, Weights) or not weights.scalar_output:
+    if not isinstance(flow, Flow) or not isinstance(weights, Weights):
         kinds = f"{type(flow).__name__} and {type(weights).__name__}"
-        raise ValueError(f"flow and weights must be a flowsim.Flow and flowsim.Weights with scalar output, got {kinds}")
+        raise ValueError(f"flow and weights must be a flowsim.Flow and flowsim.Weights, got {kinds}")
+    if not weights.scalar_output:
+        raise ValueError(f"weights must have one output to be enclosed, got {weights.layers[-1].shape[-2]}")
     require_finite(weights)
     if batch := tuple(flow.require_fit(weights)):
         raise ValueError(f"flow and weights must be of one trajectory to be enclosed, got batch shape {batch}")
@@ -188,7 +191,7 @@ def problem_of(flow: Flow, weights: Weights) -> Problem:
         raise ValueError(f"labels must be -1 or +1 to be enclosed, got classes={flow.dataset.classes}")
     loss, rule = named(flow.loss), flow.rule
     if loss is not LOSSES.get(loss.name):
-        raise ValueError(f"loss must be one of flowsim's own to be enclosed, got {shown(loss)}")
+        raise ValueError(f"loss must be flowsim's own {', '.join(ENCLOSED)} to be enclosed, got the Loss {loss.name!r}")
     return exact_problem(
         flow.dataset.inputs.tolist(),
         flow.dataset.labels.tolist(),

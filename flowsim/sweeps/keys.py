@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flowsim.losses import LOSSES
+from flowsim.messages import meant
 from flowsim.problems import RULES
 from flowsim.sweeps.columns import OBSERVABLES
 from flowsim.sweeps.grid import Data, Grid, read_data
 from flowsim.times import FIRST, log_times
 from flowsim.validation import (
     SEED_COUNT,
-    meant,
     require_count,
     require_not_negative,
     require_positive,

@@ -11,7 +11,7 @@ from flint import fmpq
 from enclosure.runs import weights_of
 from flowsim import Dataset, DirectFeedbackAlignment, FeedbackAlignment, Flow, GradientDescent, Weights, enclose
 from flowsim.enclosure.exact import exact_problem, problem_of, rational
-from flowsim.losses import Loss, squared
+from flowsim.losses import Loss, polynomial, squared
 from flowsim.weights import DeepWeights
 
 
@@ -57,7 +57,7 @@ def test_what_cannot_be_enclosed_is_refused_by_name() -> None:
         enclose(Flow(data, FeedbackAlignment([1.0]), decay=0.1), one, 1.0)
     with pytest.raises(ValueError, match="t_final"):
         enclose(Flow(data, FeedbackAlignment([1.0])), one, 0.0)
-    with pytest.raises(ValueError, match="scalar output"):
+    with pytest.raises(ValueError, match="weights must have one output to be enclosed, got 2"):
         enclose(Flow(Dataset([[1.0]], [0], 2), GradientDescent(), "squared"), weights_of([[1.0]], [[1.0], [1.0]]), 1.0)
     with pytest.raises(ValueError, match="labels must be"):
         enclose(Flow(Dataset([[1.0]], [0], 1), GradientDescent(), "squared"), one, 1.0)
@@ -66,8 +66,10 @@ def test_what_cannot_be_enclosed_is_refused_by_name() -> None:
 def test_a_loss_that_only_has_the_name_of_another_is_not_taken_for_it() -> None:
     double = Loss("squared", lambda outputs, targets: (outputs - targets).square().sum(-1), targets="any")
     one, data = Weights(torch.ones(1, 1), torch.ones(1)), Dataset([[1.0]], [1])
-    with pytest.raises(ValueError, match="own"):
-        enclose(Flow(data, GradientDescent(), double), one, 1.0)
+    for loss, name in [(double, "squared"), (polynomial(2), r"polynomial\(2\)")]:
+        said = f"flowsim's own exponential, logistic, squared to be enclosed, got the Loss '{name}'"
+        with pytest.raises(ValueError, match=said):
+            enclose(Flow(data, GradientDescent(), loss), one, 1.0)
     assert problem_of(Flow(data, GradientDescent(), pickle.loads(pickle.dumps(squared))), one).loss.name == "squared"
 
 
