@@ -95,6 +95,17 @@ def test_command_line_exits_1_when_a_verdict_is_not_as_expected(monkeypatch: pyt
 ENDLESS = ("proposition_5_3", 1)
 
 
+def test_each_case_and_question_is_in_one_group_and_what_would_be_slow_apart_stays_together() -> None:
+    scope = Scope(1, "cpu")
+    everything = [*cases.places(list(cases.MODULES), scope), *cases.asked(list(cases.MODULES), scope)]
+    groups = cases._groups(everything, scope)
+    assert sorted(place for group in groups for place in group) == sorted(everything)
+    assert all(len({name == cases.FINDINGS for name, _ in group}) == 1 for group in groups)
+    assert [place for place in everything if place[0] == "weight_sharing"] in groups
+    alone = [group for group in groups if len({name for name, _ in group}) == 1 and group[0][0] == "proposition_5_7"]
+    assert 1 < max(map(len, alone)) <= cases.BUNDLE
+
+
 def endless(places: Sequence[cases.Place], scope: Scope) -> Any:
     """In a process of its own: comes to an end on all cases but one."""
     while ENDLESS in places:
@@ -484,11 +495,12 @@ def test_a_process_that_dies_and_a_result_that_cannot_be_sent_cost_their_own_cas
     monkeypatch.setattr(cases, "FEW", 0)
     monkeypatch.setattr(cases, "_of_group", troubled)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    places = [("theorem_5_2", 0), ("proposition_5_3", 1), ("proposition_5_3", 3)]
+    places = [("theorem_5_2", 0), ("proposition_5_3", 2), ("proposition_5_3", 1), ("proposition_5_3", 3)]
+    assert places[1:] in cases._groups(places, Scope(1, "cpu"))
     found: dict[cases.Place, Any] = dict(cases.results(places, Scope(1, "cpu")))
     assert found.keys() == set(places)
-    assert found[places[0]].verdict == "holds"
-    for place, reason in zip(places[1:], ("its process died", "internal error: .*pickle"), strict=True):
+    assert all(found[place].as_expected for place in places[:2])
+    for place, reason in zip(places[2:], ("its process died", "internal error: .*pickle"), strict=True):
         assert found[place].verdict == "undecided"
         assert re.match(reason, found[place].details["reason"])
 

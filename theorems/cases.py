@@ -73,6 +73,9 @@ PROVED = tuple(name for name in MODULES if importlib.util.find_spec(f"theorems.r
 FEW = 25
 """So many cases are run in this process: starting others takes as long."""
 
+BUNDLE = 4
+"""So many cases on ensembles of their own are sent to a process together: some are decided sooner than sent."""
+
 FINDINGS = "findings"
 
 Place = tuple[str, int]
@@ -147,15 +150,25 @@ def _of_group(places: Sequence[Place], scope: Scope) -> Results:
 
 
 def _groups(places: Sequence[Place], scope: Scope) -> list[list[Place]]:
-    """Cases whose runs begin with the same ensemble, the largest groups first, and each question."""
-    together: dict[object, list[Place]] = {}
+    """What one process does at a time: cases whose runs begin with the same ensemble, and a few others of a statement.
+
+    The largest groups of the first kind go first. Weight sharing is one group: its optimizers load a part of torch that
+    takes each process a second.
+    """
+    same: dict[object, list[Place]] = {}
     for place in places:
-        key: object = place
-        if place[0] != FINDINGS:
+        key: object = place[0] if place[0] == weight_sharing.STATEMENT.name else place
+        if key is place and place[0] != FINDINGS:
             first = _case(place, scope).runs[0]
             key = getattr(first, "func", first), getattr(first, "args", ()), str(getattr(first, "keywords", ""))
-        together.setdefault(key, []).append(place)
-    return sorted(together.values(), key=len, reverse=True)
+        same.setdefault(key, []).append(place)
+    groups = sorted((group for group in same.values() if len(group) > 1), key=len, reverse=True)
+    alone: dict[str, list[Place]] = {}
+    for group in same.values():
+        if len(group) == 1:
+            alone.setdefault(group[0][0], []).extend(group)
+    few = [own[first : first + BUNDLE] for own in alone.values() for first in range(0, len(own), BUNDLE)]
+    return groups + few
 
 
 def _in_processes(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check | Finding]]:
