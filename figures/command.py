@@ -38,7 +38,7 @@ from flowsim.files import make_folder, require_writable
 from flowsim.messages import meant
 from flowsim.problems import Init, Source, read_source
 from flowsim.progress import reporting
-from flowsim.shell import INTERRUPTED, Attempts, add_version, complain
+from flowsim.shell import INTERRUPTED, Attempts, CommandLine, add_version, complain
 from flowsim.threads import one_thread
 
 MODULES: dict[str, ModuleType] = {
@@ -73,7 +73,7 @@ STOPPED = "interrupted; figures drawn so far are kept, and the experiment goes o
 
 def parser(prog: str = "flowsim draw") -> argparse.ArgumentParser:
     """The command line."""
-    main = argparse.ArgumentParser(
+    main = CommandLine(
         prog=prog, description="Draw figures, as PNG and PDF.", epilog=f"example: {prog} signs alignment --output drawn"
     )
     add_version(main)

@@ -74,7 +74,7 @@ class Dataset:
             )
         if classes is None:
             allowed, rule = labels.abs() == 1, "-1 or +1"
-            cure = "; for labels 0 and 1 pass 2 * labels - 1" if ((labels == 0) | (labels == 1)).all() else ""
+            cure = _cure_of(labels)
         else:
             classes = require_count("classes", classes)
             require_room("labels and classes", labels.numel(), classes)
@@ -209,6 +209,15 @@ class Dataset:
         rows = signed.reshape(-1, self.samples, self.dimension)
         margins = torch.tensor([hard_margin(matrix) for matrix in rows], dtype=torch.float64)
         return margins.reshape(self.batch_shape).to(self.inputs.device)
+
+
+def _cure_of(labels: Float[Tensor, "*batch n"]) -> str:
+    """What may be done about labels that are not -1 and +1."""
+    if ((labels == 0) | (labels == 1)).all():
+        return "; for labels 0 and 1 pass 2 * labels - 1"
+    if (labels >= 0).all() and (labels == labels.round()).all():
+        return f"; for classes 0 .. {labels.max().item():g} give classes={labels.max().item() + 1:g}"
+    return ""
 
 
 def _require_no_truth_values(labels: Any, cure: str) -> None:

@@ -99,8 +99,8 @@ def read(path: str | os.PathLike[str]) -> Parts:
     arrays = read_npz(path, ())
     inside = {key.removeprefix(PREFIX): array for key, array in arrays.items() if key.startswith(PREFIX)}
     arrays = inside or arrays
-    require_keys(path, arrays, ("kind", "version"))
     try:
+        require_keys("it", arrays, ("kind", "version"))
         file = CheckedArrays(arrays)
         if file.text("kind") != KIND:
             raise ValueError(f"kind must be {KIND!r}, got {file.text('kind')!r}")

@@ -20,6 +20,15 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 
+class CommandLine(argparse.ArgumentParser):
+    """A command line that says what is wrong with its arguments in one line, as all errors are said."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, and end the process with exit status 2."""
+        complain(f"{message}; {self.prog} --help says more")
+        sys.exit(2)
+
+
 def add_version(parser: argparse.ArgumentParser) -> None:
     """Let a command take `--version`, which prints one line."""
     parser.add_argument(

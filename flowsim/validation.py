@@ -202,6 +202,21 @@ def require_not_negative(name: str, value: Any) -> float:
     return number
 
 
+def require_finite(name: str, value: Any) -> float:
+    """Return `value` as a float; it must be finite.
+
+    Raises:
+        ValueError: if it is not.
+
+    >>> require_finite("--gap", -0.5)
+    -0.5
+    """
+    number = as_number(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, got {shown(value)}")
+    return number
+
+
 def require_within(name: str, value: Any, low: float, high: float) -> float:
     """Return `value` as a float; it must lie in [low, high].
 

@@ -609,6 +609,7 @@ def test_losses_have_names_and_a_power() -> None:
         (["--width", "4"], ["--width goes with --init gaussian or --init gaps, got 4"]),
         (["--gap", "0.1"], ["--gap goes with --init"]),
         (["--init", "gaussian", "--width", "4", "--gap", "0.1"], ["--gap goes with --init gaps, got 0.1"]),
+        (["--init", "gaps", "--width", "4", "--gap", "nan"], ["--gap must be a finite number, got nan"]),
         (["--init", "gaps", "--width", "0"], ["--width must be an integer of at least 1, got 0"]),
         (["--init", "gaussian", "--widths", "4,x"], ["--widths must be integers", "'4,x'"]),
         (["--init", "gaussian", "--widths", "4,-1"], ["--widths must be an integer of at least 1, got -1"]),

@@ -108,6 +108,26 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
     assert "commands:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--none"], "unrecognized arguments: --none; flowsim --help says more"),
+        (["check", "--seeds", "x"], "argument --seeds: invalid int value: 'x'; flowsim check --help says more"),
+        (["draw", "--init", "mine"], "argument --init: invalid choice: 'mine' .*; flowsim draw --help says more"),
+        (["simulate"], "the following arguments are required: FILE, .*; flowsim simulate --help says more"),
+        (["sweep", "--none"], "unrecognized arguments: --none; flowsim sweep --help says more"),
+        (["version", "it"], "unrecognized arguments: it; flowsim version --help says more"),
+    ],
+)
+def test_arguments_that_cannot_be_read_are_refused_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        commands.run(arguments)
+    assert leaving.value.code == 2
+    assert re.fullmatch(f"error: {message}\n", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("package", ["theorems", "figures"])
 def test_packages_have_their_command_under_the_old_name(
     package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -15,7 +15,7 @@ from flowsim.integrators import Settings, unnoticed
 from flowsim.integrators.event import KERNELS, kernel_for
 from flowsim.integrators.event import begin as begin_path
 from flowsim.integrators.event.kernel import Kernel
-from flowsim.integrators.event.path import EventPath
+from flowsim.integrators.event.path import EventPath, Steps
 from flowsim.integrators.event.records import COLUMNS, Front, Layout, Record
 
 DEEP = Layout(2, ((3, 2), (2, 3), (1, 2)))
@@ -194,3 +194,23 @@ def test_at_its_start_a_step_has_the_weights_that_it_starts_from_even_where_its_
     assert solution.status.time == 0
     assert solution.evaluate(0.0).output.tolist() == [-800.0]
     assert not torch.isfinite(solution.velocity(0.0).output).all()
+
+
+def test_a_time_is_answered_by_the_last_step_of_its_trajectory_that_has_opened_or_by_its_first() -> None:
+    """Against a look at every step, with many that open at the same time, in their trajectory and in others."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(low: int, high: int, count: int) -> torch.Tensor:
+        return torch.randint(low, high, (count,), generator=generator)
+
+    for number in range(200):
+        count = drawn(1, 9, 1 + number % 5)
+        trajectory = torch.repeat_interleave(torch.arange(len(count)), count)
+        opens = torch.cat(
+            [own.sort().values for own in (drawn(-2, 12, len(trajectory)) / 4.0).double().split(count.tolist())]
+        )
+        steps = Steps(trajectory, trajectory, opens, opens, trajectory, trajectory, count, count.cumsum(0) - count)
+        whose, times = drawn(0, len(count), 40), drawn(-3, 14, 40).double() / 4
+        for one, time, found in zip(whose.tolist(), times.tolist(), steps.find(whose, times).tolist(), strict=True):
+            own = [step for step in range(len(opens)) if trajectory[step] == one]
+            assert found == max([step for step in own if opens[step] <= time], default=own[0])

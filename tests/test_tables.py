@@ -223,6 +223,8 @@ def test_arrays_that_are_no_data_set_are_refused() -> None:
         ({"inputs": np.ones(3)}, r"^inputs must have shape \(n, d\), got \(3,\)$"),
         ({"labels": np.ones((3, 1))}, r"^labels must have shape \(n\), got \(3, 1\)$"),
         ({"labels": [0, 1, 1]}, r"^labels must be -1 or \+1, got 0 at index \(0,\); for labels 0 and 1"),
+        ({"labels": [0, 1, 2]}, r"^labels must be -1 .*; for classes 0 \.\. 2 give classes=3$"),
+        ({"labels": [0, 1, -2]}, r"^labels must be -1 or \+1, got 0 at index \(0,\)$"),
         ({"classes": 1.5}, r"^classes must be an integer of at least 0, got "),
     ]:
         np.savez("data.npz", **{**good, **changed})

@@ -12,7 +12,7 @@ from flowsim.commands.start import add_label
 from flowsim.files import make_folder, require_distinct, require_writable
 from flowsim.messages import meant
 from flowsim.problems import INITS, Init, Source
-from flowsim.shell import add_version
+from flowsim.shell import CommandLine, add_version
 from flowsim.tables import is_table
 from flowsim.validation import device_of, require_count, require_positive, require_seed
 from theorems import own_data
@@ -49,7 +49,7 @@ examples:
 
 def parser(prog: str = "flowsim check") -> argparse.ArgumentParser:
     """The command line."""
-    main = argparse.ArgumentParser(
+    main = CommandLine(
         prog=prog,
         description="Check the statements of the paper, and those beyond it.",
         epilog=ABOUT.format(prog=prog),
@@ -254,7 +254,9 @@ def choose_init(options: argparse.Namespace, source: Source) -> Init | None:
     if source.weights:
         for option in ("init", "width", "seed"):
             if given(options, option):
-                raise ValueError(f"--{option} makes up weights, but {source.path} has the keys hidden and output")
+                raise ValueError(
+                    f"--{option} makes up weights, but {source.path} has the keys hidden and output: leave one out"
+                )
         return None
     narrow = own_data.NARROW if options.rigorous else own_data.WIDTH
     width = narrow if options.width is None else require_count("--width", options.width)

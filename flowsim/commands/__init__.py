@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from flowsim.messages import meant
-from flowsim.shell import add_version, complain, leave, say
+from flowsim.shell import CommandLine, add_version, complain, leave, say
 
 GROUP = "flowsim.commands"
 
@@ -74,7 +74,7 @@ def load(name: str, entry: importlib.metadata.EntryPoint) -> Command:
 def parser() -> argparse.ArgumentParser:
     """The command line up to the name of the command."""
     lines = [f"  {name:{WIDTH}}{summary(entry.module)}" for name, entry in commands().items()]
-    main = argparse.ArgumentParser(
+    main = CommandLine(
         prog="flowsim",
         usage="flowsim COMMAND [OPTION ...]",
         description="Learning rules as exact flows, and the theorems about them.",

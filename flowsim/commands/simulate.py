@@ -16,7 +16,7 @@ from flowsim.flow import SLOPE
 from flowsim.losses import LOSSES, Loss, polynomial
 from flowsim.problems import RULES, Problem, made_up, problem, read_source, slope_of
 from flowsim.runs import observe, write_run
-from flowsim.shell import INTERRUPTED, Attempts, add_version, complain, say
+from flowsim.shell import INTERRUPTED, Attempts, CommandLine, add_version, complain, say
 from flowsim.solution import Solution
 from flowsim.solving import INTEGRATORS, solve
 from flowsim.validation import device_of, require_count, require_positive
@@ -47,7 +47,7 @@ PLOTS = (".png", ".pdf", ".svg")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    main = argparse.ArgumentParser(
+    main = CommandLine(
         prog="flowsim simulate",
         description=__doc__,
         epilog=FILES,

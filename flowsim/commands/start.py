@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from flowsim.problems import GAP, INITS, SCALE, Init
-from flowsim.validation import require_count, require_positive, require_seed
+from flowsim.validation import require_count, require_finite, require_positive, require_seed
 
 
 def add_label(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def init_of(options: argparse.Namespace) -> Init | None:
         _widths(made["width"], made["widths"]),
         require_seed(made["seed"] or 0, "--seed"),
         SCALE if made["scale"] is None else require_positive("--scale", made["scale"]),
-        GAP if made["gap"] is None else made["gap"],
+        GAP if made["gap"] is None else require_finite("--gap", made["gap"]),
     )
 
 

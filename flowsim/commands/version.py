@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import platform
 from collections.abc import Sequence
 
 import flowsim
-from flowsim.shell import say
+from flowsim.shell import CommandLine, say
 
 STANDS_ON = ("torch", "numpy", "numba")
 """Packages that what is computed depends on, to the last bit."""
@@ -16,7 +15,7 @@ STANDS_ON = ("torch", "numpy", "numba")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status, 2 if nothing can be printed."""
-    argparse.ArgumentParser(prog="flowsim version", description=__doc__).parse_args(arguments)
+    CommandLine(prog="flowsim version", description=__doc__).parse_args(arguments)
     versions = [f"{name} {importlib.metadata.version(name)}" for name in STANDS_ON]
     python = f"Python {platform.python_version()}"
     return 0 if say(f"flowsim {flowsim.__version__} ({', '.join([python, *versions])})") else 2

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from flowsim.files import unwritten
-from flowsim.shell import INTERRUPTED, complain, report, say
+from flowsim.shell import INTERRUPTED, CommandLine, complain, report, say
 from flowsim.sweeps.keys import EXAMPLE, read_grid
 from flowsim.sweeps.results import Results, open_results
 from flowsim.sweeps.sweeping import Outcome, solve_missing
@@ -15,7 +15,7 @@ from flowsim.validation import require_count
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    main = argparse.ArgumentParser(prog="flowsim sweep", description=__doc__)
+    main = CommandLine(prog="flowsim sweep", description=__doc__)
     main.add_argument("grid", metavar="GRID.toml", nargs="?", help="what is varied; --example prints one")
     main.add_argument(
         "--output", metavar="DIR", help="where the rows go, as parquet files; with those that are there it goes on"

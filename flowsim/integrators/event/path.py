@@ -215,14 +215,20 @@ class Steps:
     first: Int[Tensor, " ensemble"]
 
     def find(self, trajectory: Int[Tensor, " times"], times: Float[Tensor, " times"]) -> Int[Tensor, " times"]:
-        """The last step of the trajectory that answers for the time."""
-        low, high = self.first[trajectory], self.first[trajectory] + self.count[trajectory]
-        while bool((high - low > 1).any()):  # bisection, all at once
-            middle = (low + high) // 2
-            right = self.opens[middle.clamp(max=len(self.time) - 1)] <= times
-            open_ = high - low > 1
-            low, high = torch.where(open_ & right, middle, low), torch.where(open_ & ~right, middle, high)
-        return low
+        """The last step of the trajectory that answers for the time; its first, where none has opened."""
+        opened, keys = self._in_order
+        key = trajectory * (len(opened) + 1) + torch.searchsorted(opened, times, right=True)
+        return torch.maximum(torch.searchsorted(keys, key) - 1, self.first[trajectory])
+
+    @cached_property
+    def _in_order(self) -> tuple[Float[Tensor, " steps"], Int[Tensor, " steps"]]:
+        """The times at which steps of all trajectories open, in order; and for each step a number, in order, too.
+
+        That is by trajectory first, then by how many open before it. It opens no later than a time if these are fewer
+        than all that do.
+        """
+        opened = self.opens.sort().values
+        return opened, self.trajectory * (len(opened) + 1) + torch.searchsorted(opened, self.opens)
 
     def end(self, which: Int[Tensor, " some"], reached: Float[Tensor, " ensemble"]) -> Float[Tensor, " some"]:
         """Where steps end: the last of a trajectory at the time that it reached."""
