@@ -103,7 +103,7 @@ def read_source(path: str, label: str | None = None, device: str = "cpu", *, sta
         arrays: Mapping[str, NDArray] = {}
         labelled = read_labelled(path, label)
     else:
-        arrays = read_arrays(path, label)
+        arrays = read_arrays(path, label, "--label")
         labelled = of_arrays(arrays)
     weights = {}
     if "hidden" in arrays or "output" in arrays:

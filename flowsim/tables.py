@@ -117,14 +117,18 @@ def is_table(path: str) -> bool:
     return Path(path).suffix.lower() in READERS
 
 
-def read_arrays(path: str, label: str | None = None) -> dict[str, NDArray]:
+def read_arrays(path: str, label: str | None = None, argument: str = "label") -> dict[str, NDArray]:
     """Return the arrays of an .npz file with a data set, which need not end in .npz.
+
+    `argument` is what the user has given the label by.
 
     Raises:
         ValueError: if it is no such file, or a column is named.
     """
     if label is not None:
-        raise ValueError(f"label is for .csv and .parquet, got {label!r} for {path}: its labels are the key 'labels'")
+        raise ValueError(
+            f"{argument} is for .csv and .parquet, got {label!r} for {path}: its labels are the key 'labels'"
+        )
     if Path(path).suffix.lower() != ".npz" and os.path.isfile(path) and not zipfile.is_zipfile(path):
         raise ValueError(f"{path} must end in .npz, {' or '.join(READERS)}, and be such a file")
     return read_npz(path, ("inputs", "labels"))

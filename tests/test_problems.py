@@ -103,6 +103,12 @@ def test_what_does_not_go_together_is_refused(file: str, rule: str, init: Init |
     assert "\n" not in str(caught.value)
 
 
+def test_a_label_for_a_file_that_is_no_table_is_named_as_the_option_that_it_is() -> None:
+    np.savez("own.npz", inputs=np.eye(2), labels=[1, -1])
+    with pytest.raises(ValueError, match=r"^--label is for \.csv and \.parquet, got 'kind' for own\.npz"):
+        read_source("own.npz", "kind")
+
+
 def test_what_is_made_up_is_said() -> None:
     said = made_up(Init("gaussian", (8, 4), 1), "gd")
     assert said == "start: gaussian, widths 8, 4, seed 1, scale 1"
