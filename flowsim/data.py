@@ -216,7 +216,8 @@ def _cure_of(labels: Float[Tensor, "*batch n"]) -> str:
     if ((labels == 0) | (labels == 1)).all():
         return "; for labels 0 and 1 pass 2 * labels - 1"
     if (labels >= 0).all() and (labels == labels.round()).all():
-        return f"; for classes 0 .. {labels.max().item():g} give classes={labels.max().item() + 1:g}"
+        last = int(labels.max())
+        return f"; for classes 0 .. {last} give classes={last + 1}"
     return ""
 
 

@@ -281,7 +281,7 @@ def _client(function: Callable[[Item], Any], workers: int, scheduler: str | None
 
 
 def _needed_by(function: Callable[[Item], Any]) -> list[str]:
-    """What the one process imports that others are forked from: a script may do more if imported."""
+    """What the one process imports that others are forked from: no script, which may do more then."""
     module = getattr(function, "func", function).__module__  # that of a partial function is functools
     return ["distributed", "flowsim.solving" if module == "__main__" else module]
 

@@ -224,6 +224,7 @@ def test_arrays_that_are_no_data_set_are_refused() -> None:
         ({"labels": np.ones((3, 1))}, r"^labels must have shape \(n\), got \(3, 1\)$"),
         ({"labels": [0, 1, 1]}, r"^labels must be -1 or \+1, got 0 at index \(0,\); for labels 0 and 1"),
         ({"labels": [0, 1, 2]}, r"^labels must be -1 .*; for classes 0 \.\. 2 give classes=3$"),
+        ({"labels": [0, 1, 1234567]}, r"^labels must be -1 .* give classes=1234568$"),
         ({"labels": [0, 1, -2]}, r"^labels must be -1 or \+1, got 0 at index \(0,\)$"),
         ({"classes": 1.5}, r"^classes must be an integer of at least 0, got "),
     ]:

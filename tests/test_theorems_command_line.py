@@ -92,9 +92,6 @@ def test_command_line_exits_1_when_a_verdict_is_not_as_expected(monkeypatch: pyt
     assert main(["proposition_5_3", "--seeds", "1"]) == 1
 
 
-ENDLESS = ("proposition_5_3", 1)
-
-
 def test_each_case_and_question_is_in_one_group_and_what_would_be_slow_apart_stays_together() -> None:
     scope = Scope(1, "cpu")
     everything = [*cases.places(list(cases.MODULES), scope), *cases.asked(list(cases.MODULES), scope)]
@@ -104,6 +101,9 @@ def test_each_case_and_question_is_in_one_group_and_what_would_be_slow_apart_sta
     assert [place for place in everything if place[0] == "weight_sharing"] in groups
     alone = [group for group in groups if len({name for name, _ in group}) == 1 and group[0][0] == "proposition_5_7"]
     assert 1 < max(map(len, alone)) <= cases.BUNDLE
+
+
+ENDLESS = ("proposition_5_3", 1)
 
 
 def endless(places: Sequence[cases.Place], scope: Scope) -> Any:

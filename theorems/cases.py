@@ -150,25 +150,30 @@ def _of_group(places: Sequence[Place], scope: Scope) -> Results:
 
 
 def _groups(places: Sequence[Place], scope: Scope) -> list[list[Place]]:
-    """What one process does at a time: cases whose runs begin with the same ensemble, and a few others of a statement.
-
-    The largest groups of the first kind go first. Weight sharing is one group: its optimizers load a part of torch that
-    takes each process a second.
-    """
-    same: dict[object, list[Place]] = {}
+    """What one process does at a time: what stays together, the most first, then a few others of a statement."""
+    together: dict[object, list[Place]] = {}
     for place in places:
-        key: object = place[0] if place[0] == weight_sharing.STATEMENT.name else place
-        if key is place and place[0] != FINDINGS:
-            first = _case(place, scope).runs[0]
-            key = getattr(first, "func", first), getattr(first, "args", ()), str(getattr(first, "keywords", ""))
-        same.setdefault(key, []).append(place)
-    groups = sorted((group for group in same.values() if len(group) > 1), key=len, reverse=True)
+        together.setdefault(_company(place, scope), []).append(place)
     alone: dict[str, list[Place]] = {}
-    for group in same.values():
+    for group in together.values():
         if len(group) == 1:
             alone.setdefault(group[0][0], []).extend(group)
     few = [own[first : first + BUNDLE] for own in alone.values() for first in range(0, len(own), BUNDLE)]
-    return groups + few
+    return sorted((group for group in together.values() if len(group) > 1), key=len, reverse=True) + few
+
+
+def _company(place: Place, scope: Scope) -> object:
+    """What is the same for all that stay together: the ensemble that the runs of a case begin with.
+
+    Weight sharing stays together, too: its optimizers load a part of torch that takes each process a second.
+    """
+    name, _ = place
+    if name == weight_sharing.STATEMENT.name:
+        return name
+    if name == FINDINGS:
+        return place
+    first = _case(place, scope).runs[0]
+    return getattr(first, "func", first), getattr(first, "args", ()), str(getattr(first, "keywords", ""))
 
 
 def _in_processes(places: Sequence[Place], scope: Scope) -> Iterator[tuple[Place, Check | Finding]]:

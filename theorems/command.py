@@ -50,13 +50,13 @@ def run(options: argparse.Namespace, names: Sequence[str], scope: Scope, err: Co
     if options.search is not None:
         arguments = (options.search, names, scope.device, Path(options.output or TIGHTEST), err)
         return collect(partial(search_targets, *arguments), f"search of {options.search:g} minutes")
-    return collect(partial(check_cases, names, scope), seeds_of(scope))
+    return collect(partial(check_cases, names, scope), describe_seeds(scope))
 
 
-def seeds_of(scope: Scope) -> str:
+def describe_seeds(scope: Scope) -> str:
     """What the report says of where the runs come from.
 
-    >>> seeds_of(Scope(1, "cpu")), seeds_of(Scope(3, "cpu"))
+    >>> describe_seeds(Scope(1, "cpu")), describe_seeds(Scope(3, "cpu"))
     ('seed 0', 'seeds 0 to 2')
     """
     return "seed 0" if scope.seeds == 1 else f"seeds 0 to {scope.seeds - 1}"
@@ -85,7 +85,7 @@ def prove_cases(names: Sequence[str], scope: Scope) -> Outcome:
     """What comes out with `--rigorous`."""
     from theorems.rigorous.report import versions  # noqa: PLC0415, optional
 
-    outcome = collect(partial(check_cases, names, scope), seeds_of(scope))
+    outcome = collect(partial(check_cases, names, scope), describe_seeds(scope))
     outcome.more["rigorous"] = versions()
     return outcome
 
