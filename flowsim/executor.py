@@ -15,6 +15,7 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -55,6 +56,10 @@ SETTINGS = {
     "distributed.admin.large-graph-warning-threshold": "1TB",  # few tasks are in flight
 }
 """Of Dask, for a cluster of this machine's own."""
+
+
+LARGE = "torch", "flowsim.solving"
+"""What takes long to import; a process that has it needs it for what it has others do."""
 
 
 class ProcessDiedError(RuntimeError):
@@ -264,6 +269,7 @@ def _client(function: Callable[[Item], Any], workers: int, scheduler: str | None
             forkserver.ensure_running()
             cluster = LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None,
+                env={"OMP_NUM_THREADS": "1"},  # of torch, where a task is the first to import it
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 security=True, silence_logs=logging.CRITICAL,
             )  # fmt: skip
@@ -281,9 +287,10 @@ def _client(function: Callable[[Item], Any], workers: int, scheduler: str | None
 
 
 def _needed_by(function: Callable[[Item], Any]) -> list[str]:
-    """What the one process imports that others are forked from: no script, which may do more then."""
+    """What the process imports that others are forked from, where it finds it: no script, which may do more then."""
     module = getattr(function, "func", function).__module__  # that of a partial function is functools
-    return ["distributed", "flowsim.solving" if module == "__main__" else module]
+    large = [name for name in LARGE if name in sys.modules]
+    return ["flowsim.preload", "distributed", *large, *([] if module == "__main__" else [module])]
 
 
 def _kill(cluster: distributed.LocalCluster) -> None:
@@ -344,7 +351,7 @@ def _called(function: Callable[[Item], Any], item: Item) -> bytes:
     from tblib import pickling_support  # noqa: PLC0415, optional
 
     try:
-        with one_thread():
+        with one_thread() if "torch" in sys.modules else contextlib.nullcontext():
             found = function(item), None
     except Exception as error:
         pickling_support.install(error)  # with its traceback

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -158,4 +159,5 @@ def leave(command: str, main: Callable[[], int], interrupted: str) -> NoReturn:
         sys.stdout.flush()
     except OSError:  # it was said; Python would try again, and end with a status of its own
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    gc.freeze()  # the system takes back what is left; Python would look through all of it first, for half a second
     sys.exit(status)

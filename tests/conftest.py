@@ -11,6 +11,8 @@ from flowsim.integrators.event.compiled.kernel import compile_core
 
 torch.set_num_threads(1)
 
+gc.disable()  # until all that tests import is there, and stays
+
 # a shell that runs the tests in the background has Ctrl-C ignored, by them and by what they start; some tests send it
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -22,9 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays, and is not looked through again whenever garbage is collected."""
-    gc.collect()
+    """What was imported is not looked through whenever garbage is collected, which begins now."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The command `flowsim`: its sub-commands, what is loaded for which, and what is said of those that are not there."""
 
+import gc
 import importlib.metadata
 import re
 import runpy
@@ -93,6 +94,27 @@ def test_a_package_that_a_command_misses_is_named(
         only(f"{mistake}:main")
         with pytest.raises(ImportError, match="no_such"):
             commands.run(["own"])
+
+
+def test_garbage_is_not_looked_for_while_a_command_is_loaded_and_not_among_what_was_loaded(
+    only: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """But while it runs, and also after one that cannot be loaded."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "loads.py").write_text(
+        "import gc\nat_first, kept = gc.isenabled(), [[] for _ in range(10_000)]\n"
+        "def main(arguments):\n    return 10 * at_first + gc.isenabled()\n"
+    )
+    before = gc.get_freeze_count()
+    only("loads:main")
+    with pytest.raises(SystemExit) as leaving:
+        commands.run(["own"])
+    assert leaving.value.code == 1
+    assert gc.get_freeze_count() >= before + 10_000
+    only("no_such_module:main")
+    with pytest.raises(SystemExit):
+        commands.run(["own"])
+    assert gc.isenabled()
 
 
 def test_the_version_is_a_line_with_what_it_stands_on(capsys: pytest.CaptureFixture[str]) -> None:

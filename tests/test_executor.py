@@ -11,7 +11,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import psutil
@@ -20,7 +22,7 @@ import torch
 from dask import config
 from distributed import Client, LocalCluster
 
-from flowsim.executor import ProcessDiedError, execute, execute_here, tell
+from flowsim.executor import LARGE, ProcessDiedError, _needed_by, execute, execute_here, tell
 
 
 def job(item: Any) -> Any:
@@ -36,6 +38,8 @@ def job(item: Any) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "tell":
         tell(more)
+    if kind == "garbage":
+        return gc.isenabled(), gc.get_freeze_count()
     return more, os.getpid(), torch.get_num_threads()
 
 
@@ -88,6 +92,22 @@ def test_a_task_whose_process_dies_is_tried_again_alone_and_then_given_up(
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
+def test_processes_share_what_all_import_and_look_for_garbage_elsewhere() -> None:
+    """Of what is large only what this one has, too."""
+    ((_, future),) = execute(job, [("garbage", 0)], workers=1)
+    enabled, shared = future.result()
+    assert enabled and shared > 100_000
+    script = FunctionType(job.__code__, {"__name__": "__main__"})
+    for large in [], ["torch"], ["torch", "flowsim.solving"]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in LARGE:
+                patch.delitem(sys.modules, name, raising=False)
+            for name in large:
+                patch.setitem(sys.modules, name, torch)
+            assert _needed_by(script) == ["flowsim.preload", "distributed", *large]
+            assert _needed_by(partial(job)) == ["flowsim.preload", "distributed", *large, __name__]
+
+
 INTERRUPTED = """
 import os, signal, sys, time
 from pathlib import Path
@@ -95,7 +115,7 @@ from flowsim.executor import execute
 def endless(folder):
     if folder is None:
         os.kill(os.getpid(), signal.SIGKILL)
-    Path(folder, f"{os.getpid()}.pid").touch()
+    Path(folder, f"{os.getpid()} torch {'torch' in sys.modules} threads {os.environ['OMP_NUM_THREADS']}").touch()
     time.sleep(1000)
 if __name__ == "__main__":
     try:
@@ -107,14 +127,18 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_processes_end_with_the_one_that_started_them_and_say_nothing(ending: signal.Signals, tmp_path: Path) -> None:
-    """After Ctrl-C, which a terminal sends to all of them; and after its death; and nothing of one that died before."""
+    """After Ctrl-C, which a terminal sends to all of them; and after its death; and nothing of one that died before.
+
+    Torch is loaded for no task that does without; should one load it, it has one thread.
+    """
     script, folder = tmp_path / "script.py", tmp_path / "pids"
     folder.mkdir()
     script.write_text(INTERRUPTED)
     process = subprocess.Popen(
-        [sys.executable, str(script), str(folder)], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    wait_for(lambda: any(folder.glob("*.pid")))
+        [sys.executable, str(script), str(folder)], stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+    wait_for(lambda: any(folder.iterdir()))
     if ending == signal.SIGINT:
         os.killpg(process.pid, ending)
     else:
@@ -124,8 +148,10 @@ def test_processes_end_with_the_one_that_started_them_and_say_nothing(ending: si
     if ending == signal.SIGINT:  # else Python's own keeper of semaphores says that it had to tidy up
         assert errors == ""
     assert "distributed" not in errors and "Traceback" not in errors
-    for path in folder.glob("*.pid"):
-        wait_for(lambda path=path: not psutil.pid_exists(int(path.stem)))
+    for path in folder.iterdir():
+        pid, _, said = path.name.partition(" ")
+        assert said == "torch False threads 1"
+        wait_for(lambda pid=pid: not psutil.pid_exists(int(pid)))
 
 
 def test_ctrl_c_while_processes_start_is_as_quiet(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import gc
 import importlib.metadata
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -122,8 +124,20 @@ def run_package(name: str) -> NoReturn:
 
 def _leave(find: Callable[[], tuple[str, Callable[[], int]]]) -> NoReturn:
     try:
-        name, command = find()
+        with _no_garbage():
+            name, command = find()
     except ValueError as error:
         complain(str(error))
         sys.exit(2)
     leave(name, command, "interrupted")
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Modules are loaded and stay: to look for garbage among them takes a fifth of the time, then and later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
