@@ -158,14 +158,14 @@ def prepare(name: str, options: argparse.Namespace, folder: Path, err: Console) 
     return experiment.prepare(options, folder, out if out.is_terminal else Console(width=WIDTH), err)
 
 
-class Problem(NamedTuple):
+class OwnProblem(NamedTuple):
     """One to draw in the place of a figure's own: what the file has, and how weights are made up."""
 
     source: Source
     init: Init | None
 
 
-def problem_of(options: argparse.Namespace) -> Problem | None:
+def problem_of(options: argparse.Namespace) -> OwnProblem | None:
     """The problem of `--data`, if it is given.
 
     Raises:
@@ -179,10 +179,10 @@ def problem_of(options: argparse.Namespace) -> Problem | None:
         return None
     source = read_source(options.data, options.label, standardize=options.standardize)
     theorems.own_data.problems(source, init=init)  # what does not fit is said before anything is drawn
-    return Problem(source, init)
+    return OwnProblem(source, init)
 
 
-def draw(name: str, folder: Path, problem: Problem | None, serif: bool) -> str:
+def draw(name: str, folder: Path, problem: OwnProblem | None, serif: bool) -> str:
     """Draw one figure, and write it; return a line about it."""
     started, module = time.perf_counter(), MODULES[name]
     with plot.style(serif), matplotlib.rc_context(STYLE):

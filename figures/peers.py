@@ -26,7 +26,7 @@ from flowsim.rules import is_one_of
 from flowsim.weights import NetworkWeights
 
 
-class Problem(NamedTuple):
+class Arrays(NamedTuple):
     """An FA flow with scalar output and exponential loss, as arrays.
 
     `start` is all weights W_1 .. W_{H+1}, flattened, in a row, `feedback` all matrices B_2 .. B_{H+1} likewise, and
@@ -47,7 +47,7 @@ class Problem(NamedTuple):
         return self.inputs, self.labels, self.feedback, self.start
 
 
-class Run(NamedTuple):
+class TimedRun(NamedTuple):
     """The weights at the end, flattened, the time taken, how often the velocity was evaluated, and time to compile."""
 
     end: NDArray
@@ -56,7 +56,7 @@ class Run(NamedTuple):
     compilation: float = 0.0
 
 
-def problem(flow: Flow, weights: NetworkWeights, t_final: float) -> Problem:
+def problem(flow: Flow, weights: NetworkWeights, t_final: float) -> Arrays:
     """The flow for its peers.
 
     Raises:
@@ -66,7 +66,7 @@ def problem(flow: Flow, weights: NetworkWeights, t_final: float) -> Problem:
         raise ValueError(f"flow must be FA with exponential loss, got {type(flow.rule).__name__}, {flow.loss}")
     reduced = reduce(flow, weights)
     layers = reduced.weights.layers
-    return Problem(
+    return Arrays(
         reduced.flow.dataset.inputs.numpy(),
         flow.dataset.labels.numpy(),
         join(flow.rule.feedback_matrices(weights)).numpy(),
@@ -131,7 +131,7 @@ def _counted(rate: Callable[[Any], Any], limit: float) -> tuple[Callable[[Any, A
     return counted, called
 
 
-def by_torchdiffeq(method: str, problem: Problem, rtol: float, limit: float) -> Run:
+def by_torchdiffeq(method: str, problem: Arrays, rtol: float, limit: float) -> TimedRun:
     """torchdiffeq's odeint."""
     inputs, labels, feedback, start = (torch.from_numpy(array) for array in problem.arrays)
     rate, called = _counted(
@@ -141,26 +141,26 @@ def by_torchdiffeq(method: str, problem: Problem, rtol: float, limit: float) -> 
     with torch.inference_mode():
         states = odeint(rate, start, times, rtol=rtol, atol=1e-2 * rtol, method=method)
     assert isinstance(states, torch.Tensor)
-    return Run(states[-1].numpy(), time.perf_counter() - called[0], len(called) - 1)
+    return TimedRun(states[-1].numpy(), time.perf_counter() - called[0], len(called) - 1)
 
 
-def by_scipy(method: str, problem: Problem, rtol: float, limit: float) -> Run:
+def by_scipy(method: str, problem: Arrays, rtol: float, limit: float) -> TimedRun:
     """scipy.integrate.solve_ivp."""
     inputs, labels, feedback, start = problem.arrays
     rate, called = _counted(
         lambda state: velocity(np, inputs, labels, feedback, problem.slope, state, problem.widths), limit
     )
     found = solve_ivp(rate, (0.0, problem.t_final), start, method, rtol=rtol, atol=1e-2 * rtol)
-    return Run(found.y[:, -1], time.perf_counter() - called[0], len(called) - 1)
+    return TimedRun(found.y[:, -1], time.perf_counter() - called[0], len(called) - 1)
 
 
-def by_diffrax(method: str, problem: Problem, rtol: float, limit: float) -> Run:
+def by_diffrax(method: str, problem: Arrays, rtol: float, limit: float) -> TimedRun:
     """diffrax.diffeqsolve, compiled before the time is taken."""
     (run,) = by_diffrax_together(method, [problem], rtol, limit)
     return run
 
 
-def by_diffrax_together(method: str, problems: Sequence[Problem], rtol: float, limit: float) -> list[Run]:
+def by_diffrax_together(method: str, problems: Sequence[Arrays], rtol: float, limit: float) -> list[TimedRun]:
     """An ensemble of problems of one shape under jax.vmap; steps are limited to what takes about `limit` seconds."""
     jax: Any = importlib.import_module("jax")  # optional, and slow to import
     stacked = _stacked(problems)
@@ -195,7 +195,7 @@ _COMPILED: dict[Shape, dict[int, tuple[Callable[..., Any], float]]] = {}
 """What diffrax has compiled, and the time it took, by method and shape of the problems, and by the limit of steps."""
 
 
-def _find_compiled(method: str, stacked: Problem, most: int) -> tuple[Callable[..., Any], float]:
+def _find_compiled(method: str, stacked: Arrays, most: int) -> tuple[Callable[..., Any], float]:
     """The ensemble compiled, with about so many steps at most: a tenth fewer to a fifth more."""
     count, samples, _ = stacked.inputs.shape
     known = _COMPILED.setdefault((method, count, samples, stacked.widths, stacked.slope, stacked.t_final), {})
@@ -207,7 +207,7 @@ def _find_compiled(method: str, stacked: Problem, most: int) -> tuple[Callable[.
     return known[near[0] if near else most]
 
 
-def _compile_by_diffrax(method: str, stacked: Problem, most: int) -> Callable[..., Any]:
+def _compile_by_diffrax(method: str, stacked: Arrays, most: int) -> Callable[..., Any]:
     """Inputs, labels, feedback, starts and the tolerance to ends, numbers of steps, and whether the end was reached."""
     diffrax: Any = importlib.import_module("diffrax")
     jax: Any = importlib.import_module("jax")
@@ -232,7 +232,7 @@ def _compile_by_diffrax(method: str, stacked: Problem, most: int) -> Callable[..
     return jax.jit(together).lower(*arrays).compile()
 
 
-def by_torchode_together(problems: Sequence[Problem], rtol: float, limit: float) -> list[Run]:
+def by_torchode_together(problems: Sequence[Arrays], rtol: float, limit: float) -> list[TimedRun]:
     """torchode's Dopri5, which gives every trajectory steps of its own."""
     torchode: Any = importlib.import_module("torchode")
     stacked = _stacked(problems)
@@ -249,19 +249,19 @@ def by_torchode_together(problems: Sequence[Problem], rtol: float, limit: float)
     return _shared(found.ys[:, -1].numpy(), seconds, found.stats["n_f_evals"].tolist())
 
 
-def _stacked(problems: Sequence[Problem]) -> Problem:
+def _stacked(problems: Sequence[Arrays]) -> Arrays:
     first, columns = problems[0], [np.stack(column) for column in zip(*(p.arrays for p in problems), strict=True)]
     inputs, labels, feedback, start = columns
     return first._replace(inputs=inputs, labels=labels, feedback=feedback, start=start)
 
 
-def _shared(ends: NDArray, seconds: float, evaluations: list[int], compilation: float = 0.0) -> list[Run]:
+def _shared(ends: NDArray, seconds: float, evaluations: list[int], compilation: float = 0.0) -> list[TimedRun]:
     """The runs of an ensemble, with the time divided among them."""
     share = seconds / len(ends)
-    return [Run(end, share, count, compilation) for end, count in zip(ends, evaluations, strict=True)]
+    return [TimedRun(end, share, count, compilation) for end, count in zip(ends, evaluations, strict=True)]
 
 
-Peer = Callable[[Problem, float, float], Run]
+Peer = Callable[[Arrays, float, float], TimedRun]
 """Of a problem, rtol and a limit in seconds, beyond which it raises TimeoutError."""
 
 PEERS: dict[str, Peer] = {
@@ -271,7 +271,7 @@ PEERS: dict[str, Peer] = {
 if importlib.util.find_spec("diffrax"):
     PEERS |= {f"diffrax {method}": partial(by_diffrax, method) for method in ("Tsit5", "Dopri8")}
 
-Together = Callable[[Sequence[Problem], float, float], list[Run]]
+Together = Callable[[Sequence[Arrays], float, float], list[TimedRun]]
 """Of an ensemble of problems of one shape, as `Peer`."""
 
 TOGETHER: dict[str, Together] = {}

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from figures import conservation
-from figures.peers import PEERS, Peer, Problem, Run, packed, problem
+from figures.peers import PEERS, Arrays, Peer, TimedRun, packed, problem
 from figures.style import BLUE, GREEN, ORANGE, PURPLE, SHADE, grid, panels
 from flowsim import Flow, Weights, solve
 from flowsim.reduction import reduce
@@ -57,16 +57,16 @@ def measure(samples: int = 10, width: int = 20, t_final: float = T_FINAL, rtols:
     return {name: list(points(method, arrays, reference, rtols)) for name, method in methods.items()}
 
 
-def by_events(flow: Flow, weights: Weights, arrays: Problem, rtol: float, _: float) -> Run:
+def by_events(flow: Flow, weights: Weights, arrays: Arrays, rtol: float, _: float) -> TimedRun:
     """flowsim's own: it ends."""
     started = time.perf_counter()
     solution = solve(flow, weights, arrays.t_final, rtol=rtol, atol=1e-2 * rtol)
     seconds = time.perf_counter() - started
     end = packed(reduce(flow, solution.evaluate(arrays.t_final)).weights)
-    return Run(end, seconds, int(solution.statistics["terms"]))
+    return TimedRun(end, seconds, int(solution.statistics["terms"]))
 
 
-def points(method: Peer, arrays: Problem, reference: NDArray, rtols: tuple[float, ...]) -> Iterator[Point]:
+def points(method: Peer, arrays: Arrays, reference: NDArray, rtols: tuple[float, ...]) -> Iterator[Point]:
     """From the loosest tolerance on, until it takes too long, or does not end at all."""
     for rtol in rtols:
         try:

@@ -50,7 +50,7 @@ EVALUATED = 128
 """Images at a time where no gradient is taken."""
 
 
-class Problem(NamedTuple):
+class Training(NamedTuple):
     """A run: its data as the network takes them, the network with what trains it, and groups by `read_alone`."""
 
     protocol: Protocol
@@ -100,7 +100,7 @@ def state_path(protocol: Protocol, setting: Setting, data: Data, folder: Path, d
     return training.state_path(folder, "deep_networks", settings, [*data.train, *data.test])
 
 
-def problem(protocol: Protocol, setting: Setting, data: Data, device: str) -> Problem:
+def problem(protocol: Protocol, setting: Setting, data: Data, device: str) -> Training:
     """A run at its start."""
     ready = normalized(protocol, data, device)
     module = network_of(protocol, setting, channels=data.train[0].shape[1]).to(device)
@@ -109,20 +109,20 @@ def problem(protocol: Protocol, setting: Setting, data: Data, device: str) -> Pr
     )
     for parameter in module.parameters():  # so that the state of a run has the same parts from the start
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return Problem(protocol, setting, ready, module, optimizer, Ledger(module, optimizer), read_alone(module))
+    return Training(protocol, setting, ready, module, optimizer, Ledger(module, optimizer), read_alone(module))
 
 
 # --- its states ---
 
 
-def start(runs: Problem) -> State:
+def start(runs: Training) -> State:
     """The state at epoch 0."""
     squares = {name: half_squares(runs.module, group) for name, group in runs.alone.items()}
     first = {"epoch": 0, "updates": 0, "diverged": False, "squares": squares, "records": []}
     return _state(runs, first)
 
 
-def advance(runs: Problem, state: State) -> State:
+def advance(runs: Training, state: State) -> State:
     """The state after one epoch more."""
     _restore(runs, state)
     updates, finite = state["updates"], True
@@ -134,12 +134,12 @@ def advance(runs: Problem, state: State) -> State:
     return _state(runs, {**state, "epoch": state["epoch"] + 1, "updates": updates, "diverged": not finite})
 
 
-def ends(runs: Problem, state: State) -> bool:
+def ends(runs: Training, state: State) -> bool:
     """Whether a state is the last: where the run diverges it ends."""
     return state["diverged"] or state["epoch"] == runs.protocol.epochs
 
 
-def _state(runs: Problem, rest: State) -> State:
+def _state(runs: Training, rest: State) -> State:
     """The state that network, optimizer and ledger are in, with one record more."""
     parts = {
         "module": {name: value.clone() for name, value in runs.module.state_dict().items()},
@@ -151,7 +151,7 @@ def _state(runs: Problem, rest: State) -> State:
     return {**rest, **parts, "records": [*rest["records"], observe(runs, rest)]}
 
 
-def _restore(runs: Problem, state: State) -> None:
+def _restore(runs: Training, state: State) -> None:
     runs.module.load_state_dict(state["module"])
     for parameter, buffer in zip(runs.module.parameters(), state["momentum"], strict=True):
         runs.optimizer.state[parameter]["momentum_buffer"] = buffer.clone()
@@ -161,7 +161,7 @@ def _restore(runs: Problem, state: State) -> None:
 # --- an epoch ---
 
 
-def batches(runs: Problem, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(runs: Training, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The training images in the order of an epoch, with the step size set to its own."""
     for options in runs.optimizer.param_groups:
         options["lr"] = runs.protocol.step_size(epoch)
@@ -171,7 +171,7 @@ def batches(runs: Problem, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield images[chosen], labels[chosen]
 
 
-def step(runs: Problem, images: Tensor, labels: Tensor) -> bool:
+def step(runs: Training, images: Tensor, labels: Tensor) -> bool:
     """One step on a batch; return whether the run goes on: it does not where it diverges."""
     runs.module.train()
     loss = accumulate(runs.module, images, labels, runs.protocol.piece)
@@ -204,7 +204,7 @@ def quantities(module: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def observe(runs: Problem, state: State) -> Float64[Tensor, " quantities"]:
+def observe(runs: Training, state: State) -> Float64[Tensor, " quantities"]:
     """What is recorded at a state, in which network and ledger are; of one that diverged nothing is a number."""
     module, of_run = runs.module, [float(state["updates"]), float(state["diverged"])]
     if state["diverged"]:

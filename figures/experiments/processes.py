@@ -18,7 +18,7 @@ Tell = Callable[[float], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Job:
     """What is to be done in a process of its own.
 
     Args:
@@ -35,8 +35,8 @@ class Run:
 
 
 def carry_out(
-    runs: Sequence[Run], processes: int | None = None, stream: IO[str] | None = None
-) -> Iterator[tuple[Run, Future[Any]]]:
+    runs: Sequence[Job], processes: int | None = None, stream: IO[str] | None = None
+) -> Iterator[tuple[Job, Future[Any]]]:
     """Each run when it is over, with what it returned or raised, whichever ends first.
 
     How far all of them are, and how much time is left, is reported meanwhile. Whoever stops taking them, as for Ctrl-C,

@@ -16,7 +16,7 @@ from figures.experiments import table
 from figures.experiments.claims import claims_table
 from figures.experiments.images import Images, load, pixels
 from figures.noisy_digits import alignment, conservation, flow_limit, losses, small_steps
-from figures.noisy_digits.protocol import DATASETS, RULES, Problem, Protocol, papers, problem
+from figures.noisy_digits.protocol import DATASETS, RULES, Ensemble, Protocol, papers, problem
 from figures.noisy_digits.results import claims, conservation_table, tabulate
 from figures.noisy_digits.training import require_readable, state_path, train
 from figures.style import STYLE, save
@@ -58,7 +58,7 @@ def prepare(options: argparse.Namespace, folder: Path, out: Console, err: Consol
 
 
 def run(
-    protocol: Protocol, images: Images, runs: Problem, folder: Path, out: Console, err: Console, failed: Attempts
+    protocol: Protocol, images: Images, runs: Ensemble, folder: Path, out: Console, err: Console, failed: Attempts
 ) -> None:
     """Train, write the tables and the figures into the folder, and print the paper's table and claims.
 
@@ -82,7 +82,7 @@ def run(
 
 
 def measure(
-    protocol: Protocol, images: Images, runs: Problem, folder: Path, err: Console
+    protocol: Protocol, images: Images, runs: Ensemble, folder: Path, err: Console
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables of the flow limit, and of the training.
 

@@ -137,7 +137,7 @@ def _apart(weights: NetworkWeights) -> list[NetworkWeights]:
     return [weights.with_layers([layer[number] for layer in weights.layers]) for number in range(count)]
 
 
-class Problem(NamedTuple):
+class Ensemble(NamedTuple):
     """All runs as an ensemble `rules x repeats x widths`: the flow on the training images, that on the test images."""
 
     flow: Flow
@@ -146,7 +146,7 @@ class Problem(NamedTuple):
     rule: EachItsOwn
 
 
-def problem(protocol: Protocol, images: Images, device: str = "cpu") -> Problem:
+def problem(protocol: Protocol, images: Images, device: str = "cpu") -> Ensemble:
     """Draw data, weights and feedback for each repeat; the same ones for all rules. The images are rows of `pixels`.
 
     Entries of W, V and of FA's B are N(0, 1/m), our reading of the paper's initialisation by width; adaFA has B = V(0).
@@ -179,7 +179,7 @@ def problem(protocol: Protocol, images: Images, device: str = "cpu") -> Problem:
     }
     rule = EachItsOwn(tuple(rules[name] for name in RULES), scale)
     flow, at_test = (Flow(dataset, rule, "cross-entropy", protocol.slope) for dataset in (train, test))
-    return Problem(flow, at_test, weights, rule)
+    return Ensemble(flow, at_test, weights, rule)
 
 
 def _draw_images(protocol: Protocol, images: Images, seed: int) -> tuple[Part, Part]:

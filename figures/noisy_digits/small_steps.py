@@ -10,7 +10,7 @@ from torch import Tensor
 
 from figures.experiments.images import Images
 from figures.experiments.table import table_of
-from figures.noisy_digits.protocol import RULES, Problem, Protocol, problem
+from figures.noisy_digits.protocol import RULES, Ensemble, Protocol, problem
 from flowsim import Dataset, Flow, Weights, descent, solve
 from flowsim.observables import conserved_per_layer
 from flowsim.progress import Tell
@@ -60,7 +60,7 @@ def _largest_difference(left: Weights, right: Weights) -> Tensor:
     return torch.stack([(a - b).abs().max() for a, b in zip(left.layers, right.layers, strict=True)]).max()
 
 
-def alone(runs: Problem, number: int) -> tuple[Flow, Weights]:
+def alone(runs: Ensemble, number: int) -> tuple[Flow, Weights]:
     """The first run of a rule by itself, as integrators can solve it."""
     weights = Weights(*(layer[number, 0, 0] for layer in runs.weights.layers))
     data = runs.flow.dataset

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from figures.experiments import training
 from figures.experiments.training import SAVE_EVERY, State
-from figures.noisy_digits.protocol import Problem, Protocol
+from figures.noisy_digits.protocol import Ensemble, Protocol
 from flowsim import Weights, descent
 from flowsim.observables import accuracy, alignment, conserved_per_layer
 
@@ -39,7 +39,7 @@ PARTS = ("update", "mismatch", "correction")
 Records = Float[Tensor, "records quantities rules repeats widths"]
 
 
-def observe(problem: Problem, state: descent.State[Weights]) -> Float[Tensor, "quantities rules repeats widths"]:
+def observe(problem: Ensemble, state: descent.State[Weights]) -> Float[Tensor, "quantities rules repeats widths"]:
     """The quantities at a state."""
     flow, now, first = problem.flow, state.weights, problem.weights
     hidden, output = now.layers
@@ -62,7 +62,7 @@ def observe(problem: Problem, state: descent.State[Weights]) -> Float[Tensor, "q
 
 def train(
     protocol: Protocol,
-    problem: Problem,
+    problem: Ensemble,
     folder: Path,
     advanced: Callable[[int], None] = lambda epoch: None,
     save_every: float = SAVE_EVERY,
@@ -90,13 +90,13 @@ def train(
     return torch.stack(end["records"])
 
 
-def start(problem: Problem) -> State:
+def start(problem: Ensemble) -> State:
     """The state at epoch 0."""
     first = descent.start(problem.weights)
     return _state(0, [observe(problem, first)], first)
 
 
-def advance(protocol: Protocol, problem: Problem, state: State) -> State:
+def advance(protocol: Protocol, problem: Ensemble, state: State) -> State:
     """The state after one step more."""
     epoch, weights = state["epoch"] + 1, problem.weights.with_layers(state["weights"])
     before = descent.State(weights, **{name: tuple(state[name]) for name in PARTS})
@@ -110,7 +110,7 @@ def _state(epoch: int, records: list[Tensor], at: descent.State[Weights]) -> Sta
     return {"epoch": epoch, "records": records, "weights": list(at.weights.layers), **parts}
 
 
-def state_path(protocol: Protocol, problem: Problem, folder: Path) -> Path:
+def state_path(protocol: Protocol, problem: Ensemble, folder: Path) -> Path:
     """The file of the state, named after the protocol, all data and the device."""
     datasets = (problem.flow.dataset, problem.test.dataset)
     data = [tensor for dataset in datasets for tensor in (dataset.inputs, dataset.labels)]
@@ -118,7 +118,7 @@ def state_path(protocol: Protocol, problem: Problem, folder: Path) -> Path:
     return training.state_path(folder, "noisy_digits", settings, data)
 
 
-def require_readable(protocol: Protocol, problem: Problem, folder: Path) -> None:
+def require_readable(protocol: Protocol, problem: Ensemble, folder: Path) -> None:
     """Check before a long run that the state of an interrupted one, if there is one, can be read.
 
     Raises:

@@ -20,7 +20,7 @@ from flint import arb, ctx, fmpq
 
 from flowsim.enclosure import checker
 from flowsim.enclosure.enclosure import Enclosure
-from flowsim.enclosure.exact import Number, Problem
+from flowsim.enclosure.exact import ExactProblem, Number
 from flowsim.enclosure.modes import Mode
 from flowsim.enclosure.points import Point, alignment, conserved, descent_product, risk
 from flowsim.enclosure.roots import Unseparated
@@ -103,7 +103,7 @@ def certificate(enclosure: Enclosure, claims: Sequence[Claim] = ()) -> dict[str,
     """The certificate as what JSON knows: see `write_certificate`."""
     data = _data(enclosure.problem)
     with checker.digits(enclosure.bits):
-        problem, records = checker.Problem(data), []
+        problem, records = checker.CertifiedProblem(data), []
         stated = [_stated(claim) for claim in claims]
         start = [*(entry for n in problem.neurons for entry in n.hidden), *(n.output for n in problem.neurons)]
         balls, vanishing, before = [arb(entry) for entry in start], {}, None
@@ -131,7 +131,7 @@ def certificate(enclosure: Enclosure, claims: Sequence[Claim] = ()) -> dict[str,
     }  # fmt: skip
 
 
-def _data(problem: Problem) -> dict[str, Any]:
+def _data(problem: ExactProblem) -> dict[str, Any]:
     """The problem without merging; equal samples stand side by side."""
     neurons = [problem.neurons[j] for j in problem.neuron_of]
     samples = [i for i, count in enumerate(_counts(problem)) for _ in range(count)]
@@ -147,7 +147,7 @@ def _data(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _counts(problem: Problem) -> list[int]:
+def _counts(problem: ExactProblem) -> list[int]:
     """How often each sample occurs."""
     whole = lcm(*(int(sample.weight.q) for sample in problem.samples))
     return [int((sample.weight * whole).p) for sample in problem.samples]
@@ -163,7 +163,7 @@ def _ball(number: arb) -> str:
     return f"{_dyadic(number.mid())} {_dyadic(number.rad())}"
 
 
-def _letters(problem: Problem, mode: Mode) -> str:
+def _letters(problem: ExactProblem, mode: Mode) -> str:
     """The letters of a mode, one per sample: see `checker.Mode`."""
     found = ""
     for sample, count in zip(problem.samples, _counts(problem), strict=True):
@@ -175,7 +175,7 @@ def _letters(problem: Problem, mode: Mode) -> str:
     return found
 
 
-def _event(problem: Problem, changes: tuple[Change, ...]) -> dict[str, Any] | None:
+def _event(problem: ExactProblem, changes: tuple[Change, ...]) -> dict[str, Any] | None:
     """The change that all others of the same event follow from: an arrival, if there is one."""
     if not changes:
         return None
@@ -192,7 +192,7 @@ def _event(problem: Problem, changes: tuple[Change, ...]) -> dict[str, Any] | No
 
 
 def _provable(
-    problem: checker.Problem, step: Step, balls: list[arb], length: arb
+    problem: checker.CertifiedProblem, step: Step, balls: list[arb], length: arb
 ) -> tuple[dict[str, Any], checker.Step]:
     """The record of a step, without pieces, with tails that the checker can prove."""
     for shrunk in SHRUNK:
@@ -232,7 +232,7 @@ def _short(number: arb) -> arb:
 
 
 def _timed(
-    problem: checker.Problem, record: dict[str, Any], checked: checker.Step, vanishing: dict[str, int]
+    problem: checker.CertifiedProblem, record: dict[str, Any], checked: checker.Step, vanishing: dict[str, int]
 ) -> checker.Step:
     """Add to a record the time of its event, wide enough for the checker to see it, and the pieces of all watches."""
     meeting = checker.event_names(checked, record["event"])

@@ -102,7 +102,7 @@ class Neuron:
     count: int
 
 
-class Problem:
+class CertifiedProblem:
     """The data of a certificate, in rational numbers."""
 
     def __init__(self, data: dict[str, Any]) -> None:
@@ -167,7 +167,7 @@ class Mode:
     inactive slope, since nothing drives z. `sign` is that of b_j.
     """
 
-    def __init__(self, problem: Problem, text: str, sign: int) -> None:
+    def __init__(self, problem: CertifiedProblem, text: str, sign: int) -> None:
         self.problem, self.text, self.sign = problem, text, sign
         require(len(text) == problem.samples and set(text) <= set("+-0ai"), "mode", f"{text!r} is none")
         self.sides: list[int | None] = []
@@ -238,11 +238,11 @@ def weighted(row: Iterable[fmpq], balls: Sequence[arb]) -> arb:
     return reduce(add, (arb(a) * one for a, one in zip(row, balls, strict=True) if a), arb(0))
 
 
-def _normals(problem: Problem, kinks: Iterable[int]) -> fmpq_mat:
+def _normals(problem: CertifiedProblem, kinks: Iterable[int]) -> fmpq_mat:
     return fmpq_mat([list(problem.kinks[k].normal) for k in kinks])
 
 
-def projection(problem: Problem, kinks: Sequence[int]) -> fmpq_mat:
+def projection(problem: CertifiedProblem, kinks: Sequence[int]) -> fmpq_mat:
     """Onto the weights that are orthogonal to the normals of these kinks."""
     d = problem.dimension
     identity = fmpq_mat(d, d, [int(r == c) for r in range(d) for c in range(d)])
@@ -376,7 +376,7 @@ class Step:
     radius), `active` G_j w_j, `pulls` r_j = G_j^T q. The gradient of the risk by w_j is -v_j r_j.
     """
 
-    def __init__(self, problem: Problem, record: dict[str, Any]) -> None:
+    def __init__(self, problem: CertifiedProblem, record: dict[str, Any]) -> None:
         self.problem, self.order, self.disc = problem, int(record["order"]), dyadic(record["disc"])
         signs = ["-0+".index(letter) - 1 for letter in record["signs"]]
         self.modes = [Mode(problem, *pair) for pair in zip(record["modes"], signs, strict=True)]
@@ -561,7 +561,7 @@ def check_lasts(step: Step, record: dict[str, Any], vanishing: dict[str, int]) -
         require(step.begin.overlaps(step.end) and step.begin >= step.end, "length", "it is not exact, without an event")
 
 
-def _is_of_one_side(problem: Problem, mode: Mode, k: int) -> bool:
+def _is_of_one_side(problem: CertifiedProblem, mode: Mode, k: int) -> bool:
     """Whether the slopes of the samples of a kink are those of one of its sides."""
     return len({(mode.text[i] == "a") == (factor > 0) for i, factor in problem.kinks[k].factors.items()}) == 1
 
@@ -612,13 +612,13 @@ def _scaled(row: list[fmpq]) -> list[fmpq]:
     return [entry / size for entry in row]
 
 
-def _kink_of(problem: Problem, sample: Any) -> int:
+def _kink_of(problem: CertifiedProblem, sample: Any) -> int:
     found = [k for k, kink in enumerate(problem.kinks) if sample in kink.factors]
     require(bool(found), "event", "its sample has no kink")
     return found[0]
 
 
-def check_begins(problem: Problem, step: Step) -> dict[str, int]:
+def check_begins(problem: CertifiedProblem, step: Step) -> dict[str, int]:
     """The modes at t = 0 are those in which the only solution leaves. Returned is what vanishes there."""
     state = [entry for neuron in problem.neurons for entry in neuron.hidden] + [n.output for n in problem.neurons]
     for place, (number, given) in enumerate(zip(state, step.start, strict=True)):
@@ -833,7 +833,7 @@ def digits(bits: int) -> Iterator[None]:
 
 
 def _verify(certificate: dict[str, Any]) -> list[str]:
-    problem, before, where = Problem(certificate["data"]), None, "step 0"
+    problem, before, where = CertifiedProblem(certificate["data"]), None, "step 0"
     time = latest = arb(0)  # of the start of a step: all steps before as short, and as long, as they may be
     records, claims, end = certificate["steps"], certificate["claims"], arb(exact(certificate["t_final"]))
     try:
@@ -859,7 +859,7 @@ def _verify(certificate: dict[str, Any]) -> list[str]:
     return [_summary(certificate, problem), *map(_claimed, claims)]
 
 
-def _summary(certificate: dict[str, Any], problem: Problem) -> str:
+def _summary(certificate: dict[str, Any], problem: CertifiedProblem) -> str:
     rule = "GD" if problem.moves else "FA" if problem.scale is None else f"sign-FA with scale {problem.scale}"
     events = sum(record["event"] is not None for record in certificate["steps"])
     return (

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from flint import arb, ctx
 
 from flowsim.enclosure.comparison import Comparison, compare
-from flowsim.enclosure.exact import Number, Problem, rational
+from flowsim.enclosure.exact import ExactProblem, Number, rational
 from flowsim.enclosure.infimum import Infimum, infimum
 from flowsim.enclosure.points import Point, at_time
 from flowsim.enclosure.steps import Change, Step
@@ -34,7 +34,7 @@ class Event(NamedTuple):
 class Enclosure:
     """A proved enclosure of a solution on [0, t_final], made by `flowsim.enclose`."""
 
-    problem: Problem
+    problem: ExactProblem
     bits: int
     t_final: arb
     steps: tuple[Step, ...]
@@ -84,7 +84,7 @@ class Enclosure:
         return compare(self.at, self.t_final, self.bits, solution, **options)
 
 
-def _named(problem: Problem, change: Change, time: arb) -> list[Event]:
+def _named(problem: ExactProblem, change: Change, time: arb) -> list[Event]:
     """The events of a change, one for each of the equal neurons."""
     if change.kink is None:
         sample, kind = -1, "sign change"

@@ -49,7 +49,7 @@ class Neuron:
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class ExactProblem:
     """A flow of a two-layer network with scalar output and its initial weights, exactly.
 
     `scale` is s of sign-FA (b_j = s sign v_j) and None under the other rules; the feedback of neurons is None
@@ -127,7 +127,7 @@ def exact_problem(
     scale: Number | None = None,
     slope: Number,
     loss: str,
-) -> Problem:
+) -> ExactProblem:
     """Return the problem with the numbers given, floats or fractions.
 
     With `feedback` the rule is FA, with `scale` sign-FA, without both GD.
@@ -155,7 +155,7 @@ def exact_problem(
     fixed = [None] * len(output) if feedback is None else [rational(number) for number in feedback]
     given = list(zip((tuple(map(rational, row)) for row in hidden), map(rational, output), fixed, strict=True))
     merged = _counted(given)
-    return Problem(
+    return ExactProblem(
         normals=fmpq_mat(len(normals), len(rows[0]), [entry for normal in normals for entry in normal]),
         names=tuple(names),
         samples=tuple(samples),
@@ -167,7 +167,7 @@ def exact_problem(
     )
 
 
-def problem_of(flow: Flow, weights: Weights) -> Problem:
+def problem_of(flow: Flow, weights: Weights) -> ExactProblem:
     """Return the problem of a flow and its initial weights.
 
     Raises:

@@ -20,7 +20,7 @@ from typing import Any
 from flint import arb, ctx
 
 from flowsim.enclosure.curve import around_zero
-from flowsim.enclosure.exact import Problem
+from flowsim.enclosure.exact import ExactProblem
 from flowsim.enclosure.points import Point, around, at_local
 from flowsim.enclosure.steps import Step
 from flowsim.validation import require_count
@@ -77,7 +77,7 @@ class _Piece:
 
 
 def infimum(
-    problem: Problem, steps: Sequence[Step], observable: Observable, digits: int = 36, pieces: int = MOST_PIECES
+    problem: ExactProblem, steps: Sequence[Step], observable: Observable, digits: int = 36, pieces: int = MOST_PIECES
 ) -> Infimum:
     """Enclose the infimum of an observable over all steps to so many digits, or as well as balls and pieces allow.
 
@@ -106,7 +106,7 @@ def infimum(
     return Infimum(queue[0][0], best, time)
 
 
-def _bounded(problem: Problem, observable: Observable, piece: _Piece) -> _Piece:
+def _bounded(problem: ExactProblem, observable: Observable, piece: _Piece) -> _Piece:
     step, low, high = piece.step, piece.low, piece.high
     middle = ((low + high) / 2).mid()
     radius = (abs(high - middle).upper()).union(abs(low - middle).upper()).upper()

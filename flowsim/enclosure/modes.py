@@ -14,7 +14,7 @@ from itertools import product
 
 from flint import arb, fmpq, fmpq_mat
 
-from flowsim.enclosure.exact import Problem
+from flowsim.enclosure.exact import ExactProblem
 from flowsim.errors import Undecided
 
 MOST_OPEN = 6
@@ -31,7 +31,7 @@ class Mode:
     0 because nothing at all drives zeta; their side is that whose slope they keep. `sign`: that of b_j.
     """
 
-    problem: Problem
+    problem: ExactProblem
     sides: tuple[int, ...]
     resting: frozenset[int]
     sign: int

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 from flint import arb, arb_series
 
 from flowsim.enclosure.curve import coefficients_of
-from flowsim.enclosure.exact import Problem
+from flowsim.enclosure.exact import ExactProblem
 from flowsim.enclosure.modes import Mode
 from flowsim.enclosure.series import feedback_moves, fixed_feedback
 from flowsim.enclosure.steps import Step
@@ -28,7 +28,7 @@ A = TypeVar("A")
 class Point(Generic[A]):
     """The solution at `time`. Lists that end in `_merged` have one entry for each of the different neurons."""
 
-    problem: Problem
+    problem: ExactProblem
     time: A
     hidden_merged: list[list[A]]
     output_merged: list[A]
@@ -147,7 +147,7 @@ def alignment(point: Point[Any]) -> Any:
     return inner(v, b) / (inner(v, v) * inner(b, b)).sqrt()
 
 
-def at_time(problem: Problem, steps: Sequence[Step], time: arb) -> Point[arb]:
+def at_time(problem: ExactProblem, steps: Sequence[Step], time: arb) -> Point[arb]:
     """The solution at a time: the union over all steps in which it may lie."""
     found = [at_local(problem, step, time - step.start) for step in steps if step.start <= time <= step.end] or [
         at_local(problem, step, time - step.start) for step in steps if not (time < step.start or time > step.end)
@@ -165,14 +165,14 @@ def at_time(problem: Problem, steps: Sequence[Step], time: arb) -> Point[arb]:
     return first
 
 
-def at_local(problem: Problem, step: Step, local: arb) -> Point[arb]:
+def at_local(problem: ExactProblem, step: Step, local: arb) -> Point[arb]:
     """The solution of a step at a time since its start."""
     values = [curve.value(local) for curve in step.hidden]
     rows = _rows(problem, values)
     return Point(problem, step.start + local, rows, [curve.value(local) for curve in step.output], step.state.modes)
 
 
-def around(problem: Problem, step: Step, middle: arb, radii: Sequence[arb], count: int) -> list[Point[arb_series]]:
+def around(problem: ExactProblem, step: Step, middle: arb, radii: Sequence[arb], count: int) -> list[Point[arb_series]]:
     """The solution's first Taylor coefficients about every time of [middle - radius, middle + radius] in a step.
 
     One point for each radius.
@@ -186,7 +186,7 @@ def around(problem: Problem, step: Step, middle: arb, radii: Sequence[arb], coun
     return found
 
 
-def _rows(problem: Problem, entries: list[A]) -> list[list[A]]:
+def _rows(problem: ExactProblem, entries: list[A]) -> list[list[A]]:
     d = problem.dimension
     return [entries[j * d : (j + 1) * d] for j in range(len(problem.neurons))]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flint import arb, ctx
 
 from flowsim.enclosure.enclosure import Enclosure
-from flowsim.enclosure.exact import Number, Problem, rational
+from flowsim.enclosure.exact import ExactProblem, Number, rational
 from flowsim.enclosure.roots import Unseparated
 from flowsim.enclosure.series import Expansion, State
 from flowsim.enclosure.start import start
@@ -22,7 +22,9 @@ WIDEST = 2.0**-20
 """Balls wider than that are of no use."""
 
 
-def enclose_problem(problem: Problem, t_final: Number, *, bits: int = 256, beginning: State | None = None) -> Enclosure:
+def enclose_problem(
+    problem: ExactProblem, t_final: Number, *, bits: int = 256, beginning: State | None = None
+) -> Enclosure:
     """Enclose the solution of a problem on [0, t_final].
 
     `beginning` replaces the exact start by one in balls, which stands for all that are in it and have the
@@ -44,7 +46,7 @@ def enclose_problem(problem: Problem, t_final: Number, *, bits: int = 256, begin
         bits *= 2
 
 
-def _steps(problem: Problem, t_final: Number, beginning: State | None) -> list[Step]:
+def _steps(problem: ExactProblem, t_final: Number, beginning: State | None) -> list[Step]:
     """The steps at the bits of the context."""
     steps: list[Step] = []
     end, time, share = arb(rational(t_final)), arb(0), 0.8

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from flint import arb, arb_mat, fmpq_mat
 
-from flowsim.enclosure.exact import Problem
+from flowsim.enclosure.exact import ExactProblem
 from flowsim.enclosure.modes import Mode
 
 CHUNK = 16
@@ -75,7 +75,7 @@ class Expansion:
     hidden (m x d), output (m), zeta (kinks x m), margins u (n), g = -l'(u) (n), drives q (n).
     """
 
-    def __init__(self, problem: Problem, state: State) -> None:
+    def __init__(self, problem: ExactProblem, state: State) -> None:
         self.problem, self.state = problem, state
         samples, neurons = problem.samples, problem.neurons
         self.hidden: list[Row] = [[entry for row in state.hidden for entry in row]]
@@ -156,12 +156,12 @@ class Expansion:
         return [entry for product in self.back for entry in product.term()]
 
 
-def feedback_moves(problem: Problem) -> bool:
+def feedback_moves(problem: ExactProblem) -> bool:
     """Whether b_j = v_j."""
     return not problem.fixed and not problem.follows_signs
 
 
-def fixed_feedback(problem: Problem, modes: Sequence[Mode]) -> Row:
+def fixed_feedback(problem: ExactProblem, modes: Sequence[Mode]) -> Row:
     """The b_j of a mode, where they stand still: fixed, or s times a sign. Empty under GD."""
     if feedback_moves(problem):
         return []

@@ -7,13 +7,13 @@ from typing import Any
 
 from flint import arb, fmpq
 
-from flowsim.enclosure.exact import Problem
+from flowsim.enclosure.exact import ExactProblem
 from flowsim.enclosure.modes import Mode, decide, linear
 from flowsim.enclosure.series import State, feedback_moves
 from flowsim.errors import Undecided
 
 
-def start(problem: Problem) -> State:
+def start(problem: ExactProblem) -> State:
     """Return the initial state with the mode of each neuron.
 
     Raises:
@@ -36,7 +36,7 @@ def start(problem: Problem) -> State:
     )
 
 
-def find_twins(problem: Problem, places: Sequence[Sequence[fmpq]]) -> tuple[int, ...]:
+def find_twins(problem: ExactProblem, places: Sequence[Sequence[fmpq]]) -> tuple[int, ...]:
     """For each neuron the first whose zeta are those of its own times b_k / b_j > 0 at t = 0, and so ever after.
 
     dw_j/dt is b_j times a sum that depends on w_j by its sides only. Under sign-FA that is so while v_j and v_k have
@@ -61,13 +61,13 @@ def sign_of(number: fmpq | arb) -> int:
     return 1 if number > 0 else -1 if number < 0 else 0
 
 
-def _places(problem: Problem, hidden: tuple[fmpq, ...]) -> list[fmpq]:
+def _places(problem: ExactProblem, hidden: tuple[fmpq, ...]) -> list[fmpq]:
     """Zeta of each kink."""
     normals = problem.normals
     return [sum((normals[kink, c] * entry for c, entry in enumerate(hidden)), fmpq(0)) for kink in range(problem.kinks)]
 
 
-def _activation(problem: Problem, i: int, row: list[fmpq]) -> fmpq:
+def _activation(problem: ExactProblem, i: int, row: list[fmpq]) -> fmpq:
     """phi(z) of sample i."""
     sample = problem.samples[i]
     if sample.kink is None:
@@ -75,7 +75,7 @@ def _activation(problem: Problem, i: int, row: list[fmpq]) -> fmpq:
     return problem.slope_on(sample, sign_of(row[sample.kink])) * sample.factor * row[sample.kink]
 
 
-def _drives(problem: Problem, places: list[list[fmpq]]) -> list[arb]:
+def _drives(problem: ExactProblem, places: list[list[fmpq]]) -> list[arb]:
     """The drives q of the samples."""
     found = []
     for i, sample in enumerate(problem.samples):
@@ -87,7 +87,7 @@ def _drives(problem: Problem, places: list[list[fmpq]]) -> list[arb]:
     return found
 
 
-def _mode(problem: Problem, j: int, row: list[fmpq], drives: list[arb]) -> Mode:
+def _mode(problem: ExactProblem, j: int, row: list[fmpq], drives: list[arb]) -> Mode:
     neuron = problem.neurons[j]
     sign = sign_of(neuron.output if neuron.feedback is None else neuron.feedback)
     if sign == 0 and problem.follows_signs:

@@ -17,7 +17,7 @@ def forge(data: dict[str, Any], modes: list[str], signs: str) -> dict[str, Any]:
         checker.Rejected: if such modes are refused whatever the rest says.
     """
     with checker.digits(BITS):
-        problem = checker.Problem(data)
+        problem = checker.CertifiedProblem(data)
         weights = [entry for neuron in problem.neurons for entry in neuron.hidden]
         weights += [neuron.output for neuron in problem.neurons]
         record: dict[str, Any] = {

@@ -89,7 +89,9 @@ def refitted(certificate: Record, number: int, disc: int = -1, length: int = 1) 
     record["disc"] = scaled(record["disc"], disc)
     record["length"] = [scaled(bound, length) for bound in record["length"]]
     with checker.digits(certificate["bits"]):
-        step = checker.Step(checker.Problem(certificate["data"]), record | {"tails": ["0p0"] * len(record["tails"])})
+        step = checker.Step(
+            checker.CertifiedProblem(certificate["data"]), record | {"tails": ["0p0"] * len(record["tails"])}
+        )
         for _ in range(30):
             step.expand([(bound * 1.01).upper() for bound in step.image()])
         record["tails"] = [written(Fraction(str(one.tail.fmpq()))) for one in step.weights]
@@ -372,11 +374,11 @@ def test_equal_starts_in_other_data_are_rejected() -> None:
 
 def test_twins_are_exact_multiples_and_no_longer_when_a_sign_has_changed() -> None:
     data = deepcopy(certified("twins")["data"])
-    assert checker.Problem(data).twins == [0, 0, 2]
-    assert checker.Problem(data | {"feedback": ["1", "1/4", "1"]}).twins == [0, 1, 2]
-    assert checker.Problem(data | {"feedback": None}).twins == [0, 1, 2], "not under GD"
+    assert checker.CertifiedProblem(data).twins == [0, 0, 2]
+    assert checker.CertifiedProblem(data | {"feedback": ["1", "1/4", "1"]}).twins == [0, 1, 2]
+    assert checker.CertifiedProblem(data | {"feedback": None}).twins == [0, 1, 2], "not under GD"
     data["hidden"][1][1] = nudged(data["hidden"][1][1])
-    assert checker.Problem(data).twins == [0, 1, 2]
+    assert checker.CertifiedProblem(data).twins == [0, 1, 2]
     first, second = certified("two signs")["steps"][0], certified("two signs")["steps"][-1]
     assert first["signs"] != second["signs"]
 

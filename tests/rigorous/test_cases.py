@@ -22,7 +22,7 @@ from theorems.command import main
 from theorems.ensembles import Scope
 from theorems.outcome import Outcome
 from theorems.rigorous import lemma_5_4, own_data, proposition_5_7
-from theorems.rigorous.claims import Run
+from theorems.rigorous.claims import EnclosedRun
 from theorems.rigorous.ensembles import margin_instance
 from theorems.rigorous.instance import Instance
 
@@ -60,7 +60,7 @@ def test_instances_cover_slides_large_networks_and_long_times() -> None:
     assert {run.rule for run in runs} == {"FA", "sign-FA", "GD"}
     assert {run.loss for run in runs} == {"exponential", "logistic", "squared"}
     sliding = every[2].runs[0]()  # of Equation (1)
-    assert any(event.kind == "sliding entry" for event in Run(sliding, 64).enclosure.events)
+    assert any(event.kind == "sliding entry" for event in EnclosedRun(sliding, 64).enclosure.events)
 
 
 def saved(instance: Instance, path: Path) -> str:

@@ -11,12 +11,12 @@ from flowsim.enclosure.points import Point, descent_product, risk
 from theorems.check import DoesNotApplyError
 from theorems.rigorous import lemma_5_4, proposition_5_7
 from theorems.rigorous.alignment import cosine_at_least
-from theorems.rigorous.claims import Hypothesis, Nonnegative, Run, dominance_ratio, excess_over, mean_rate
+from theorems.rigorous.claims import EnclosedRun, Hypothesis, Nonnegative, dominance_ratio, excess_over, mean_rate
 from theorems.rigorous.ensembles import margin_instance, tight_instance, with_gaps, wrong_signs
 from theorems.rigorous.equality import Equal
 from theorems.rigorous.statement import Case, check
 
-RUN = Run(margin_instance("separable", "FA", 0, samples=2, width=2, t_final=2), 128)
+RUN = EnclosedRun(margin_instance("separable", "FA", 0, samples=2, width=2, t_final=2), 128)
 
 
 def time_less(constant: Fraction) -> Any:
@@ -88,7 +88,7 @@ def test_the_mean_is_at_most_the_infimum_of_the_ratio_away() -> None:
 
 def test_a_margin_of_1e_23_is_proved_and_floats_see_none() -> None:
     """Prop. 5.7 on an instance that attains its constant: the margin is 1.4e-23 at most, of what is compared."""
-    run = Run(tight_instance("simplex", near=Fraction(1, 10**12), slope=Fraction(1)), 192)
+    run = EnclosedRun(tight_instance("simplex", near=Fraction(1, 10**12), slope=Fraction(1)), 192)
     statement = proposition_5_7.STATEMENTS["nearly orthogonal"]
     found = check(statement, "tight", "theorem", [run])
     assert found.verdict == "proved"
@@ -100,7 +100,7 @@ def test_a_margin_of_1e_23_is_proved_and_floats_see_none() -> None:
 @pytest.mark.parametrize(("share", "verdict"), [(-1, "proved"), (1, "refuted")])
 def test_a_constant_that_is_off_by_1e_25_is_told_from_the_largest_one(share: int, verdict: str) -> None:
     """The largest mu is the infimum of the ratio."""
-    run = Run(RUN.instance, 192)
+    run = EnclosedRun(RUN.instance, 192)
     best = run.enclosure.infimum(dominance_ratio(2), digits=40).lower
     with ctx.workprec(192):
         mantissa, exponent = best.mid().man_exp()
@@ -115,7 +115,7 @@ def test_an_equality_is_proved_within_1e_30_over_all_times_and_refuted_by_any_de
     def difference(point: Point[Any]) -> list[Any]:
         return [risk(point) - initial]
 
-    run = Run(RUN.instance, 192)
+    run = EnclosedRun(RUN.instance, 192)
     found = Equal("claim", difference, initial, descent_product).decide(run)
     assert found.verdict == "proved"
     low, high = map(Fraction, found.value)
@@ -133,7 +133,7 @@ def _late_bump(point: Point[Any]) -> Any:
 
 def test_an_equality_is_about_all_times_of_a_step() -> None:
     """t - T/2 is 0 at the middle of the only step."""
-    run = Run(replace(RUN.instance, t_final=Fraction(1, 1024)), 128)
+    run = EnclosedRun(replace(RUN.instance, t_final=Fraction(1, 1024)), 128)
     assert len(run.enclosure.steps) == 1
     found = Equal("claim", lambda point: [point.time - arb(1) / 2048], arb(1)).decide(run)
     assert found.verdict == "undecided"
@@ -143,7 +143,7 @@ def test_an_equality_is_about_all_times_of_a_step() -> None:
 
 def test_what_a_polynomial_leaves_out_is_in_the_interval() -> None:
     """e^(32 t / T) is e^32 at the end, which its Taylor polynomial about the middle does not reach."""
-    run = Run(replace(RUN.instance, t_final=Fraction(1, 1024)), 128)
+    run = EnclosedRun(replace(RUN.instance, t_final=Fraction(1, 1024)), 128)
     found = Equal("claim", lambda point: [(32768 * point.time).exp()], arb(1)).decide(run)
     with ctx.workprec(128):
         assert found.holds is False
@@ -156,7 +156,7 @@ def test_an_equality_that_is_not_sharp_enough_is_undecided() -> None:
 
 
 def test_a_theorem_is_refuted_by_one_run_and_a_control_only_by_all() -> None:
-    def claims(run: Run) -> list[Nonnegative]:
+    def claims(run: EnclosedRun) -> list[Nonnegative]:
         return [
             Nonnegative("claim", [time_less(run.instance.t_final - 1)])
         ]  # false at the end for T = 2, not for T = 1
@@ -164,7 +164,7 @@ def test_a_theorem_is_refuted_by_one_run_and_a_control_only_by_all() -> None:
     stated = replace(proposition_5_7.STATEMENTS["orthogonally separable"], claims=claims, hypotheses=lambda run: [])
     broken = replace(stated, hypotheses=lambda run: [Hypothesis("broken", False)])
     good, bad = (replace(RUN.instance, t_final=Fraction(t)) for t in (1, 2))
-    runs = [Run(good, 128), Run(bad, 128)]
+    runs = [EnclosedRun(good, 128), EnclosedRun(bad, 128)]
     assert check(stated, "both", "theorem", runs).verdict == "refuted"
     assert check(stated, "good", "theorem", runs[:1]).verdict == "proved"
     assert check(broken, "both", "control", runs).verdict == "undecided"
@@ -175,14 +175,14 @@ def test_a_theorem_does_not_apply_where_a_hypothesis_fails_by_1e_40_or_is_undeci
     """Although its claims are true there."""
     below = with_gaps(RUN.instance, [Fraction(1), -Fraction(1, 10**40)])
     with pytest.raises(DoesNotApplyError, match=r"lemma_5_4 does not apply: c_j >= 0 \(slack -1e-40\)"):
-        check(lemma_5_4.STATEMENT, "below", "theorem", [Run(below, 128)])
+        check(lemma_5_4.STATEMENT, "below", "theorem", [EnclosedRun(below, 128)])
     doubtful = replace(lemma_5_4.STATEMENT, hypotheses=lambda run: [Hypothesis("doubtful", None)])
     with pytest.raises(DoesNotApplyError):
         check(doubtful, "doubtful", "theorem", [RUN])
 
 
 def test_a_cosine_near_minus_1_is_refuted_though_its_square_is_large() -> None:
-    run = Run(replace(wrong_signs(0), t_final=Fraction(1, 1024)), 128)
+    run = EnclosedRun(replace(wrong_signs(0), t_final=Fraction(1, 1024)), 128)
     found = [claim.decide(run).verdict for claim in cosine_at_least("1 / sqrt(m)", lambda bb: bb / run.instance.width)]
     assert found == ["refuted", "proved"]
 

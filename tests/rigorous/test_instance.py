@@ -9,7 +9,7 @@ import torch
 
 from flowsim import Dataset
 from theorems.rigorous import constants
-from theorems.rigorous.claims import Hypothesis, Run
+from theorems.rigorous.claims import EnclosedRun, Hypothesis
 from theorems.rigorous.ensembles import GAP, gaussian_instance, margin_instance, tight_instance, with_gaps
 from theorems.rigorous.instance import Instance, least_norm
 from theorems.rigorous.proposition_5_7 import STATEMENTS, presumed_nearly_orthogonal
@@ -18,7 +18,7 @@ TINY = Fraction(1, 10**40)
 
 
 def _fails(kind: str, instance: Instance) -> list[str]:
-    return [item.name for item in STATEMENTS[kind].hypotheses(Run(instance, 64)) if not item.holds]
+    return [item.name for item in STATEMENTS[kind].hypotheses(EnclosedRun(instance, 64)) if not item.holds]
 
 
 @pytest.mark.parametrize("rule", ["FA", "sign-FA"])
@@ -48,17 +48,17 @@ def test_gaps_at_zero_meet_the_lemma_and_1e_40_below_do_not() -> None:
     """Floats round c_j = b_j v_j - |w_j|^2 / 2 to the same."""
     exact = margin_instance("boundary", "FA", 0, gap=Fraction(0))
     assert set(exact.gaps) == {0}
-    assert constants.gaps_not_negative(Run(exact, 64)).holds is True
+    assert constants.gaps_not_negative(EnclosedRun(exact, 64)).holds is True
     below = with_gaps(exact, [Fraction(0)] * 3 + [-TINY])
-    assert constants.gaps_not_negative(Run(below, 64)).holds is False
+    assert constants.gaps_not_negative(EnclosedRun(below, 64)).holds is False
     assert list(map(float, below.output)) == list(map(float, exact.output))
 
 
 def test_a_total_gap_of_zero_is_not_positive() -> None:
     instance = with_gaps(margin_instance("separable", "sign-FA", 0), [GAP, -GAP, GAP, -GAP])
-    assert constants.total_gap_positive(Run(instance, 64)).holds is False
+    assert constants.total_gap_positive(EnclosedRun(instance, 64)).holds is False
     more = with_gaps(instance, [GAP, -GAP, GAP, -GAP + TINY])
-    assert constants.total_gap_positive(Run(more, 64)).holds is True
+    assert constants.total_gap_positive(EnclosedRun(more, 64)).holds is True
 
 
 def _of_angle(off: Fraction) -> Instance:
@@ -95,7 +95,9 @@ def test_a_slope_of_zero_is_not_positive() -> None:
 
 
 def test_a_slack_is_shown_outwards() -> None:
-    slack = constants.gaps_not_negative(Run(margin_instance("separable", "FA", 0, gap=Fraction(1, 3)), 64)).slack
+    slack = constants.gaps_not_negative(
+        EnclosedRun(margin_instance("separable", "FA", 0, gap=Fraction(1, 3)), 64)
+    ).slack
     assert slack is not None
     assert Fraction(slack[0]) < Fraction(1, 3) < Fraction(slack[1])
     assert Hypothesis("x", False).shown == "none"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flowsim.enclosure.points import Point
-from theorems.rigorous.claims import Hypothesis, Nonnegative, Run, above_zero
+from theorems.rigorous.claims import EnclosedRun, Hypothesis, Nonnegative, above_zero
 
 
 def products(point: Point[Any]) -> tuple[Any, Any, Any]:
@@ -33,6 +33,6 @@ def cosine_at_least(bound: str, square: Callable[[Any], Any]) -> list[Nonnegativ
     ]
 
 
-def output_not_zero(run: Run) -> Hypothesis:
+def output_not_zero(run: EnclosedRun) -> Hypothesis:
     """The hypothesis that v, which has no direction at 0, is never 0."""
     return above_zero("v != 0", run.infimum(lambda point: products(point)[1]))

@@ -11,7 +11,7 @@ from flowsim.enclosure.roots import Unseparated
 from flowsim.errors import Undecided
 from flowsim.shell import Attempts
 from theorems.rigorous.alignment import output_not_zero
-from theorems.rigorous.claims import Run
+from theorems.rigorous.claims import EnclosedRun
 
 CONSERVED = Fraction(1, 10**20)
 """What Theorem 5.2 conserves is certified to stay within this of what it is at t = 0."""
@@ -20,7 +20,7 @@ DIGITS = 10
 """Of infima."""
 
 
-def claims_of(run: Run) -> list[Claim]:
+def claims_of(run: EnclosedRun) -> list[Claim]:
     """What the statements say of a run: Theorem 5.2's law, the least dominance ratio, and the least cosine.
 
     The verdicts compare the last two with constants of the data, such as mu, which are rational numbers.
@@ -34,7 +34,9 @@ def claims_of(run: Run) -> list[Claim]:
     return claims
 
 
-def write_certificates(paths: Mapping[str, Path], runs: Mapping[str, Callable[[], Run]], failed: Attempts) -> None:
+def write_certificates(
+    paths: Mapping[str, Path], runs: Mapping[str, Callable[[], EnclosedRun]], failed: Attempts
+) -> None:
     """Write the certificate of the run under each rule; those that cannot be are noted as failed."""
     for rule, enclosed in runs.items():
         with failed.at(f"--certificate {paths[rule]}"):

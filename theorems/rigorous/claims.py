@@ -28,7 +28,7 @@ Observable = Callable[[Point[Any]], Any]
 
 
 @dataclass(frozen=True)
-class Run:
+class EnclosedRun:
     """An instance and its enclosure."""
 
     instance: Instance
@@ -111,7 +111,7 @@ def above_zero(name: str, least: Infimum) -> Hypothesis:
     return Hypothesis(name, holds, interval(least.lower, least.upper))
 
 
-def is_rule(run: Run, *rules: Rule) -> Hypothesis:
+def is_rule(run: EnclosedRun, *rules: Rule) -> Hypothesis:
     """The hypothesis that the learning rule is one of the given."""
     return Hypothesis(f"{RULE_IS}{' or '.join(rules)}", run.instance.rule in rules)
 
@@ -142,14 +142,14 @@ class Nonnegative:
     parts: Sequence[Observable]
     mean_of: Observable | None = None
 
-    def decide(self, run: Run) -> Decision:
+    def decide(self, run: EnclosedRun) -> Decision:
         """Enclose the smallest infimum of the parts: the claim is proved if it is not below 0, refuted if it is."""
         part, least = self._least(run)
         return Decision(
             _sign(least), interval(least.lower, least.upper), interval(least.time, least.time), part
         )  # fmt: skip
 
-    def _least(self, run: Run) -> tuple[int, Infimum]:
+    def _least(self, run: EnclosedRun) -> tuple[int, Infimum]:
         """The part with the smallest infimum; those that stay above the infimum of another need no search."""
         if len(self.parts) == 1:
             least = run.infimum(self.parts[0])
@@ -170,7 +170,7 @@ class Nonnegative:
         return part, least
 
 
-def mean_rate(run: Run, alpha: int) -> Observable:
+def mean_rate(run: EnclosedRun, alpha: int) -> Observable:
     """The mean over [0, t] of the dominance ratio <grad, fa> / L^alpha, by Equation (1) a difference over t.
 
     (L(t)^(1-alpha) - L(0)^(1-alpha)) / ((alpha-1) t), or log(L(0) / L(t)) / t for alpha = 1. About t = 0 that is 0 / 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from theorems.rigorous.claims import Hypothesis, Run, exactly
+from theorems.rigorous.claims import EnclosedRun, Hypothesis, exactly
 from theorems.rigorous.instance import Instance
 
 
@@ -30,11 +30,11 @@ def mu_svm(instance: Instance) -> Fraction:
     return instance.slope**2 * instance.total_gap * instance.squared_svm_margin
 
 
-def gaps_not_negative(run: Run) -> Hypothesis:
+def gaps_not_negative(run: EnclosedRun) -> Hypothesis:
     """The hypothesis c_j >= 0 for all j."""
     return exactly("c_j >= 0", min(run.instance.gaps))
 
 
-def total_gap_positive(run: Run) -> Hypothesis:
+def total_gap_positive(run: EnclosedRun) -> Hypothesis:
     """The hypothesis S0 = sum_j c_j > 0."""
     return exactly("S0 = sum c_j > 0", run.instance.total_gap, strict=True)

@@ -11,7 +11,7 @@ from flint import arb, ctx
 
 from flowsim.enclosure.points import Point, around
 from flowsim.enclosure.steps import Step
-from theorems.rigorous.claims import Decision, Observable, Run
+from theorems.rigorous.claims import Decision, EnclosedRun, Observable
 from theorems.rigorous.decimals import interval, upper_end
 
 EQUAL = Fraction(1, 10**30)
@@ -38,7 +38,7 @@ class Equal:
     size: arb
     rate: Observable = lambda point: 0 * point.time
 
-    def decide(self, run: Run) -> Decision:
+    def decide(self, run: EnclosedRun) -> Decision:
         """Prove that no deviation exceeds EQUAL, or that one is not 0."""
         with ctx.workprec(run.enclosure.bits):
             found = [pair for step in self._deviations(run) for pair in enumerate(step)]
@@ -53,7 +53,7 @@ class Equal:
                 holds, interval(widest.anywhere, widest.anywhere), interval(arb(0), run.enclosure.t_final), part
             )
 
-    def _deviations(self, run: Run) -> Iterator[list[Deviation]]:
+    def _deviations(self, run: EnclosedRun) -> Iterator[list[Deviation]]:
         """Those of each step, by part."""
         past = arb(0)
         for step in run.enclosure.steps:
@@ -89,7 +89,9 @@ class _Polynomial(NamedTuple):
         return total
 
 
-def _expanded(run: Run, step: Step, radius: arb, observed: Callable[[Point[Any]], list[Any]]) -> list[_Polynomial]:
+def _expanded(
+    run: EnclosedRun, step: Step, radius: arb, observed: Callable[[Point[Any]], list[Any]]
+) -> list[_Polynomial]:
     """What is observed, about the middle of a step."""
     problem, order = run.enclosure.problem, 3 * step.disc.order // 5
     cap, ctx.cap = ctx.cap, order + 1  # terms that series keep

@@ -9,7 +9,7 @@ from typing import Any
 from flowsim.enclosure.points import Point, descent_product, risk
 from theorems import equation_1
 from theorems.ensembles import Scope
-from theorems.rigorous.claims import Hypothesis, Observable, Run
+from theorems.rigorous.claims import EnclosedRun, Hypothesis, Observable
 from theorems.rigorous.ensembles import gaussian_instance, margin_instance
 from theorems.rigorous.equality import Equal
 from theorems.rigorous.statement import FINE_BITS, Case, Statement
@@ -27,7 +27,7 @@ def product_at_kinks(point: Point[Any]) -> Any:
     return descent_product(replace(point, modes=tuple(modes)))
 
 
-def _claim(rate: Observable, run: Run) -> list[Equal]:
+def _claim(rate: Observable, run: EnclosedRun) -> list[Equal]:
     initial = run.at_start(risk)
     return [
         Equal("L(t) - L(0) = -int <grad, fa> ds", lambda point: [risk(point) - initial], initial, rate)

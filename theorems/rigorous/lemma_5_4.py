@@ -11,13 +11,13 @@ from flowsim.enclosure.exact import rational
 from theorems import lemma_5_4
 from theorems.ensembles import Scope
 from theorems.rigorous.alignment import cosine_at_least, output_not_zero
-from theorems.rigorous.claims import Hypothesis, Nonnegative, Run, exactly, is_rule
+from theorems.rigorous.claims import EnclosedRun, Hypothesis, Nonnegative, exactly, is_rule
 from theorems.rigorous.constants import gaps_not_negative
 from theorems.rigorous.ensembles import margin_instance, shrinking, wrong_signs
 from theorems.rigorous.statement import Case, Statement
 
 
-def hypotheses(run: Run) -> list[Hypothesis]:
+def hypotheses(run: EnclosedRun) -> list[Hypothesis]:
     """FA with b_j != 0, and c_j = b_j v_j(0) - |w_j(0)|^2 / 2 >= 0."""
     rule = is_rule(run, "FA")
     if not rule.holds:
@@ -26,7 +26,7 @@ def hypotheses(run: Run) -> list[Hypothesis]:
     return [rule, exactly("b_j != 0", smallest, strict=True), output_not_zero(run), gaps_not_negative(run)]
 
 
-def claims(run: Run) -> list[Nonnegative]:
+def claims(run: EnclosedRun) -> list[Nonnegative]:
     """The products b_j v_j, and cos(v, b) with the bound min |b_j| / |b|.
 
     By b_j != 0 the first also says that v_j keeps the sign of b_j (Dale's principle).

@@ -21,7 +21,7 @@ from theorems.rigorous import (
     theorem_5_1,
     theorem_5_2,
 )
-from theorems.rigorous.claims import Hypothesis, Run
+from theorems.rigorous.claims import EnclosedRun, Hypothesis
 from theorems.rigorous.decimals import DIGITS, Interval, rounded
 from theorems.rigorous.instance import Instance, Vector
 from theorems.rigorous.statement import Statement, check
@@ -40,14 +40,14 @@ STATEMENTS: list[Statement] = [
 """Those of `theorems.own_data`. Theorem 5.1 takes for mu 99 % of a lower bound of the dominance ratio along the run."""
 
 
-def runs(problems: dict[str, tuple[Flow, Weights]], t_final: float) -> dict[str, Callable[[], Run]]:
+def runs(problems: dict[str, tuple[Flow, Weights]], t_final: float) -> dict[str, Callable[[], EnclosedRun]]:
     """The problems by rule, with what floats they have taken for the rational numbers that these are."""
     return {rule: partial(_enclosed, instance_of(*problem, t_final)) for rule, problem in problems.items()}
 
 
-def _enclosed(instance: Instance) -> Run:
+def _enclosed(instance: Instance) -> EnclosedRun:
     """The run, enclosed already: if that is not possible, it is said once."""
-    run = Run(instance, BITS)
+    run = EnclosedRun(instance, BITS)
     _ = run.enclosure
     return run
 
@@ -77,7 +77,7 @@ def _rows(matrix: torch.Tensor) -> tuple[Vector, ...]:
     return tuple(map(_vector, matrix.reshape(-1, matrix.shape[-1])))
 
 
-def decided(statement: Statement, label: str, run: Run) -> Check:
+def decided(statement: Statement, label: str, run: EnclosedRun) -> Check:
     """The check of a statement on the problem; errors as in `check`."""
     return check(statement, label, "theorem", [run])
 
@@ -87,7 +87,7 @@ def described(hypotheses: Sequence[Hypothesis]) -> dict[str, dict[str, Any]]:
     return {item.name: item.described for item in hypotheses}
 
 
-def constants(run: Run) -> dict[str, Interval]:
+def constants(run: EnclosedRun) -> dict[str, Interval]:
     """The separability constants of the data."""
     instance = run.instance
     values = {"kappa": instance.kappa, "R^2": instance.squared_radius, "SVM margin^2": instance.squared_svm_margin}
@@ -96,6 +96,6 @@ def constants(run: Run) -> dict[str, Interval]:
     return {name: (rounded(value, DIGITS, up=False), rounded(value, DIGITS, up=True)) for name, value in values.items()}
 
 
-def kinds(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
+def kinds(run: EnclosedRun) -> dict[str, dict[str, dict[str, Any]]]:
     """What decides whether the data are of each kind."""
     return {name: described(proposition_5_7.data_hypotheses(kind, run.instance)) for name, kind in KINDS.items()}

@@ -7,17 +7,17 @@ from functools import partial
 from theorems import proposition_5_3
 from theorems.ensembles import Scope
 from theorems.rigorous.alignment import cosine_at_least, output_not_zero
-from theorems.rigorous.claims import Hypothesis, Nonnegative, Run, is_rule
+from theorems.rigorous.claims import EnclosedRun, Hypothesis, Nonnegative, is_rule
 from theorems.rigorous.ensembles import gaussian_instance, margin_instance, wrong_signs
 from theorems.rigorous.statement import Case, Statement
 
 
-def hypotheses(run: Run) -> list[Hypothesis]:
+def hypotheses(run: EnclosedRun) -> list[Hypothesis]:
     """sign-FA, and v != 0."""
     return [is_rule(run, "sign-FA"), output_not_zero(run)]
 
 
-def claims(run: Run) -> list[Nonnegative]:
+def claims(run: EnclosedRun) -> list[Nonnegative]:
     """The cosine, with |b|^2 / m as the bound of its square."""
     return cosine_at_least("1 / sqrt(m)", lambda bb: bb / run.instance.width)
 

@@ -12,10 +12,10 @@ from theorems import proposition_5_7
 from theorems.ensembles import Scope
 from theorems.rigorous.alignment import products
 from theorems.rigorous.claims import (
+    EnclosedRun,
     Hypothesis,
     Nonnegative,
     Observable,
-    Run,
     dominance_ratio,
     exactly,
     excess_over,
@@ -65,7 +65,7 @@ def dominance_with_total_product(factor: Fraction) -> Observable:
     return excess
 
 
-def _claims(mu: Mu, run: Run) -> list[Nonnegative]:
+def _claims(mu: Mu, run: EnclosedRun) -> list[Nonnegative]:
     """The proposition's conclusions with a constant mu."""
     constant = mu(run.instance)
     ratio = excess_over(dominance_ratio(2), constant)
@@ -75,7 +75,7 @@ def _claims(mu: Mu, run: Run) -> list[Nonnegative]:
     ]
 
 
-def _sharper_claims(mu: Mu, run: Run) -> list[Nonnegative]:
+def _sharper_claims(mu: Mu, run: EnclosedRun) -> list[Nonnegative]:
     """Besides, beyond the paper: with S(t) in the place of S0."""
     sharper = dominance_with_total_product(mu(run.instance) / run.instance.total_gap)
     return [*_claims(mu, run), Nonnegative("<grad, fa> >= mu S(t)/S0 L^2", [sharper])]
@@ -98,7 +98,7 @@ def data_hypotheses(kind: str, instance: Instance) -> list[Hypothesis]:
     return [radius, exactly("rho < gamma^2 n / (n-1)", limit - instance.rho, strict=True)]
 
 
-def _hypotheses(kind: str, stated: bool, run: Run) -> list[Hypothesis]:
+def _hypotheses(kind: str, stated: bool, run: EnclosedRun) -> list[Hypothesis]:
     instance = run.instance
     rule = is_rule(run, "FA", "sign-FA")
     if not rule.holds:

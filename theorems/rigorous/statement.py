@@ -8,7 +8,7 @@ from typing import Any
 
 from theorems import check as measured
 from theorems.check import Check, DoesNotApplyError, Role
-from theorems.rigorous.claims import Decision, Hypothesis, Nonnegative, Run
+from theorems.rigorous.claims import Decision, EnclosedRun, Hypothesis, Nonnegative
 from theorems.rigorous.equality import Equal
 from theorems.rigorous.instance import Instance
 
@@ -20,7 +20,7 @@ FINE_BITS = 192
 
 Claim = Nonnegative | Equal
 
-Judged = tuple[Run, list[Hypothesis], dict[str, Decision]]
+Judged = tuple[EnclosedRun, list[Hypothesis], dict[str, Decision]]
 """A run, and a statement's hypotheses and claims on it."""
 
 
@@ -29,8 +29,8 @@ class Statement:
     """A statement of the paper on enclosed runs: what it assumes and claims, of `paper`'s name, title and formula."""
 
     paper: measured.Statement
-    hypotheses: Callable[[Run], list[Hypothesis]]
-    claims: Callable[[Run], Sequence[Claim]]
+    hypotheses: Callable[[EnclosedRun], list[Hypothesis]]
+    claims: Callable[[EnclosedRun], Sequence[Claim]]
 
     @property
     def name(self) -> str:
@@ -60,14 +60,14 @@ class Case:
 
     def examined(self, number: int) -> Judged:
         """A run of the case, judged; errors as in `check`."""
-        return _judged(self.statement, self.label, self.role, Run(self.runs[number](), self.bits))
+        return _judged(self.statement, self.label, self.role, EnclosedRun(self.runs[number](), self.bits))
 
     def combined(self, runs: Sequence[Judged]) -> Check:
         """The check of the case, from all its runs in order."""
         return _combined(self.statement, self.label, self.role, runs)
 
 
-def check(statement: Statement, label: str, role: Role, runs: Iterable[Run]) -> Check:
+def check(statement: Statement, label: str, role: Role, runs: Iterable[EnclosedRun]) -> Check:
     """Decide a statement on runs.
 
     A theorem is proved if every claim is on every run, and refuted if one is not on one. A control is refuted only if
@@ -111,7 +111,7 @@ def _combined(statement: Statement, label: str, role: Role, found: Sequence[Judg
     )
 
 
-def _judged(statement: Statement, label: str, role: Role, run: Run) -> Judged:
+def _judged(statement: Statement, label: str, role: Role, run: EnclosedRun) -> Judged:
     """A run with its hypotheses and claims."""
     hypotheses = statement.hypotheses(run)
     if role == "theorem" and not all(item.holds for item in hypotheses):
@@ -137,7 +137,7 @@ def _lowest(described: dict[str, Any]) -> tuple[int, float]:
     return ["refuted", "undecided", "proved"].index(described["verdict"]), float(described["interval"][0])
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: EnclosedRun) -> dict[str, Any]:
     """A run and its enclosure, for JSON."""
     instance, enclosure = run.instance, run.enclosure
     return {

@@ -10,9 +10,9 @@ from theorems import theorem_5_1
 from theorems.ensembles import Scope
 from theorems.rigorous import constants
 from theorems.rigorous.claims import (
+    EnclosedRun,
     Hypothesis,
     Nonnegative,
-    Run,
     dominance_ratio,
     exactly,
     excess_over,
@@ -23,7 +23,7 @@ from theorems.rigorous.decimals import lower_end, upper_end
 from theorems.rigorous.ensembles import linear_instance, margin_instance
 from theorems.rigorous.statement import Case, Statement
 
-Mu = Callable[[Run], Fraction]
+Mu = Callable[[EnclosedRun], Fraction]
 """The dominance constant of a run, a rational number, which may be measured along it."""
 
 
@@ -31,14 +31,14 @@ def statement(alpha: int, mu: Mu) -> Statement:
     """Theorem 5.1 for given alpha and mu."""
     mu = lru_cache(maxsize=16)(mu)
 
-    def hypotheses(run: Run) -> list[Hypothesis]:
+    def hypotheses(run: EnclosedRun) -> list[Hypothesis]:
         positive = exactly("mu > 0", mu(run), strict=True)
         if not positive.holds:
             return [positive]
         least = run.infimum(excess_over(dominance_ratio(alpha), mu(run)))
         return [positive, nowhere_negative("<grad, fa> >= mu L^alpha", least)]
 
-    def claims(run: Run) -> list[Nonnegative]:
+    def claims(run: EnclosedRun) -> list[Nonnegative]:
         mean, ratio = (excess_over(rate, mu(run)) for rate in (mean_rate(run, alpha), dominance_ratio(alpha)))
         return [Nonnegative("mean of <grad, fa> / L^alpha over [0, t] >= mu", [mean], mean_of=ratio)]
 
@@ -46,17 +46,17 @@ def statement(alpha: int, mu: Mu) -> Statement:
     return Statement(paper, hypotheses, claims)
 
 
-def mu_measured(alpha: int, share: Fraction, run: Run) -> Fraction:
+def mu_measured(alpha: int, share: Fraction, run: EnclosedRun) -> Fraction:
     """The given share of a lower bound of the dominance ratio."""
     return share * _finite(lower_end(run.infimum(dominance_ratio(alpha)).lower))
 
 
-def mu_too_large(run: Run) -> Fraction:
+def mu_too_large(run: EnclosedRun) -> Fraction:
     """Twice an upper bound of the dominance ratio."""
     return -2 * _finite(lower_end(run.infimum(lambda point: -dominance_ratio(2)(point)).lower))
 
 
-def mu_at_start(run: Run) -> Fraction:
+def mu_at_start(run: EnclosedRun) -> Fraction:
     """An upper bound of the dominance ratio for alpha = 1 at the start."""
     return _finite(upper_end(run.at_start(dominance_ratio(1))))
 

@@ -12,7 +12,7 @@ from flowsim.enclosure.exact import rational
 from flowsim.enclosure.points import Point, conserved
 from theorems import theorem_5_2
 from theorems.ensembles import Scope
-from theorems.rigorous.claims import Hypothesis, Run
+from theorems.rigorous.claims import EnclosedRun, Hypothesis
 from theorems.rigorous.ensembles import gaussian_instance, margin_instance
 from theorems.rigorous.equality import Equal
 from theorems.rigorous.instance import inner
@@ -33,7 +33,7 @@ def conserved_without_bias(point: Point[Any]) -> list[Any]:
 Law = Callable[[Point[Any]], list[Any]]
 
 
-def _claim(law: Law, run: Run) -> list[Equal]:
+def _claim(law: Law, run: EnclosedRun) -> list[Equal]:
     first = run.law_at_start(law)
     instance = run.instance
     sizes = [abs(psi) + inner(w, w) / 2 for psi, w in zip(instance.potentials, instance.hidden, strict=True)]
