@@ -99,18 +99,20 @@ def test_a_package_that_a_command_misses_is_named(
 def test_garbage_is_not_looked_for_while_a_command_is_loaded_and_not_among_what_was_loaded(
     only: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """But while it runs, and also after one that cannot be loaded."""
+    """But while it runs, and also after one that cannot be loaded; at its end not among what it leaves."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "loads.py").write_text(
-        "import gc\nat_first, kept = gc.isenabled(), [[] for _ in range(10_000)]\n"
-        "def main(arguments):\n    return 10 * at_first + gc.isenabled()\n"
+        "import gc\nat_first, kept, frozen = gc.isenabled(), [[] for _ in range(10_000)], []\n"
+        "def main(arguments):\n    frozen.append(gc.get_freeze_count())\n    kept.extend([] for _ in range(10_000))\n"
+        "    return 10 * at_first + gc.isenabled()\n"
     )
     before = gc.get_freeze_count()
     only("loads:main")
     with pytest.raises(SystemExit) as leaving:
         commands.run(["own"])
     assert leaving.value.code == 1
-    assert gc.get_freeze_count() >= before + 10_000
+    (loaded,) = sys.modules["loads"].frozen
+    assert loaded >= before + 10_000 and gc.get_freeze_count() >= loaded + 10_000
     only("no_such_module:main")
     with pytest.raises(SystemExit):
         commands.run(["own"])
