@@ -10,14 +10,12 @@ from flowsim import Dataset, FeedbackAlignment
 from flowsim.commands.simulate import main
 from flowsim.initialization import gaussian, random_signs, with_gaps
 
-datasets = pytest.importorskip("sklearn.datasets")
-
 WIDTH = 6
 
 
 def zeros_and_ones(count: int) -> Dataset:
     """The first images of 0 (label +1) and 1 (label -1), centred by the mean of all such images, of norm about 1."""
-    digits = datasets.load_digits()
+    digits = pytest.importorskip("sklearn.datasets").load_digits()  # takes long to load
     chosen = digits.target < 2
     images, classes = digits.data[chosen], digits.target[chosen]
     centred = images - images.mean(0)

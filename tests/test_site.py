@@ -105,7 +105,9 @@ def browser() -> Iterator[webdriver.Chrome]:
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         quiet = ["disable-background-networking", "disable-component-update", "disable-sync", "no-first-run"]
-        for argument in ["headless=new", "kiosk", "no-sandbox", "disable-gpu", *quiet, f"user-data-dir={profile}"]:
+        one_process = "disable-features=BackForwardCache,ProactivelySwapBrowsingInstance"  # not another for each page
+        shown = ["headless=new", "kiosk", "no-sandbox", "disable-gpu", one_process, f"user-data-dir={profile}"]
+        for argument in [*shown, *quiet]:
             options.add_argument(f"--{argument}")
         chrome = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
         try:

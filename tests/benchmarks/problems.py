@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from flowsim import Dataset, FeedbackAlignment, Flow, Weights, data
 from flowsim.initialization import deep_gaussian, gaussian, random_signs, with_gaps
@@ -34,6 +33,8 @@ def arbitrary_labels(seeds: int, samples: int = 40, dimension: int = 20, width: 
 
 def digits(seeds: int, samples: int = 60, width: int = 30) -> tuple[Flow, Weights]:
     """Zeros against ones of scikit-learn's digits, of norm about 1, a fifth of the labels flipped."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415, it takes long to load
+
     images, classes = load_digits(n_class=2, return_X_y=True)
     images = images / np.linalg.norm(images, axis=1).mean()
     inputs, labels = [], []
