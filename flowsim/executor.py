@@ -58,6 +58,9 @@ SETTINGS = {
 """Of Dask, for a cluster of this machine's own."""
 
 
+PATHS = "PYTHONPATH", "PYTHONSAFEPATH"
+"""Where Python imports from, in the environment of what it starts."""
+
 LARGE = "torch", "flowsim.solving"
 """What takes long to import; a process that has it needs it for what it has others do."""
 
@@ -265,11 +268,13 @@ def _client(function: Callable[[Item], Any], workers: int, scheduler: str | None
         resource_tracker.ensure_running()  # whoever starts it lets Ctrl-C in again
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            forkserver.set_forkserver_preload(_needed_by(function))
-            forkserver.ensure_running()
+            own = {name: os.environ.get(name, "") for name in PATHS}
+            with _imports_as_here():
+                forkserver.set_forkserver_preload(_needed_by(function))
+                forkserver.ensure_running()
             cluster = LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None,
-                env={"OMP_NUM_THREADS": "1"},  # of torch, where a task is the first to import it
+                env={"OMP_NUM_THREADS": "1", **own},  # one thread of torch, also where a task is the first to import it
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 security=True, silence_logs=logging.CRITICAL,
             )  # fmt: skip
@@ -284,6 +289,20 @@ def _client(function: Callable[[Item], Any], workers: int, scheduler: str | None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield client
+
+
+@contextlib.contextmanager
+def _imports_as_here() -> Iterator[None]:
+    """Python that is started here imports from where this one does: it would from the current directory first."""
+    before = {name: os.environ.pop(name, None) for name in PATHS}
+    os.environ.update(PYTHONPATH=os.pathsep.join(path or os.getcwd() for path in sys.path), PYTHONSAFEPATH="1")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _needed_by(function: Callable[[Item], Any]) -> list[str]:

@@ -115,7 +115,9 @@ from flowsim.executor import execute
 def endless(folder):
     if folder is None:
         os.kill(os.getpid(), signal.SIGKILL)
-    Path(folder, f"{os.getpid()} torch {'torch' in sys.modules} threads {os.environ['OMP_NUM_THREADS']}").touch()
+    loaded = "torch" in sys.modules, Path("flowsim").resolve() in Path(sys.modules["flowsim"].__file__).parents
+    environment = [os.environ[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH", "PYTHONSAFEPATH")]
+    Path(folder, f"{os.getpid()} {loaded} {environment}").touch()
     time.sleep(1000)
 if __name__ == "__main__":
     try:
@@ -129,16 +131,19 @@ if __name__ == "__main__":
 def test_processes_end_with_the_one_that_started_them_and_say_nothing(ending: signal.Signals, tmp_path: Path) -> None:
     """After Ctrl-C, which a terminal sends to all of them; and after its death; and nothing of one that died before.
 
-    Torch is loaded for no task that does without; should one load it, it has one thread.
+    Torch is loaded for no task that does without; should one load it, it has one thread. Nothing is imported from the
+    current directory.
     """
     script, folder = tmp_path / "script.py", tmp_path / "pids"
     folder.mkdir()
+    (tmp_path / "here" / "flowsim").mkdir(parents=True)
+    (tmp_path / "here" / "flowsim" / "__init__.py").write_text("import os; os.kill(os.getppid(), 9)")
     script.write_text(INTERRUPTED)
     process = subprocess.Popen(
         [sys.executable, str(script), str(folder)], stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        cwd=tmp_path / "here", env={**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": "none"},
     )  # fmt: skip
-    wait_for(lambda: any(folder.iterdir()))
+    wait_for(lambda: any(folder.iterdir()) or process.poll() is not None)
     if ending == signal.SIGINT:
         os.killpg(process.pid, ending)
     else:
@@ -150,7 +155,7 @@ def test_processes_end_with_the_one_that_started_them_and_say_nothing(ending: si
     assert "distributed" not in errors and "Traceback" not in errors
     for path in folder.iterdir():
         pid, _, said = path.name.partition(" ")
-        assert said == "torch False threads 1"
+        assert said == "(False, False) ['1', 'none', '']"
         wait_for(lambda pid=pid: not psutil.pid_exists(int(pid)))
 
 
