@@ -268,13 +268,13 @@ def _client(function: Callable[[Item], Any], workers: int, scheduler: str | None
         resource_tracker.ensure_running()  # whoever starts it lets Ctrl-C in again
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            own = {name: os.environ.get(name, "") for name in PATHS}
             with _imports_as_here():
                 forkserver.set_forkserver_preload(_needed_by(function))
                 forkserver.ensure_running()
             cluster = LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, memory_limit=None,
-                env={"OMP_NUM_THREADS": "1", **own},  # one thread of torch, also where a task is the first to import it
+                # one thread of torch, also where a task is the first to import it; else the environment is as here
+                env={"OMP_NUM_THREADS": "1", **{name: os.environ.get(name, "") for name in PATHS}},
                 scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 security=True, silence_logs=logging.CRITICAL,
             )  # fmt: skip

@@ -48,7 +48,7 @@ from figures.deep_networks.results import (
     predicted_cosine,
     tabulate,
 )
-from figures.deep_networks.training import OF_LAYER, OF_RUN, accumulate, problem, run, start
+from figures.deep_networks.training import OF_LAYER, OF_RUN, accumulate, run, set_up, start
 from figures.experiments.images import Images
 from figures.experiments.table import array_of, column, rows
 from figures.style import STYLE, title_and_caption
@@ -268,7 +268,7 @@ def test_images_have_mean_0_and_deviation_1_of_each_colour_over_the_training_set
 
 @pytest.mark.parametrize("piece", [1, 4, 7, None])
 def test_pieces_have_the_gradient_of_the_batch(piece: int | None) -> None:
-    runs = problem(TINY, Setting("FA", 3, 0), select(TINY, pictures(), Setting("FA", 3, 0)), "cpu")
+    runs = set_up(TINY, Setting("FA", 3, 0), select(TINY, pictures(), Setting("FA", 3, 0)), "cpu")
     module, (images, labels) = runs.module.double(), runs.data.train
     loss = accumulate(module, images[:20].double(), labels[:20], piece)
     found = [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
@@ -283,7 +283,7 @@ def test_pieces_have_the_gradient_of_the_batch(piece: int | None) -> None:
 
 def trained_by_hand(setting: Setting) -> nn.Module:
     """All epochs with whole batches, SGD's steps written out, in float64."""
-    runs = problem(TINY, setting, select(TINY, pictures(), setting), "cpu")
+    runs = set_up(TINY, setting, select(TINY, pictures(), setting), "cpu")
     module, (images, labels) = runs.module.double(), runs.data.train
     velocity = [torch.zeros_like(parameter) for parameter in module.parameters()]
     for epoch in range(TINY.epochs):
@@ -314,7 +314,7 @@ def test_a_run_is_sgd_and_records_what_its_weights_say(rule: str, table: pd.Data
         loss = (outputs.exp().sum(1).log() - outputs[torch.arange(len(labels)), labels]).mean().item()
         assert last[f"{part}_loss"] == pytest.approx(loss, rel=2e-4)
         assert last[f"{part}_accuracy"] == pytest.approx((outputs.argmax(1) == labels).double().mean().item())
-    begun = problem(TINY, setting, select(TINY, pictures(), setting), "cpu").module
+    begun = set_up(TINY, setting, select(TINY, pictures(), setting), "cpu").module
     before, layers = None, feedback_layers(module)
     for name, layer in layers.items():
         weight, old = layer.weight.detach().numpy(), begun.get_parameter(f"{name}.weight").detach().numpy()
@@ -427,9 +427,9 @@ def test_batch_norm_and_its_moments_are_resumed_too(tmp_path: Path) -> None:
 
 def test_an_advance_leaves_the_state_before_as_it_is() -> None:
     setting = Setting("FA", 2, 0)
-    runs = problem(TINY, setting, select(TINY, pictures(), setting), "cpu")
+    runs = set_up(TINY, setting, select(TINY, pictures(), setting), "cpu")
     first = start(runs)
-    again = start(problem(TINY, setting, select(TINY, pictures(), setting), "cpu"))
+    again = start(set_up(TINY, setting, select(TINY, pictures(), setting), "cpu"))
     second = training.advance(runs, first)
     for part in ("module", "squares"):
         for name, value in first[part].items():
@@ -700,6 +700,6 @@ def test_without_pandas_it_says_what_to_install(
 
 def test_records_have_a_name_for_each_number() -> None:
     setting = Setting("GD", 2, 0)
-    runs = problem(TINY, setting, select(TINY, pictures(), setting), "cpu")
+    runs = set_up(TINY, setting, select(TINY, pictures(), setting), "cpu")
     names = training.quantities(runs.module)
     assert len(names) == len(set(names)) == len(start(runs)["records"][0]) == len(OF_RUN) + 5 * len(OF_LAYER)

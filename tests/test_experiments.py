@@ -22,7 +22,7 @@ from test_executor import wait_for
 
 from figures.experiments import table, training
 from figures.experiments.claims import Claim, always, beyond_error, claims_table
-from figures.experiments.processes import Job, carry_out
+from figures.experiments.processes import Run, carry_out
 from figures.experiments.table import array_of, over_repeats, table_of
 from figures.experiments.training import State, state_path, train
 from flowsim import progress
@@ -233,7 +233,7 @@ def test_the_longest_runs_come_first_and_one_that_fails_or_dies_costs_no_other(
     monkeypatch.setattr(progress, "LONGEST", 0.0)
     stream, path = io.StringIO(), tmp_path / "run.partial"
     runs = [
-        Job(name, cost, job, lambda name=name: (name, path))
+        Run(name, cost, job, lambda name=name: (name, path))
         for cost, name in enumerate(["short", "fails", "dies", "long", "longest"], start=1)
     ]
     found = list(carry_out(runs, 1, stream))
@@ -260,7 +260,7 @@ ENDED = """
 import os, sys, time
 from pathlib import Path
 import torch
-from figures.experiments.processes import Job, carry_out
+from figures.experiments.processes import Run, carry_out
 from figures.experiments.training import State, train
 {first}
 {advance}
@@ -274,7 +274,7 @@ def go(folder, number, tell):
     path = Path(folder, f"{{number}}.partial")
     train(first(), slowly, lambda state: state["epoch"] == 400, path, told, save_every=1e9)
 if __name__ == "__main__":
-    runs = [Job(str(n), 1.0, go, lambda n=n: (sys.argv[1], n)) for n in range(2)]
+    runs = [Run(str(n), 1.0, go, lambda n=n: (sys.argv[1], n)) for n in range(2)]
     try:
         list(carry_out(runs, 2))
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ from figures.experiments.images import Images, load, pixels
 from figures.experiments.table import array_of, levels
 from figures.noisy_digits import alignment, conservation, experiment, flow_limit, losses, small_steps
 from figures.noisy_digits.experiment import FIGURES
-from figures.noisy_digits.protocol import RULES, Protocol, papers, problem
+from figures.noisy_digits.protocol import RULES, Protocol, draw_ensemble, papers
 from figures.noisy_digits.results import DERIVED, claims, conservation_table, tabulate
 from figures.noisy_digits.training import QUANTITIES, state_path, train
 from figures.style import RULES as RULE_COLOURS
@@ -77,7 +77,7 @@ def statistic(values: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 @functools.cache
 def trained(epochs: int) -> descent.State:
     """The ensemble after so many epochs, step by step."""
-    runs = problem(SMALL, digits())
+    runs = draw_ensemble(SMALL, digits())
     state = descent.start(runs.weights)
     for epoch in range(epochs):
         state = descent.step(runs.flow, state, SMALL.step_size(epoch), SMALL.momentum)
@@ -86,7 +86,7 @@ def trained(epochs: int) -> descent.State:
 
 @functools.cache
 def small_results(folder: Path) -> Results:
-    return Results(SMALL, train(SMALL, problem(SMALL, digits()), folder))
+    return Results(SMALL, train(SMALL, draw_ensemble(SMALL, digits()), folder))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_the_papers_protocol_is_that_of_its_appendix() -> None:
 
 def test_a_fifth_of_the_labels_is_wrong_and_test_images_are_others() -> None:
     protocol = replace(SMALL, samples=200, tests=1597, repeats=3)
-    runs = problem(protocol, digits())
+    runs = draw_ensemble(protocol, digits())
     inputs, labels = digits().train
     assert runs.flow.dataset.inputs.shape == (3, 1, 200, 64)
     for repeat in range(3):
@@ -124,11 +124,11 @@ def test_a_fifth_of_the_labels_is_wrong_and_test_images_are_others() -> None:
 
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="samples must be fewer than the 1797 images of digits, got 1797"):
-        problem(replace(SMALL, samples=1797), digits())
+        draw_ensemble(replace(SMALL, samples=1797), digits())
 
 
 def test_all_rules_start_from_the_same_weights_of_the_right_size() -> None:
-    runs = problem(replace(SMALL, widths=(100, 400)), digits())
+    runs = draw_ensemble(replace(SMALL, widths=(100, 400)), digits())
     for layer in runs.weights.layers:
         assert torch.equal(layer, layer[:1].expand_as(layer))
     hidden, output = runs.weights.layers
@@ -146,7 +146,7 @@ def test_all_rules_start_from_the_same_weights_of_the_right_size() -> None:
 
 
 def test_a_rule_of_each_run_is_refused_by_the_integrators() -> None:
-    runs = problem(SMALL, digits())
+    runs = draw_ensemble(SMALL, digits())
     for method in ("event", "dopri5"):
         with pytest.raises(ValueError, match="rule EachItsOwn must be taken apart to be solved"):
             solve(runs.flow, runs.weights, 1.0, method=method)
@@ -156,7 +156,7 @@ def test_a_rule_of_each_run_is_refused_by_the_integrators() -> None:
 @pytest.mark.parametrize("place", [0, 1])
 def test_each_run_of_the_ensemble_is_sgd_on_its_own_network(rule: str, place: int) -> None:
     """100 steps against torch.optim.SGD, autograd and another backward pass, on the run's own, narrower network."""
-    runs, number, width = problem(SMALL, digits()), RULES.index(rule), SMALL.widths[place]
+    runs, number, width = draw_ensemble(SMALL, digits()), RULES.index(rule), SMALL.widths[place]
     hidden, output = (layer[number, 1, place] for layer in trained(100).weights.layers)
     assert not hidden[width:].any() and not output[:, width:].any(), "neurons that are not there stay so"
     first, last = (layer[number, 1, place] for layer in runs.weights.layers)
@@ -187,7 +187,7 @@ def test_paper_runs_the_papers_protocol(monkeypatch: pytest.MonkeyPatch, tmp_pat
     write_images(tmp_path)
     asked = []
     monkeypatch.setattr(experiment, "run", lambda protocol, *_: asked.append(protocol))
-    for name in ("problem", "require_readable"):  # there are too few images
+    for name in ("draw_ensemble", "require_readable"):  # there are too few images
         monkeypatch.setattr(experiment, name, lambda *_: None)
     arguments = ["noisy_digits", "--data-dir", str(tmp_path), "--output", str(tmp_path)]
     assert command.main([*arguments, "--paper", "--dataset", "mnist"]) == 0
@@ -200,7 +200,7 @@ def test_paper_runs_the_papers_protocol(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 @pytest.mark.parametrize("rule", RULES)
 def test_what_is_recorded_is_what_the_weights_say(rule: str, results: Results) -> None:
-    runs = problem(SMALL, digits())
+    runs = draw_ensemble(SMALL, digits())
     state = trained(SMALL.epochs)
     number, repeat, place = RULES.index(rule), 1, 0
     hidden, output = (layer[number, repeat, place, ...].numpy() for layer in state.weights.layers)
@@ -249,27 +249,27 @@ def interrupting(at: int) -> Callable[[int], None]:
 
 def test_interrupted_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     """Interrupted at an epoch that is recorded, at one that is not, and in the second step size."""
-    runs = problem(SMALL, digits())
+    runs = draw_ensemble(SMALL, digits())
     (tmp_path / "whole").mkdir()
     whole = train(SMALL, runs, tmp_path / "whole")
     for at in (10, 13, 31):
         with pytest.raises(KeyboardInterrupt):
-            train(SMALL, problem(SMALL, digits()), tmp_path, interrupting(at))
+            train(SMALL, draw_ensemble(SMALL, digits()), tmp_path, interrupting(at))
         assert state_path(SMALL, runs, tmp_path).exists()
     seen: list[int] = []
-    again = train(SMALL, problem(SMALL, digits()), tmp_path, seen.append)
+    again = train(SMALL, draw_ensemble(SMALL, digits()), tmp_path, seen.append)
     assert seen[0] == 31 and seen[-1] == 40
     assert torch.equal(again, whole)
     assert not torch.equal(again[0], again[1])
 
 
 def test_a_state_of_other_settings_is_not_taken_and_a_broken_one_is_said_to_be_so(tmp_path: Path) -> None:
-    runs, other = problem(SMALL, digits()), replace(SMALL, eta=0.04)
+    runs, other = draw_ensemble(SMALL, digits()), replace(SMALL, eta=0.04)
     names = {
         state_path(SMALL, runs, tmp_path),
         state_path(other, runs, tmp_path),
         state_path(replace(SMALL, epochs=41), runs, tmp_path),
-        state_path(SMALL, problem(SMALL, Images((digits().train[0] ** 2, digits().train[1]), None)), tmp_path),
+        state_path(SMALL, draw_ensemble(SMALL, Images((digits().train[0] ** 2, digits().train[1]), None)), tmp_path),
     }
     assert len(names) == 4
     path = state_path(SMALL, runs, tmp_path)
@@ -286,10 +286,10 @@ def test_a_state_of_other_settings_is_not_taken_and_a_broken_one_is_said_to_be_s
 
 
 def test_a_state_of_other_labels_or_test_images_is_not_taken(tmp_path: Path) -> None:
-    runs = problem(SMALL, digits())
+    runs = draw_ensemble(SMALL, digits())
     images, labels = digits().train
-    relabelled = problem(SMALL, Images((images, (labels + 1) % 10), None))
-    retested = problem(SMALL, Images((images, labels), (images[:50], labels[:50])))
+    relabelled = draw_ensemble(SMALL, Images((images, (labels + 1) % 10), None))
+    retested = draw_ensemble(SMALL, Images((images, labels), (images[:50], labels[:50])))
     assert torch.equal(runs.flow.dataset.inputs, relabelled.flow.dataset.inputs)
     assert len({state_path(SMALL, each, tmp_path) for each in (runs, relabelled, retested)}) == 3
 
@@ -305,15 +305,15 @@ def test_nothing_is_lost_if_something_fails_after_the_training(tmp_path: Path, m
         patch.setattr(tables, "write", full)
         patch.setattr(experiment, "FIGURES", {"flow_limit": flow_limit})
         failed = Attempts()
-        experiment.run(SMALL, digits(), problem(SMALL, digits()), tmp_path, out, out, failed)
+        experiment.run(SMALL, digits(), draw_ensemble(SMALL, digits()), tmp_path, out, out, failed)
     assert failed.lost == [
         f"{tmp_path}/noisy_digits{part}.csv cannot be written: no space left on device" for part in ("", "_flow_limit")
     ]
     assert len(list(tmp_path.glob("noisy_digits_*.p*"))) == 2, "of the figure"
     seen: list[int] = []
-    train(SMALL, problem(SMALL, digits()), tmp_path, seen.append)
+    train(SMALL, draw_ensemble(SMALL, digits()), tmp_path, seen.append)
     assert seen == [40], "it goes on at the end"
-    experiment.run(SMALL, digits(), problem(SMALL, digits()), tmp_path, out, out, Attempts())
+    experiment.run(SMALL, digits(), draw_ensemble(SMALL, digits()), tmp_path, out, out, Attempts())
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -566,7 +566,7 @@ def test_small_steps_of_the_experiment_tend_to_its_flow_with_slope_one(width: in
 
 
 def test_runs_by_themselves_have_the_rules_of_the_ensemble() -> None:
-    runs = problem(replace(SMALL, widths=(5,), repeats=1), digits())
+    runs = draw_ensemble(replace(SMALL, widths=(5,), repeats=1), digits())
     moved = runs.flow.velocity(runs.weights)
     kinds = [GradientDescent, FeedbackAlignment, FeedbackAlignment, SignFeedbackAlignment]
     for number, kind in enumerate(kinds):
@@ -606,7 +606,7 @@ def test_lines_say_how_far_it_is_where_nobody_watches(
     for name in ("FIRST", "LONGEST"):
         monkeypatch.setattr(progress, name, 0.0)
     out, err = Console(file=io.StringIO()), Console(file=io.StringIO())
-    experiment.run(SMALL, digits(), problem(SMALL, digits()), tmp_path, out, err, Attempts())
+    experiment.run(SMALL, digits(), draw_ensemble(SMALL, digits()), tmp_path, out, err, Attempts())
     lines = [line.split(" after ")[0] for line in err.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     assert lines[:5] == [f"the limit of small steps: {share} %" for share in (20, 40, 60, 80, 100)]
     assert lines[5:] == [f"training 16 networks: {100 * (epoch / SMALL.epochs):.0f} %" for epoch in range(41)]
@@ -618,7 +618,7 @@ def test_a_disk_that_is_full_is_said_in_one_line(
     monkeypatch.setattr(experiment, "Protocol", lambda dataset: replace(SMALL, dataset=dataset))
     monkeypatch.setattr(small_steps, "measure", functools.partial(small_steps.measure, t_final=1.0))
     monkeypatch.setattr(progress, "FIRST", math.inf)
-    path = state_path(SMALL, problem(SMALL, digits()), tmp_path)
+    path = state_path(SMALL, draw_ensemble(SMALL, digits()), tmp_path)
     path.symlink_to("/dev/full")
     monkeypatch.setattr(training, "reached", lambda path, start: start)
     assert command.main(["noisy_digits", "--output", str(tmp_path)]) == 2
@@ -629,7 +629,7 @@ def test_a_saved_state_that_is_broken_is_refused_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(experiment, "Protocol", lambda dataset: replace(SMALL, dataset=dataset))
-    state_path(SMALL, problem(SMALL, digits()), tmp_path).write_bytes(b"not a state")
+    state_path(SMALL, draw_ensemble(SMALL, digits()), tmp_path).write_bytes(b"not a state")
     assert command.main(["noisy_digits", "--output", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert "is not the state of a run" in err and err.count("\n") == 1

@@ -30,7 +30,7 @@ from figures.deep_networks.training import run as train
 from figures.experiments import table
 from figures.experiments.claims import claims_table
 from figures.experiments.images import Images, load
-from figures.experiments.processes import Job, carry_out
+from figures.experiments.processes import Run, carry_out
 from figures.style import STYLE, save
 from flowsim.executor import ProcessDiedError, cores
 from flowsim.files import require_writable
@@ -105,7 +105,7 @@ def measure(
     """What all runs recorded, in the order of the protocol; each is named on `err` when it is over."""
     settings = {str(setting): setting for setting in settings_of(protocol)}
     runs = [
-        Job(name, setting.classes, train, partial(_arguments, protocol, setting, images, folder, device))
+        Run(name, setting.classes, train, partial(_arguments, protocol, setting, images, folder, device))
         for name, setting in settings.items()
     ]
     processes = cores() if device == "cpu" else 1

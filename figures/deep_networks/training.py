@@ -86,7 +86,7 @@ def run(
         OSError: if the state cannot be saved.
     """
     path = state_path(protocol, setting, data, folder, device)
-    runs = problem(protocol, setting, data, device)
+    runs = set_up(protocol, setting, data, device)
     end = training.train(
         start(runs), partial(advance, runs), partial(ends, runs), path,
         lambda epoch: tell(epoch / protocol.epochs), save_every,
@@ -100,7 +100,7 @@ def state_path(protocol: Protocol, setting: Setting, data: Data, folder: Path, d
     return training.state_path(folder, "deep_networks", settings, [*data.train, *data.test])
 
 
-def problem(protocol: Protocol, setting: Setting, data: Data, device: str) -> Training:
+def set_up(protocol: Protocol, setting: Setting, data: Data, device: str) -> Training:
     """A run at its start."""
     ready = normalized(protocol, data, device)
     module = network_of(protocol, setting, channels=data.train[0].shape[1]).to(device)

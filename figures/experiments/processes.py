@@ -18,7 +18,7 @@ Tell = Callable[[float], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Run:
     """What is to be done in a process of its own.
 
     Args:
@@ -35,8 +35,8 @@ class Job:
 
 
 def carry_out(
-    runs: Sequence[Job], processes: int | None = None, stream: IO[str] | None = None
-) -> Iterator[tuple[Job, Future[Any]]]:
+    runs: Sequence[Run], processes: int | None = None, stream: IO[str] | None = None
+) -> Iterator[tuple[Run, Future[Any]]]:
     """Each run when it is over, with what it returned or raised, whichever ends first.
 
     How far all of them are, and how much time is left, is reported meanwhile. Whoever stops taking them, as for Ctrl-C,

@@ -16,7 +16,7 @@ from figures.experiments import table
 from figures.experiments.claims import claims_table
 from figures.experiments.images import Images, load, pixels
 from figures.noisy_digits import alignment, conservation, flow_limit, losses, small_steps
-from figures.noisy_digits.protocol import DATASETS, RULES, Ensemble, Protocol, papers, problem
+from figures.noisy_digits.protocol import DATASETS, RULES, Ensemble, Protocol, draw_ensemble, papers
 from figures.noisy_digits.results import claims, conservation_table, tabulate
 from figures.noisy_digits.training import require_readable, state_path, train
 from figures.style import STYLE, save
@@ -52,7 +52,7 @@ def prepare(options: argparse.Namespace, folder: Path, out: Console, err: Consol
     for name in files_of(protocol):
         require_writable("--output", folder / name)
     images = pixels(load(dataset, options.data_dir, options.download))
-    runs = problem(protocol, images, device)
+    runs = draw_ensemble(protocol, images, device)
     require_readable(protocol, runs, folder)
     return partial(run, protocol, images, runs, folder, out, err)
 

@@ -146,7 +146,7 @@ class Ensemble(NamedTuple):
     rule: EachItsOwn
 
 
-def problem(protocol: Protocol, images: Images, device: str = "cpu") -> Ensemble:
+def draw_ensemble(protocol: Protocol, images: Images, device: str = "cpu") -> Ensemble:
     """Draw data, weights and feedback for each repeat; the same ones for all rules. The images are rows of `pixels`.
 
     Entries of W, V and of FA's B are N(0, 1/m), our reading of the paper's initialisation by width; adaFA has B = V(0).

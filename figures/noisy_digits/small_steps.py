@@ -10,7 +10,7 @@ from torch import Tensor
 
 from figures.experiments.images import Images
 from figures.experiments.table import table_of
-from figures.noisy_digits.protocol import RULES, Ensemble, Protocol, problem
+from figures.noisy_digits.protocol import RULES, Ensemble, Protocol, draw_ensemble
 from flowsim import Dataset, Flow, Weights, descent, solve
 from flowsim.observables import conserved_per_layer
 from flowsim.progress import Tell
@@ -34,7 +34,7 @@ def measure(
     which the flow conserves. `tell` is told how far that is.
     """
     small = replace(protocol, samples=samples, widths=protocol.widths[:1], repeats=1)
-    runs = problem(small, images)
+    runs = draw_ensemble(small, images)
     ends = [alone(runs, number) for number in range(len(RULES))]
     exact = []
     for number, (flow, weights) in enumerate(ends):

@@ -39,16 +39,16 @@ PARTS = ("update", "mismatch", "correction")
 Records = Float[Tensor, "records quantities rules repeats widths"]
 
 
-def observe(problem: Ensemble, state: descent.State[Weights]) -> Float[Tensor, "quantities rules repeats widths"]:
+def observe(runs: Ensemble, state: descent.State[Weights]) -> Float[Tensor, "quantities rules repeats widths"]:
     """The quantities at a state."""
-    flow, now, first = problem.flow, state.weights, problem.weights
+    flow, now, first = runs.flow, state.weights, runs.weights
     hidden, output = now.layers
     (feedback,) = flow.rule.feedback_matrices(now)
     found = [
         flow.risk(now),
         accuracy(flow, now),
-        problem.test.risk(now),
-        accuracy(problem.test, now),
+        runs.test.risk(now),
+        accuracy(runs.test, now),
         hidden.norm(dim=(-2, -1)),
         output.norm(dim=(-2, -1)),
         (output * feedback).sum((-2, -1)),
@@ -62,7 +62,7 @@ def observe(problem: Ensemble, state: descent.State[Weights]) -> Float[Tensor, "
 
 def train(
     protocol: Protocol,
-    problem: Ensemble,
+    runs: Ensemble,
     folder: Path,
     advanced: Callable[[int], None] = lambda epoch: None,
     save_every: float = SAVE_EVERY,
@@ -74,7 +74,7 @@ def train(
 
     Args:
         protocol: the settings.
-        problem: made from them.
+        runs: made from them.
         folder: where the state is saved, see `figures.experiments.training.train`.
         advanced: called after each epoch, and at first with that from which it goes on.
         save_every: seconds between saves.
@@ -84,24 +84,24 @@ def train(
         OSError: if the state cannot be saved.
     """
     end = training.train(
-        start(problem), partial(advance, protocol, problem), lambda state: state["epoch"] == protocol.epochs,
-        state_path(protocol, problem, folder), advanced, save_every,
+        start(runs), partial(advance, protocol, runs), lambda state: state["epoch"] == protocol.epochs,
+        state_path(protocol, runs, folder), advanced, save_every,
     )  # fmt: skip
     return torch.stack(end["records"])
 
 
-def start(problem: Ensemble) -> State:
+def start(runs: Ensemble) -> State:
     """The state at epoch 0."""
-    first = descent.start(problem.weights)
-    return _state(0, [observe(problem, first)], first)
+    first = descent.start(runs.weights)
+    return _state(0, [observe(runs, first)], first)
 
 
-def advance(protocol: Protocol, problem: Ensemble, state: State) -> State:
+def advance(protocol: Protocol, runs: Ensemble, state: State) -> State:
     """The state after one step more."""
-    epoch, weights = state["epoch"] + 1, problem.weights.with_layers(state["weights"])
+    epoch, weights = state["epoch"] + 1, runs.weights.with_layers(state["weights"])
     before = descent.State(weights, **{name: tuple(state[name]) for name in PARTS})
-    after = descent.step(problem.flow, before, protocol.step_size(epoch - 1), protocol.momentum)
-    more = [observe(problem, after)] if protocol.records(epoch) else []
+    after = descent.step(runs.flow, before, protocol.step_size(epoch - 1), protocol.momentum)
+    more = [observe(runs, after)] if protocol.records(epoch) else []
     return _state(epoch, state["records"] + more, after)
 
 
@@ -110,18 +110,18 @@ def _state(epoch: int, records: list[Tensor], at: descent.State[Weights]) -> Sta
     return {"epoch": epoch, "records": records, "weights": list(at.weights.layers), **parts}
 
 
-def state_path(protocol: Protocol, problem: Ensemble, folder: Path) -> Path:
+def state_path(protocol: Protocol, runs: Ensemble, folder: Path) -> Path:
     """The file of the state, named after the protocol, all data and the device."""
-    datasets = (problem.flow.dataset, problem.test.dataset)
+    datasets = (runs.flow.dataset, runs.test.dataset)
     data = [tensor for dataset in datasets for tensor in (dataset.inputs, dataset.labels)]
-    settings = (astuple(protocol), str(problem.weights.hidden.device))
+    settings = (astuple(protocol), str(runs.weights.hidden.device))
     return training.state_path(folder, "noisy_digits", settings, data)
 
 
-def require_readable(protocol: Protocol, problem: Ensemble, folder: Path) -> None:
+def require_readable(protocol: Protocol, runs: Ensemble, folder: Path) -> None:
     """Check before a long run that the state of an interrupted one, if there is one, can be read.
 
     Raises:
         ValueError: if it cannot.
     """
-    training.reached(state_path(protocol, problem, folder), start(problem))
+    training.reached(state_path(protocol, runs, folder), start(runs))
